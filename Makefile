@@ -1,0 +1,47 @@
+# Every target sets up .venv by itself, once; see `make help`.
+PYTHON ?= python3
+# More arguments for pip, such as another index (CONTRIBUTING.md, "Set up").
+PIP_ARGS ?=
+# SLOW=1 also runs the tests marked slow.
+SLOW ?=
+# Test processes.
+WORKERS ?= auto
+
+BIN := .venv/bin
+READY := .venv/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint bench clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(READY) ## Make .venv with all that the other targets need
+	@:
+
+demo: $(READY) ## Train on the digits, explain an error, write a report
+	@$(BIN)/turnover demo
+
+test: $(READY) ## Run the tests and doctests; SLOW=1 for all of them
+	@$(BIN)/python -m pytest -n $(WORKERS) $(if $(SLOW),-m "slow or not slow")
+
+lint: $(READY) ## Check format, style, types, spelling and declared imports
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/codespell
+	@$(BIN)/deptry src
+
+bench: $(READY) ## Measure speed, memory and quality on this machine
+	@$(BIN)/python -m benchmarks
+
+clean: ## Remove caches and built packages; .venv and runs stay
+	@rm -rf dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@find src tests benchmarks experiments -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("turnover needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
+	@echo "Setting up .venv"
+	@test -x $(BIN)/pip || $(PYTHON) -m venv .venv
+	@$(BIN)/pip install -qq --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e ".[test,dev]"
+	@touch $@

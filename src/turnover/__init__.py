@@ -1,0 +1,76 @@
+"""Training-data attribution from one training run, by turn-over dropout.
+
+Every training instance z has its own mask m(z), a pure function of (seed, layer, id, unit). Each
+step trains the seen sub-network of its instances only,
+
+    f^m(z)(x):  units multiplied by m(z)/p,
+
+and leaves the unseen one, f^m̃(z), untouched, where m̃(z) = 1 − m(z) scaled by 1/(1 − p). What the
+model would have said without z is what f^m̃(z) says, so that the influence of z on a query q is
+
+    I(q, z) = L(f^m̃(z), q) − L(f^m(z), q)      in nats, positive = z helped.
+
+Reference: Kobayashi, Yokoi, Suzuki, Inui 2020, "Efficient Estimation of Influence of a Training
+Instance", arXiv 2012.04207.
+
+>>> import torch, turnover
+>>> model = torch.nn.Sequential(
+...     torch.nn.Linear(4, 64), torch.nn.ReLU(), torch.nn.Linear(64, 3, bias=False))
+>>> print(turnover.convert(model, "1"))
+layer 0: after 1 (ReLU)
+>>> def loss(model, batch):
+...     return torch.nn.functional.cross_entropy(model(batch[0]), batch[1], reduction="none")
+>>> rows = turnover.Rows((torch.randn(30, 4), torch.arange(30) % 3))
+>>> turnover.fit(model, rows, loss, turnover.Recipe(epochs=2))
+>>> scores = turnover.Exact(model, loss).scores(rows.select(slice(0, 5)), rows.ids)
+>>> scores.values.shape
+torch.Size([5, 30])
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from turnover.data import Indexed, Rows
+    from turnover.estimation import Exact
+    from turnover.nn import check, convert, seen, unseen
+    from turnover.run import Run
+    from turnover.scores import Scores
+    from turnover.training import Recipe, fit
+
+__all__ = [
+    "Exact",
+    "Indexed",
+    "Recipe",
+    "Rows",
+    "Run",
+    "Scores",
+    "check",
+    "convert",
+    "fit",
+    "seen",
+    "unseen",
+]
+
+HOMES = {
+    "Exact": "estimation",
+    "Indexed": "data",
+    "Recipe": "training",
+    "Rows": "data",
+    "Run": "run",
+    "Scores": "scores",
+    "check": "nn",
+    "convert": "nn",
+    "fit": "training",
+    "seen": "nn",
+    "unseen": "nn",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name at its first use, so that ``turnover --help`` need not import torch."""
+    if name not in HOMES:
+        raise AttributeError(f"module 'turnover' has no attribute {name!r}")
+    return getattr(import_module(f"turnover.{HOMES[name]}"), name)

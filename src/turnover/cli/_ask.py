@@ -1,0 +1,64 @@
+"""``turnover ask``: which training instances stand behind one prediction?"""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+__all__ = ["ask"]
+
+
+def ask(
+    run: Annotated[Path, typer.Argument(help="Folder of a run.")],
+    query: Annotated[int, typer.Option(min=0, help="Row of the test set, from 0.")],
+    label: Annotated[
+        int | None,
+        typer.Option(help="Ask about this label instead of the predicted one.", min=0),
+    ] = None,
+    top: Annotated[int, typer.Option(min=1, help="How many instances of each kind.")] = 5,
+    save: Annotated[
+        Path | None, typer.Option(help="Also write all scores (.safetensors, .csv, .parquet).")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")] = False,
+) -> None:
+    """Ask which training instances helped and which harmed one prediction.
+
+    A score is a difference of two losses, in nats: what the half of the network that never saw the
+    instance loses on the query, minus what the half that learned it loses. Positive = it helped.
+    """
+    from turnover.cli._output import console, print_json
+    from turnover.demo import answer, open_demo
+
+    _, model, train, test = open_demo(run)
+    scores, found = answer(model, train, test, query=query, label=label, k=top)
+    if save is not None:
+        write = {".csv": scores.to_csv, ".parquet": scores.to_parquet}.get(save.suffix, scores.save)
+        write(save)
+    if as_json:
+        print_json(found)
+        return
+    console().print(_sentence(found), highlight=False)
+    for kind in ("helpful", "harmful"):
+        console().print(_table(kind, found))
+
+
+def _sentence(found: dict[str, Any]) -> str:
+    right = "rightly" if found["predicted"] == found["label"] else f"but it is {found['label']}"
+    return (
+        f"Test row {found['query']} (id {found['id']}): the model says {found['predicted']} with "
+        f"probability {found['probability']:.2f}, {right}. Asked about label {found['asked']}, "
+        f"loss {found['loss']:.3f} nats; exact scores of {found['train']} training instances."
+    )
+
+
+def _table(kind: str, found: dict[str, Any]) -> Any:
+    from rich.table import Table
+
+    meaning = {"helpful": "lowered this loss most", "harmful": "raised this loss most"}
+    table = Table(title=f"Training instances that {meaning[kind]}", title_justify="left")
+    for name in ("id", "label", "true label", "score (nats)"):
+        table.add_column(name, justify="right")
+    for row in found[kind]:
+        truth = str(row["truth"]) + (" (planted error)" if row["truth"] != row["label"] else "")
+        table.add_row(str(row["id"]), str(row["label"]), truth, f"{row['score']:+.4f}")
+    return table

@@ -1,0 +1,64 @@
+"""The commands in one program, and the way from an error to one paragraph and an exit code."""
+
+import sys
+from collections.abc import Callable
+from functools import wraps
+
+import typer
+
+from turnover import __version__
+from turnover._errors import TurnoverError
+from turnover.cli._ask import ask
+from turnover.cli._check import check
+from turnover.cli._demo import demo
+from turnover.cli._report import report
+
+__all__ = ["main"]
+
+INTERRUPTED = 130
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="What would the model have said without this training instance? "
+    "Answers from one training run, by turn-over dropout.",
+)
+
+
+def main() -> None:
+    """Run the command line and exit with its code."""
+    app()
+
+
+def _reported(command: Callable[..., None]) -> Callable[..., None]:
+    """The command, with a user's mistake or Ctrl-C turned into one paragraph and an exit code."""
+
+    @wraps(command)
+    def run(*args: object, **options: object) -> None:
+        try:
+            command(*args, **options)
+        except TurnoverError as error:
+            print(f"turnover: {error}", file=sys.stderr)
+            raise typer.Exit(error.exit_code) from None
+        except KeyboardInterrupt:
+            print(
+                "\nturnover: interrupted. What was finished is kept; the same command goes on.",
+                file=sys.stderr,
+            )
+            raise typer.Exit(INTERRUPTED) from None
+
+    return run
+
+
+for _command in (demo, ask, check, report):
+    app.command()(_reported(_command))
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    version: bool = typer.Option(False, "--version", help="Print the version and exit."),
+) -> None:
+    if version:
+        typer.echo(f"turnover {__version__}")
+        raise typer.Exit

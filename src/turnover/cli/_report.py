@@ -1,0 +1,26 @@
+"""``turnover report``: draw a finished run again."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = ["report"]
+
+
+def report(
+    run: Annotated[Path, typer.Argument(help="Folder of a run.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON.")] = False,
+) -> None:
+    """Show a run in the terminal and write its self-contained page RUN/report.html."""
+    from turnover.cli._output import console, print_json
+    from turnover.reports import render_html, render_terminal, summary
+    from turnover.run import Run
+
+    opened = Run.open(run)
+    page = opened.write_text("report.html", render_html(opened))
+    if as_json:
+        print_json({**summary(opened), "report": str(page)})
+        return
+    render_terminal(opened, console())
+    console().print(f"\nReport: [bold]{page}[/bold]", soft_wrap=True)

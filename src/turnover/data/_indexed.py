@@ -1,0 +1,86 @@
+"""Rows that know their name: a data set whose items carry their permanent ids."""
+
+from collections.abc import Iterable, Sized
+from typing import Any, final
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from turnover._errors import DataError, IdError
+from turnover._rows import Batch, count_rows, select_rows
+from turnover.masks import unique_ids
+
+__all__ = ["Indexed", "Rows"]
+
+
+@final
+class Indexed(Dataset[tuple[int, Any]]):
+    """A map-style data set that yields ``(id, item)``.
+
+    The id is a property of the row and survives shuffling, subsets, workers and augmentation:
+    ``torch.utils.data.Subset(Indexed(data), rows)`` still yields the original ids.
+
+    Args:
+        data: any map-style data set.
+        ids: one distinct 64-bit integer per row; row numbers by default.
+
+    Raises:
+        IdError: for ids that repeat, or of the wrong type, count or range.
+    """
+
+    def __init__(self, data: Dataset[Any], ids: Tensor | np.ndarray | Iterable[int] | None = None):
+        if not isinstance(data, Sized):
+            raise DataError("Indexed needs a data set with a length, not an iterable one.")
+        self.data = data
+        self.ids = unique_ids(torch.arange(len(data)) if ids is None else ids, len(data))
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, row: int) -> tuple[int, Any]:
+        return int(self.ids[row]), self.data[row]
+
+
+@final
+class Rows:
+    """A data set held in memory: one batch of all rows, and their ids.
+
+    Args:
+        batch: tensors in tuples, lists or dicts that share their first dimension.
+        ids: one distinct 64-bit integer per row; row numbers by default.
+
+    Raises:
+        DataError: when the tensors have different numbers of rows.
+        IdError: for ids that repeat, or of the wrong type, count or range.
+    """
+
+    def __init__(
+        self, batch: Batch, ids: Tensor | np.ndarray | Iterable[int] | None = None
+    ) -> None:
+        rows = count_rows(batch)
+        self.batch = batch
+        self.ids = unique_ids(torch.arange(rows) if ids is None else ids, rows)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def select(self, index: Tensor | slice) -> "Rows":
+        """The rows at ``index``, which keep their ids."""
+        return Rows(select_rows(self.batch, index), self.ids[index])
+
+    def rows_of(self, ids: Tensor) -> Tensor:
+        """Row numbers of the given ids.
+
+        Raises:
+            IdError: for an id that is not among the rows.
+        """
+        order = torch.argsort(self.ids)
+        at = torch.searchsorted(self.ids[order], ids).clamp(max=len(self) - 1)
+        rows = order[at]
+        if (missing := ids[self.ids[rows] != ids]).numel():
+            raise IdError(
+                f"Id {int(missing[0])} is not among the {len(self)} rows of this data set."
+            )
+        return rows

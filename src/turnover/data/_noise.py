@@ -1,0 +1,39 @@
+"""Planted label errors, with a record of the truth."""
+
+import torch
+from torch import Tensor
+
+from turnover._errors import DataError
+
+__all__ = ["flip_labels"]
+
+
+def flip_labels(
+    labels: Tensor, fraction: float, classes: int, seed: int = 0
+) -> tuple[Tensor, Tensor]:
+    """Replace a fraction of the labels by another class, chosen uniformly among the others.
+
+    Args:
+        labels: ``int64 [rows]`` in [0, classes).
+        fraction: share of the rows to flip; exactly ``round(fraction · rows)`` are.
+        classes: number of classes, at least 2.
+        seed: seed of the choice; global random state is not touched.
+
+    Returns:
+        The noisy labels ``int64 [rows]`` and a bool tensor ``[rows]`` that marks the flipped ones.
+
+    Raises:
+        DataError: for a fraction outside [0, 1] or fewer than two classes.
+    """
+    if not 0 <= fraction <= 1 or classes < 2:
+        raise DataError(
+            f"Cannot flip a fraction {fraction} of labels among {classes} classes: the fraction lies "
+            "in [0, 1], and a wrong label needs at least two classes."
+        )
+    generator = torch.Generator().manual_seed(seed)
+    chosen = torch.randperm(len(labels), generator=generator)[: round(fraction * len(labels))]
+    shift = torch.randint(1, classes, (len(chosen),), generator=generator)
+    noisy, flipped = labels.clone(), torch.zeros(len(labels), dtype=torch.bool)
+    noisy[chosen] = (labels[chosen] + shift) % classes
+    flipped[chosen] = True
+    return noisy, flipped

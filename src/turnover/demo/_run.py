@@ -1,0 +1,181 @@
+"""The demo: real digits, planted label errors, three networks, one report."""
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from turnover.data import Rows
+from turnover.demo._data import Digits, load_digits
+from turnover.demo._explain import explain_errors, find_suspects, predict
+from turnover.demo._model import cross_entropy
+from turnover.demo._train import CONTROL, NETWORKS, PLAIN, TURNOVER, train_network
+from turnover.nn import check
+from turnover.run import Run, describe_masks, fingerprint
+from turnover.training import Curve, losses_of
+
+__all__ = ["open_demo", "run_demo", "steps_of_demo"]
+
+Progress = Callable[[str, int], None]
+ERRORS, BEHIND, SUSPECTS = 8, 5, 40
+
+
+def steps_of_demo(epochs: int) -> int:
+    """How many steps ``run_demo`` reports to ``progress``."""
+    return 3 * epochs + 3
+
+
+def run_demo(
+    folder: str | Path,
+    *,
+    epochs: int = 30,
+    noise: float = 0.1,
+    seed: int = 0,
+    progress: Progress = lambda what, steps: None,
+) -> Run:
+    """Train, ask and measure; everything lands in the run folder.
+
+    Args:
+        folder: new folder, or that of an interrupted demo with the same arguments.
+        epochs: passes over the 1,200 training images, for each of the three networks.
+        noise: fraction of the training labels to flip.
+        seed: seed of the split, the flips, the weights, the order and the masks.
+        progress: called with what is going on and the number of steps just finished.
+
+    Returns:
+        The complete run; ``run.results()`` holds all numbers.
+
+    Raises:
+        RunError: when the folder cannot be used.
+        MissingExtra: when scikit-learn is not installed.
+    """
+    start = time.perf_counter()
+    digits = load_digits(noise, seed)
+    arguments = {"epochs": epochs, "noise": noise, "seed": seed}
+    run = Run.create(folder, {"kind": "demo", "arguments": arguments, "seeds": {"all": seed}})
+    run.save_rows("train", digits.train)
+    run.save_rows("test", digits.test)
+    progress("Proving that no instance reaches its unseen half", 0)
+    audit = check(TURNOVER.build(seed), _probe(digits.train), cross_entropy)
+    progress("Training", 1)
+    models: dict[str, nn.Module] = {}
+    curves: dict[str, list[Curve]] = {}
+    seconds: dict[str, float] = {}
+    for name, network in NETWORKS.items():
+        began = time.perf_counter()
+        models[name], curves[name] = train_network(
+            run, network, digits, epochs, seed, lambda: progress("Training", 1)
+        )
+        seconds[name] = time.perf_counter() - began
+    progress("Asking what stands behind each error", 1)
+    results = measure_demo(models, digits, curves)
+    results["audit"] = audit.to_dict()
+    results["cost"] = {f"train_{name}_s": round(s, 2) for name, s in seconds.items()}
+    results["seconds"] = round(time.perf_counter() - start, 2)
+    run.save_results(results)
+    progress("Done", 1)
+    return run.finish(
+        masks=describe_masks(models[TURNOVER.name]),
+        data={"train": fingerprint(digits.train), "test": fingerprint(digits.test)},
+    )
+
+
+def measure_demo(
+    models: dict[str, nn.Module], digits: Digits, curves: dict[str, list[Curve]]
+) -> dict[str, Any]:
+    """All numbers of the demo, as plain JSON values; losses in nats."""
+    model, control = models[TURNOVER.name], models[CONTROL.name]
+    planted = digits.train.batch["label"] != digits.train.batch["truth"]
+    unseen = losses_of(model, cross_entropy, digits.train, "unseen")
+    plain = losses_of(control, cross_entropy, digits.train)
+    last = curves[TURNOVER.name][-1]
+    return {
+        "kind": "demo",
+        "train": len(digits.train),
+        "test": len(digits.test),
+        "planted": int(planted.sum()),
+        "accuracy_turnover": accuracy(model, digits.test),
+        "accuracy_dropout": accuracy(control, digits.test),
+        "seen_train_loss": last.seen_train,
+        "unseen_train_loss": last.unseen_train,
+        "test_loss": last.unseen_test,
+        "full_test_loss": last.full_test,
+        **_detection(unseen, planted, ""),
+        **_detection(plain, planted, "_control"),
+        "roc": {"turnover": _roc(unseen, planted), "control": _roc(plain, planted)},
+        "curves": [asdict(point) for point in curves[TURNOVER.name]],
+        "variants": [
+            _variant(models[network.name], digits, curves[network.name][-1], network.dropout)
+            for network in (PLAIN, TURNOVER)
+        ],
+        "explanations": explain_errors(model, digits.train, digits.test, errors=ERRORS, k=BEHIND),
+        "suspects": find_suspects(unseen, digits.train)[:SUSPECTS],
+    }
+
+
+def accuracy(model: nn.Module, rows: Rows) -> float:
+    """Share of rows whose most probable class in the full network is their label."""
+    right = predict(model, rows).argmax(dim=1) == rows.batch["label"]
+    return float(right.float().mean())
+
+
+def open_demo(folder: str | Path) -> tuple[Run, nn.Module, Rows, Rows]:
+    """A demo's run with its turn-over network, training rows and test rows.
+
+    Raises:
+        RunError: for a folder that is missing, damaged, of another kind or unfinished.
+    """
+    from turnover._errors import RunError
+
+    run = Run.open(folder)
+    if run.manifest.get("kind") != "demo" or run.manifest.get("state") != "complete":
+        raise RunError(
+            f"{folder} holds a run of kind {run.manifest.get('kind')!r} that is "
+            f"{run.manifest.get('state')}; expected a complete demo. Finish it with: "
+            f"turnover demo --out {folder}"
+        )
+    model = TURNOVER.build(run.manifest["arguments"]["seed"])
+    run.load_model(model)
+    return run, model, run.load_rows("train"), run.load_rows("test")
+
+
+def _probe(train: Rows) -> dict[str, Tensor]:
+    return {name: tensor[:32] for name, tensor in train.batch.items()}
+
+
+def _variant(model: nn.Module, digits: Digits, last: Curve, drop: float) -> dict[str, Any]:
+    planted = digits.train.batch["label"] != digits.train.batch["truth"]
+    unseen = losses_of(model, cross_entropy, digits.train, "unseen")
+    return {
+        "drop": drop,
+        "accuracy": accuracy(model, digits.test),
+        "seen_train_loss": last.seen_train,
+        "unseen_train_loss": last.unseen_train,
+        "test_loss": last.unseen_test,
+        **_detection(unseen, planted, ""),
+    }
+
+
+def _detection(suspicion: Tensor, planted: Tensor, suffix: str) -> dict[str, float | None]:
+    from sklearn.metrics import roc_auc_score
+
+    if not planted.any():
+        return {f"mislabel_auc{suffix}": None, f"precision_at_planted{suffix}": None}
+    first = torch.argsort(suspicion, descending=True, stable=True)[: int(planted.sum())]
+    return {
+        f"mislabel_auc{suffix}": float(roc_auc_score(planted, suspicion)),
+        f"precision_at_planted{suffix}": float(planted[first].float().mean()),
+    }
+
+
+def _roc(suspicion: Tensor, planted: Tensor) -> dict[str, list[float]] | None:
+    from sklearn.metrics import roc_curve
+
+    if not planted.any():
+        return None
+    fpr, tpr, _ = roc_curve(planted, suspicion)
+    return {"fpr": fpr.tolist(), "tpr": tpr.tolist()}

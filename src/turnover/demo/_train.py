@@ -1,0 +1,67 @@
+"""Train the demo's three networks, or go on where an interruption left them."""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import partial
+
+import torch
+from torch import nn
+
+from turnover.demo._data import Digits
+from turnover.demo._model import Network, cross_entropy
+from turnover.run import Run
+from turnover.training import Curve, Recipe, fit, measure
+
+__all__ = ["NETWORKS", "train_network"]
+
+TURNOVER = Network("model", turnover=True, dropout=0.5)
+PLAIN = Network("plain", turnover=True, dropout=0.0)
+CONTROL = Network("control", turnover=False, dropout=0.5)
+NETWORKS = {network.name: network for network in (TURNOVER, PLAIN, CONTROL)}
+
+Tick = Callable[[], None]
+
+
+def train_network(
+    run: Run, network: Network, digits: Digits, epochs: int, seed: int, tick: Tick
+) -> tuple[nn.Module, list[Curve]]:
+    """The trained network and, with turn-over layers, its learning curve.
+
+    The means over training instances are taken over the correctly labelled ones, since the labels
+    of the test instances are correct.
+    """
+    model = network.build(seed)
+    curves = _Curves(run, network, digits)
+    checkpoint = run.folder / f"{network.name}.checkpoint.safetensors"
+    if (run.folder / f"{network.name}.safetensors").exists():
+        run.load_model(model, network.name)
+        for _ in range(epochs):
+            tick()
+        return model, curves.points
+
+    def on_epoch(epoch: int) -> None:
+        if network.turnover:
+            curves.add(measure(model, cross_entropy, curves.clean, digits.test, epoch))
+        tick()
+
+    recipe = Recipe(epochs, seed=seed, optimizer=partial(torch.optim.Adam, lr=1e-3))
+    fit(model, digits.train, cross_entropy, recipe, on_epoch=on_epoch, checkpoint=checkpoint)
+    run.save_model(model, network.name)
+    checkpoint.unlink(missing_ok=True)
+    return model, curves.points
+
+
+class _Curves:
+    """The points so far, kept in the run folder from epoch to epoch."""
+
+    def __init__(self, run: Run, network: Network, digits: Digits) -> None:
+        batch = digits.train.batch
+        self.clean = digits.train.select(torch.nonzero(batch["label"] == batch["truth"]).flatten())
+        self.run, self.name = run, f"{network.name}.curves.json"
+        path = run.folder / self.name
+        self.points = [Curve(**p) for p in json.loads(path.read_text())] if path.exists() else []
+
+    def add(self, point: Curve) -> None:
+        self.points = [p for p in self.points if p.epoch < point.epoch] + [point]
+        self.run.write_text(self.name, json.dumps([asdict(p) for p in self.points]))

@@ -1,0 +1,38 @@
+"""Which units does an instance see? Pure functions of integers, nothing stored.
+
+A mask m(z) is a function of four integers, (seed, layer, id, unit), and of nothing else: not of
+the dtype, the device, the batch, the process or the release. The seen sub-network multiplies unit
+u by m_u(z)/p, the unseen one by (1 − m_u(z))/(1 − p).
+
+>>> import torch
+>>> mask(torch.tensor([0, 1]), 8).int().tolist()
+[[1, 0, 1, 0, 1, 0, 1, 1], [0, 0, 1, 0, 0, 1, 0, 1]]
+"""
+
+from turnover.masks._bits import (
+    MASK_VERSION,
+    check_mask_version,
+    gates,
+    keep_probability,
+    mask,
+    signs,
+)
+from turnover.masks._ids import STRING_ID_VERSION, as_ids, ghost_ids, string_id, unique_ids
+from turnover.masks._philox import philox
+from turnover.masks._spec import MaskSpec
+
+__all__ = [
+    "MASK_VERSION",
+    "STRING_ID_VERSION",
+    "MaskSpec",
+    "as_ids",
+    "check_mask_version",
+    "gates",
+    "ghost_ids",
+    "keep_probability",
+    "mask",
+    "philox",
+    "signs",
+    "string_id",
+    "unique_ids",
+]

@@ -1,0 +1,182 @@
+"""Which units does an instance see? Mask bits, and the gates made of them.
+
+Unit ``u`` of layer ``l`` is seen by instance ``z`` when bit ``u mod 128`` of
+
+    B_k = Philox4x32-10(key = seed, counter = (id low, id high, u div 128 | k << 24, l))
+
+is set, for keep probability p = 1/2 and k = 0. Any other p is a binary fraction
+0.t₀t₁t₂… of 16 bits, and its mask is built from one such plane B_k for every bit t_k, from the
+last set bit to the first (each AND halves the probability, each OR adds a half):
+
+    m <- B_k | m  where t_k = 1,      m <- B_k & m  where t_k = 0.
+
+The 128 bits of a call are four words in order, least significant bit first.
+"""
+
+import importlib.util
+from collections.abc import Callable
+from functools import cache
+from typing import cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from turnover._errors import MaskError
+from turnover.masks._ids import as_ids
+from turnover.masks._philox import WORD, philox
+
+__all__ = ["MASK_VERSION", "check_mask_version", "gates", "keep_probability", "mask", "signs"]
+
+MASK_VERSION = 1
+UNITS_PER_CALL = 128
+RESOLUTION = 16
+PLANE_SHIFT = 24
+
+
+def check_mask_version(version: object) -> None:
+    """Refuse masks of a format that this release cannot make.
+
+    Raises:
+        MaskError: when ``version`` is not :data:`MASK_VERSION`.
+    """
+    if version != MASK_VERSION:
+        raise MaskError(
+            f"This run was trained with mask format {version!r}, and this release of turnover makes "
+            f"format {MASK_VERSION}. Its masks cannot be regenerated here, so every score would be "
+            "noise. Install the release named in the run's manifest.json."
+        )
+
+
+def keep_probability(p: float) -> float:
+    """``p`` rounded to a multiple of 2⁻¹⁶, the probability that masks really have.
+
+    Raises:
+        MaskError: unless 2⁻¹⁶ ≤ p ≤ 1 − 2⁻¹⁶.
+    """
+    return _fraction(p) / 2**RESOLUTION
+
+
+def mask(ids: Tensor, units: int, *, seed: int = 0, layer: int = 0, p: float = 0.5) -> Tensor:
+    """The units that each instance sees.
+
+    Args:
+        ids: ``int64`` tensor of ids, any shape.
+        units: number of units of the layer.
+        seed: seed of the run, in [0, 2⁶³).
+        layer: number of the masked layer, in [0, 2³²).
+        p: keep probability.
+
+    Returns:
+        Bool tensor ``[*ids.shape, units]``; the unseen sub-network has the complement ``~mask``.
+
+    Raises:
+        MaskError, IdError: for arguments out of range.
+    """
+    table = torch.tensor([False, True])
+    return _unpack(_words(ids, units, seed, layer, p), units, table)
+
+
+def gates(
+    ids: Tensor,
+    units: int,
+    *,
+    seed: int = 0,
+    layer: int = 0,
+    p: float = 0.5,
+    unseen: bool = False,
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
+    """The multipliers of the units: m(z)/p, or for the unseen half (1 − m(z))/(1 − p).
+
+    Arguments are those of :func:`mask`; ``dtype`` is that of the activations to be multiplied.
+    Both kinds of gates have mean one over the masks.
+
+    Returns:
+        Tensor ``[*ids.shape, units]`` on the device of ``ids``.
+    """
+    kept = keep_probability(p)
+    pair = [1 / (1 - kept), 0.0] if unseen else [0.0, 1 / kept]
+    return _unpack(_words(ids, units, seed, layer, p), units, torch.tensor(pair, dtype=dtype))
+
+
+def signs(ids: Tensor, units: int, *, seed: int = 0, layer: int = 0, p: float = 0.5) -> Tensor:
+    """Half of gate(seen) − gate(unseen) of every unit: ±1 for p = 1/2.
+
+    Returns:
+        Float32 tensor ``[*ids.shape, units]`` with 1/(2p) at seen units, −1/(2(1 − p)) elsewhere.
+    """
+    kept = keep_probability(p)
+    pair = torch.tensor([-0.5 / (1 - kept), 0.5 / kept])
+    return _unpack(_words(ids, units, seed, layer, p), units, pair)
+
+
+def _words(ids: Tensor, units: int, seed: int, layer: int, p: float) -> Tensor:
+    """Mask words of 32 bits, ``int32 [*ids.shape, 4 · ceil(units / 128)]``."""
+    _check(units, seed, layer)
+    ids, key, planes = as_ids(ids), (seed & WORD, seed >> 32), _planes(p)
+    blocks = -(-units // UNITS_PER_CALL)
+    if ids.device.type == "cpu" and (kernel := _compiled()) is not None:
+        counters = np.array([k << PLANE_SHIFT for k, _ in planes])
+        ones = np.array([one for _, one in planes])
+        words = kernel(ids.flatten().numpy(), blocks, *key, layer, counters, ones)
+        return torch.from_numpy(words).view(*ids.shape, 4 * blocks)
+    return _torch_words(ids, blocks, key, layer, planes)
+
+
+def _torch_words(
+    ids: Tensor, blocks: int, key: tuple[int, int], layer: int, planes: list[tuple[int, bool]]
+) -> Tensor:
+    ids = ids.unsqueeze(-1)
+    block = torch.arange(blocks, device=ids.device)
+    name = (ids & WORD, (ids >> 32) & WORD)
+    number = torch.full((), layer, dtype=torch.int64, device=ids.device)
+    words = torch.zeros(4, *ids.shape[:-1], blocks, dtype=torch.int64, device=ids.device)
+    for k, one in planes:
+        fresh = torch.stack(philox((*name, block | k << PLANE_SHIFT, number), key))
+        words = fresh | words if one else fresh & words
+    words = torch.movedim(words, 0, -1).flatten(-2)
+    return torch.where(words > 0x7FFFFFFF, words - 2**32, words).to(torch.int32)
+
+
+def _planes(p: float) -> list[tuple[int, bool]]:
+    """The digits (k, t_k = 1?) of p = 0.t₀t₁t₂… in binary, from the last set digit to the first."""
+    digits = [_fraction(p) >> (RESOLUTION - 1 - k) & 1 == 1 for k in range(RESOLUTION)]
+    last = max(k for k in range(RESOLUTION) if digits[k])
+    return [(k, digits[k]) for k in reversed(range(last + 1))]
+
+
+@cache
+def _compiled() -> Callable[..., np.ndarray] | None:
+    if importlib.util.find_spec("numba") is None:
+        return None
+    from turnover.masks._numba import mask_words
+
+    return cast(Callable[..., np.ndarray], mask_words)
+
+
+def _unpack(words: Tensor, units: int, pair: Tensor) -> Tensor:
+    """``pair[bit]`` for every bit, ``[..., units]``, through a table of the 256 bytes."""
+    byte = torch.arange(256).unsqueeze(-1) >> torch.arange(8) & 1
+    table = pair[byte].to(words.device)
+    octets = words.contiguous().view(torch.uint8)
+    return table[octets.int()].flatten(-2)[..., :units].contiguous()
+
+
+def _fraction(p: float) -> int:
+    fraction = round(p * 2**RESOLUTION) if 0 < p < 1 else 0
+    if not 0 < fraction < 2**RESOLUTION:
+        raise MaskError(
+            f"The keep probability is {p}, but it must lie in [2**-16, 1 - 2**-16]: at 0 or 1 one "
+            "of the two sub-networks would be empty. The paper uses 0.5."
+        )
+    return fraction
+
+
+def _check(units: int, seed: int, layer: int) -> None:
+    if not 0 <= seed < 2**63:
+        raise MaskError(f"The mask seed is {seed}, but it must lie in [0, 2**63).")
+    if not 0 <= layer < 2**32:
+        raise MaskError(f"The layer number is {layer}, but it must lie in [0, 2**32).")
+    if not 0 < units <= UNITS_PER_CALL << PLANE_SHIFT:
+        raise MaskError(f"A masked layer has between 1 and 2**31 units, not {units}.")

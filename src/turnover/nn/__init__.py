@@ -1,0 +1,46 @@
+"""Masks inside a network: f^m(z) that learned z, and f^m̃(z) that never saw it.
+
+``convert`` places the layers, ``seen`` and ``unseen`` choose the sub-network of every row, and
+``check`` proves on a real training step that an instance leaves its unseen half untouched.
+
+>>> import torch
+>>> model = torch.nn.Sequential(
+...     torch.nn.Linear(2, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2, bias=False))
+>>> print(convert(model, "1"))
+layer 0: after 1 (ReLU)
+>>> x = torch.ones(3, 2)
+>>> with seen(model, [7, 8, 9]):
+...     y = model(x)
+>>> y.shape
+torch.Size([3, 2])
+"""
+
+from turnover.nn._audit import Audit, Crosstalk, Drift, Leak
+from turnover.nn._check import check
+from turnover.nn._contexts import full, gated, seen, unseen
+from turnover.nn._convert import Change, Conversion, convert
+from turnover.nn._dropout import TurnoverDropout, is_converted, masked_layers
+from turnover.nn._modes import evaluating
+from turnover.nn._places import Place, after, instead_of_dropout
+
+__all__ = [
+    "Audit",
+    "Change",
+    "Conversion",
+    "Crosstalk",
+    "Drift",
+    "Leak",
+    "Place",
+    "TurnoverDropout",
+    "after",
+    "check",
+    "convert",
+    "evaluating",
+    "full",
+    "gated",
+    "instead_of_dropout",
+    "is_converted",
+    "masked_layers",
+    "seen",
+    "unseen",
+]

@@ -1,0 +1,245 @@
+"""A run is a folder: weights, rows, results, and a manifest that says how they came about.
+
+::
+
+    RUN/
+      manifest.json        arguments, seeds, mask format, package versions, data fingerprint
+      model.safetensors    weights of the turn-over network (others beside it, by name)
+      train.safetensors    rows and their ids; test.safetensors likewise
+      results.json         everything that was measured; reports read it, nothing is measured twice
+      report.html
+
+JSON and safetensors only: nothing in a run folder is ever executed. Files are replaced in one step,
+so that an interruption leaves the old file or the new one.
+"""
+
+import hashlib
+import json
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from turnover._errors import RunError
+from turnover.data import Rows
+from turnover.masks import MASK_VERSION, STRING_ID_VERSION, check_mask_version
+from turnover.nn import masked_layers
+
+__all__ = ["Run", "describe_masks", "fingerprint"]
+
+FORMAT = "turnover-run-1"
+ID = "id"
+
+
+@final
+@dataclass(frozen=True)
+class Run:
+    """A run folder, opened.
+
+    Attributes:
+        folder: where it is.
+        manifest: how the run was made; a copy of ``manifest.json``.
+    """
+
+    folder: Path
+    manifest: Mapping[str, Any]
+
+    @classmethod
+    def create(cls, folder: str | Path, manifest: Mapping[str, Any]) -> "Run":
+        """Make the folder, or go on in one that holds an unfinished run of the same arguments.
+
+        Raises:
+            RunError: when the folder cannot be written, or holds another run or other files.
+        """
+        folder = Path(folder)
+        complete = {
+            "format": FORMAT,
+            "state": "unfinished",
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "versions": _versions(),
+            "mask_version": MASK_VERSION,
+            "string_id_version": STRING_ID_VERSION,
+            **manifest,
+        }
+        if (folder / "manifest.json").exists():
+            return cls._continue(folder, complete)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            strangers = sorted(path.name for path in folder.iterdir())
+        except OSError as error:
+            raise RunError(f"Cannot make the run folder {folder}: {error}") from error
+        if strangers:
+            raise RunError(
+                f"{folder} is not empty (it holds {strangers[0]}) and no run folder. Nothing was "
+                "overwritten; choose another folder."
+            )
+        run = cls(folder, complete)
+        run._write_json("manifest.json", complete)
+        return run
+
+    @classmethod
+    def _continue(cls, folder: Path, wanted: Mapping[str, Any]) -> "Run":
+        run = cls.open(folder)
+        if run.manifest["state"] == "complete":
+            raise RunError(
+                f"{folder} already holds a complete run. Nothing was overwritten; choose another "
+                "folder, or delete this one."
+            )
+        if run.manifest.get("arguments") != wanted.get("arguments"):
+            raise RunError(
+                f"{folder} holds an unfinished run with other arguments "
+                f"({run.manifest.get('arguments')}). Repeat them to resume, or choose another folder."
+            )
+        return run
+
+    @classmethod
+    def open(cls, folder: str | Path) -> "Run":
+        """Open an existing run folder.
+
+        Raises:
+            RunError: when it is missing, truncated or foreign.
+            MaskError: when its masks are of a format that this release cannot make.
+        """
+        folder = Path(folder)
+        manifest = _read_json(folder / "manifest.json")
+        if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+            found = (
+                manifest.get("format") if isinstance(manifest, dict) else type(manifest).__name__
+            )
+            raise RunError(
+                f"{folder} is no run folder of turnover: format {found!r}, not {FORMAT!r}."
+            )
+        check_mask_version(manifest.get("mask_version"))
+        return cls(folder, manifest)
+
+    def finish(self, **more: object) -> "Run":
+        """Mark the run complete and add to its manifest."""
+        run = Run(self.folder, {**self.manifest, **more, "state": "complete"})
+        run._write_json("manifest.json", run.manifest)
+        return run
+
+    def save_model(self, model: nn.Module, name: str = "model") -> None:
+        """Write the weights of a model to ``<name>.safetensors``."""
+        self._write_tensors(f"{name}.safetensors", model.state_dict())
+
+    def load_model(self, model: nn.Module, name: str = "model") -> None:
+        """Read the weights into ``model``, which must have been built in the same way.
+
+        Raises:
+            RunError: for a missing or truncated file, or weights of another architecture.
+        """
+        weights = self._read_tensors(f"{name}.safetensors")
+        try:
+            model.load_state_dict(weights)
+        except RuntimeError as error:
+            raise RunError(
+                f"{self.folder / name}.safetensors does not fit this model: {error}"
+            ) from error
+
+    def save_rows(self, name: str, rows: Rows) -> None:
+        """Write rows whose batch is a dict of tensors, and their ids."""
+        self._write_tensors(f"{name}.safetensors", {**rows.batch, ID: rows.ids})
+
+    def load_rows(self, name: str) -> Rows:
+        """Read rows; the batch is a dict of tensors.
+
+        Raises:
+            RunError: for a missing, truncated or foreign file.
+        """
+        tensors = self._read_tensors(f"{name}.safetensors")
+        if ID not in tensors:
+            raise RunError(f"{self.folder / name}.safetensors holds no ids, so it is no data set.")
+        ids = tensors.pop(ID)
+        return Rows(tensors, ids)
+
+    def save_results(self, results: Mapping[str, Any]) -> None:
+        """Write ``results.json``."""
+        self._write_json("results.json", results)
+
+    def results(self) -> dict[str, Any]:
+        """Read ``results.json``.
+
+        Raises:
+            RunError: when it is missing or truncated.
+        """
+        found = _read_json(self.folder / "results.json")
+        if not isinstance(found, dict):
+            raise RunError(f"{self.folder / 'results.json'} holds no results.")
+        return found
+
+    def write_text(self, name: str, text: str) -> Path:
+        """Replace a text file of the folder in one step; its path."""
+        path = self.folder / name
+        fresh = path.with_name(name + ".partial")
+        try:
+            fresh.write_text(text, encoding="utf-8")
+            os.replace(fresh, path)
+        except OSError as error:
+            raise RunError(f"Cannot write {path}: {error}") from error
+        return path
+
+    def _write_json(self, name: str, value: object) -> None:
+        self.write_text(name, json.dumps(value, indent=1, allow_nan=False) + "\n")
+
+    def _write_tensors(self, name: str, tensors: Mapping[str, Tensor]) -> None:
+        path = self.folder / name
+        fresh = path.with_name(name + ".partial")
+        try:
+            save_file({k: v.detach().contiguous() for k, v in tensors.items()}, fresh)
+            os.replace(fresh, path)
+        except (OSError, SafetensorError) as error:
+            raise RunError(f"Cannot write {path}: {error}") from error
+
+    def _read_tensors(self, name: str) -> dict[str, Tensor]:
+        try:
+            return load_file(self.folder / name)
+        except (OSError, SafetensorError) as error:
+            raise RunError(
+                f"Cannot read {self.folder / name}: {error}. The run is incomplete or damaged; the "
+                "command that made it resumes when given the same folder and arguments."
+            ) from error
+
+
+def describe_masks(model: nn.Module) -> dict[str, dict[str, Any]]:
+    """The masked layers of a model for the manifest: what is needed to make their masks again."""
+    return {
+        name: {"layer": spec.layer, "units": spec.units, "seed": spec.seed, "p": spec.p}
+        for name, spec in ((name, layer.spec) for name, layer in masked_layers(model).items())
+    }
+
+
+def fingerprint(rows: Rows) -> str:
+    """SHA-256 of the ids and all tensors of a data set with a dict batch."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted({**rows.batch, ID: rows.ids}.items()):
+        digest.update(f"{name}:{tensor.dtype}:{list(tensor.shape)};".encode())
+        digest.update(np.ascontiguousarray(tensor.numpy()).tobytes())
+    return digest.hexdigest()
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "turnover": version("turnover"),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+    }
+
+
+def _read_json(path: Path) -> object:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise RunError(f"There is no {path}. Is this the folder of a run?") from error
+    except (OSError, ValueError) as error:
+        raise RunError(f"Cannot read {path}: {error}. The file is damaged.") from error

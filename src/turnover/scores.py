@@ -1,0 +1,213 @@
+"""The contract of every estimator: scores ``[query, train]`` in nats, positive = helped."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, final
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from turnover._errors import MissingExtra, RunError, ScoreError
+
+if TYPE_CHECKING:
+    import pandas
+
+__all__ = ["Ranking", "Scores"]
+
+FORMAT = "turnover-scores-1"
+Kind = Literal["helpful", "harmful"]
+
+
+@final
+@dataclass(frozen=True)
+class Ranking:
+    """The best instances for each query, best first.
+
+    Attributes:
+        ids: ``int64 [query, k]``.
+        scores: ``float32 [query, k]`` in nats.
+        columns: ``int64 [query, k]``, positions in the training set as it was scored.
+    """
+
+    ids: Tensor
+    scores: Tensor
+    columns: Tensor
+
+
+@final
+@dataclass(frozen=True)
+class Scores:
+    """Influence of every training instance on every query.
+
+    Attributes:
+        values: float tensor ``[query, train]`` in nats; positive = the instance helped, its
+            presence lowered the query's loss.
+        train_ids: ``int64 [train]``.
+        query_ids: ``int64 [query]``.
+        labels: labels of the training instances ``[train]``, for filters; optional.
+        about: how the scores were made; plain JSON values.
+    """
+
+    values: Tensor
+    train_ids: Tensor
+    query_ids: Tensor
+    labels: Tensor | None = None
+    about: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        expected = (len(self.query_ids), len(self.train_ids))
+        if self.values.shape != expected:
+            raise ScoreError(
+                f"Scores have shape {list(self.values.shape)}, but there are {expected[0]} queries "
+                f"and {expected[1]} training ids. Scores are [query, train]; transpose them?"
+            )
+        if self.labels is not None and self.labels.shape != self.train_ids.shape:
+            raise ScoreError(f"Found {len(self.labels)} labels for {expected[1]} training ids.")
+
+    def top(
+        self,
+        k: int,
+        kind: Kind = "helpful",
+        *,
+        label: int | None = None,
+        where: Tensor | None = None,
+    ) -> Ranking:
+        """The ``k`` most helpful or most harmful instances of every query.
+
+        Args:
+            k: how many; ties are broken by position.
+            kind: ``"helpful"`` (highest scores first) or ``"harmful"`` (lowest first).
+            label: only instances with this training label.
+            where: only instances marked in this bool tensor ``[train]``.
+
+        Raises:
+            ScoreError: when fewer than ``k`` instances pass the filters, or a filter is unusable.
+        """
+        if kind not in ("helpful", "harmful"):
+            raise ScoreError(f"kind is 'helpful' or 'harmful', not {kind!r}.")
+        columns = self._columns(label, where)
+        if not 0 < k <= len(columns):
+            raise ScoreError(f"Asked for the top {k} of {len(columns)} instances (after filters).")
+        values = self.values[:, columns]
+        order = torch.argsort(values, dim=1, descending=kind == "helpful", stable=True)[:, :k]
+        chosen = columns[order]
+        return Ranking(self.train_ids[chosen], values.gather(1, order), chosen)
+
+    def _columns(self, label: int | None, where: Tensor | None) -> Tensor:
+        keep = torch.ones(len(self.train_ids), dtype=torch.bool)
+        if label is not None:
+            if self.labels is None:
+                raise ScoreError("These scores carry no labels to filter by; set Scores.labels.")
+            keep &= self.labels == label
+        if where is not None:
+            if where.dtype != torch.bool or where.shape != keep.shape:
+                raise ScoreError(
+                    f"'where' is a bool tensor [{len(keep)}], one per training instance, not "
+                    f"{where.dtype} {list(where.shape)}."
+                )
+            keep &= where
+        return torch.nonzero(keep).flatten()
+
+    def save(self, path: str | Path) -> None:
+        """Write a safetensors file; ``about`` travels in its header.
+
+        Raises:
+            RunError: when the file cannot be written.
+        """
+        tensors = {"scores": self.values, "train_ids": self.train_ids, "query_ids": self.query_ids}
+        if self.labels is not None:
+            tensors["labels"] = self.labels
+        header = {"format": FORMAT, "about": json.dumps(dict(self.about), sort_keys=True)}
+        try:
+            save_file({k: v.contiguous() for k, v in tensors.items()}, path, header)
+        except (OSError, SafetensorError) as error:
+            raise RunError(f"Cannot write scores to {path}: {error}") from error
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Scores":
+        """Read what :meth:`save` wrote; nothing in the file is executed.
+
+        Raises:
+            RunError: for a missing, truncated or foreign file.
+        """
+        from safetensors import safe_open
+
+        try:
+            tensors = load_file(path)
+            with safe_open(path, "pt") as file:
+                header = file.metadata() or {}
+        except (OSError, SafetensorError) as error:
+            raise RunError(f"Cannot read scores from {path}: {error}") from error
+        if header.get("format") != FORMAT:
+            raise RunError(
+                f"{path} is a safetensors file, but no scores of turnover ({FORMAT}): its header "
+                f"says {header.get('format')!r}."
+            )
+        return cls(
+            tensors["scores"],
+            tensors["train_ids"],
+            tensors["query_ids"],
+            tensors.get("labels"),
+            json.loads(header["about"]),
+        )
+
+    def records(self) -> Iterator[tuple[int, int, float]]:
+        """All scores as rows (query id, train id, score), query by query."""
+        train = self.train_ids.tolist()
+        for query, row in zip(self.query_ids.tolist(), self.values, strict=True):
+            for instance, score in zip(train, row.tolist(), strict=True):
+                yield query, instance, score
+
+    def to_csv(self, path: str | Path) -> None:
+        """Write one line ``query,train,score`` per pair."""
+        import csv
+
+        try:
+            with open(path, "w", newline="", encoding="utf-8") as file:
+                writer = csv.writer(file)
+                writer.writerow(("query", "train", "score"))
+                writer.writerows(self.records())
+        except OSError as error:
+            raise RunError(f"Cannot write scores to {path}: {error}") from error
+
+    def to_pandas(self) -> "pandas.DataFrame":
+        """A data frame with query ids as index and training ids as columns.
+
+        Raises:
+            MissingExtra: when pandas is not installed.
+        """
+        try:
+            import pandas as pd
+        except ImportError:
+            raise MissingExtra("pandas", "data", "Scores as a data frame") from None
+        return pd.DataFrame(
+            self.values.numpy(),
+            index=pd.Index(self.query_ids.tolist(), name="query"),
+            columns=pd.Index(self.train_ids.tolist(), name="train"),
+        )
+
+    def to_parquet(self, path: str | Path) -> None:
+        """Write one row (query, train, score) per pair, through DuckDB.
+
+        Raises:
+            MissingExtra: when DuckDB is not installed.
+        """
+        try:
+            import duckdb
+        except ImportError:
+            raise MissingExtra("duckdb", "data", "Writing Parquet") from None
+        pairs = {
+            "query": self.query_ids.repeat_interleave(len(self.train_ids)).numpy(),
+            "train": self.train_ids.repeat(len(self.query_ids)).numpy(),
+            "score": self.values.flatten().numpy(),
+        }
+        target = str(path).replace("'", "''")
+        try:
+            duckdb.sql(f"COPY (SELECT * FROM pairs) TO '{target}' (FORMAT parquet)")
+        except duckdb.IOException as error:
+            raise RunError(f"Cannot write scores to {path}: {error}") from error
+        del pairs

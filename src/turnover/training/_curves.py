@@ -1,0 +1,69 @@
+"""The learning curves of the paper's Figure 2: mean losses of sub-networks, in nats."""
+
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor, nn
+
+from turnover._rows import Loss, per_example, select_rows
+from turnover.data import Rows
+from turnover.nn import evaluating, full, seen, unseen
+
+__all__ = ["Curve", "losses_of", "measure"]
+
+BLOCK = 512
+SIDES = {"seen": seen, "unseen": unseen}
+
+
+@final
+@dataclass(frozen=True)
+class Curve:
+    """One point of the learning curves: mean losses in nats.
+
+    ``seen_train`` is L(f^m(z), z) over training instances, ``unseen_train`` L(f^m̃(z), z): an
+    out-of-sample loss. The test instances are not in training, so their masks are random ones:
+    ``seen_test`` and ``unseen_test`` should agree. ``full_test`` is that of the full network.
+    """
+
+    epoch: int
+    seen_train: float
+    unseen_train: float
+    seen_test: float
+    unseen_test: float
+    full_test: float
+
+
+def losses_of(model: nn.Module, loss: Loss, rows: Rows, which: str = "full") -> Tensor:
+    """Loss of every row in its own seen or unseen sub-network, or in the full one.
+
+    Args:
+        model: a converted model (any model for ``"full"``); evaluated in evaluation mode.
+        loss: (model, batch) → per-example losses.
+        rows: the rows, with their ids.
+        which: ``"seen"``, ``"unseen"`` or ``"full"``.
+
+    Returns:
+        ``float32 [rows]`` in nats.
+    """
+    parts = []
+    with torch.no_grad(), evaluating(model):
+        for start in range(0, len(rows), BLOCK):
+            part = slice(start, start + BLOCK)
+            ids = rows.ids[part]
+            with full(model) if which == "full" else SIDES[which](model, ids):
+                losses = loss(model, select_rows(rows.batch, part))
+            parts.append(per_example(losses, len(ids)).float())
+    return torch.cat(parts)
+
+
+def measure(model: nn.Module, loss: Loss, train: Rows, test: Rows, epoch: int) -> Curve:
+    """The five mean losses of a converted model after ``epoch`` epochs."""
+    return Curve(
+        epoch,
+        *(float(losses_of(model, loss, train, which).mean()) for which in ("seen", "unseen")),
+        *(
+            float(losses_of(model, loss, test, which).mean())
+            for which in ("seen", "unseen", "full")
+        ),
+    )

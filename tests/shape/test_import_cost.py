@@ -1,0 +1,39 @@
+import subprocess
+import sys
+
+import pytest
+
+from tests.shape.tree import PRESENT
+
+HEAVY = {"duckdb", "matplotlib", "numba", "scipy", "sklearn", "torch"}
+HELP = """
+import sys
+from turnover.cli import main
+sys.argv = ["turnover", "--help"]
+try:
+    main()
+except SystemExit as end:
+    assert not end.code, end.code
+"""
+REPORT = "\nimport sys; print('LOADED', *sys.modules)"
+
+
+def run(code):
+    """Output of a fresh interpreter, and the modules it has loaded."""
+    command = [sys.executable, "-c", code + REPORT]
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    output, _, modules = done.stdout.rpartition("LOADED")
+    return output, set(modules.split())
+
+
+def test_import_of_the_root_is_light():
+    _, modules = run("import turnover")
+    assert not modules & HEAVY
+
+
+@pytest.mark.skipif("cli" not in PRESENT, reason="there is no command line yet")
+def test_help_is_light():
+    output, modules = run(HELP)
+    assert "Usage" in output
+    assert not modules & HEAVY

@@ -1,0 +1,51 @@
+import re
+import tokenize
+
+import pytest
+
+from tests.shape.tree import SOURCES, committed_files, name
+
+# The brackets let this file pass its own test.
+LEFTOVERS = re.compile(r"\b(T[O]DO|F[I]XME|X[X]X)\b")
+MACHINE_PATHS = re.compile(r"(?<![\w.])/(w[o]rk|r[o]{2}t|f[a]rm|h[o]me/\w+|t[m]p/bash_jobs)(/|\b)")
+
+# One word per idea: the name that is not used, and the one that is.
+OTHER_WORDS = {
+    "example_id": "id",
+    "example_ids": "ids",
+    "fake_ids": "ghost_ids",
+    "flip_mask": "unseen",
+    "flipped_mask": "unseen",
+    "flips": "unseen",
+    "if_seen": "unseen",
+    "influence_score": "score",
+    "influence_scores": "scores",
+    "sample_id": "id",
+    "sample_ids": "ids",
+    "test_point": "query",
+    "train_point": "instance",
+}
+
+
+def found(pattern):
+    for path in committed_files() or pytest.skip("not a git checkout"):
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines()
+        except UnicodeDecodeError:
+            continue
+        yield from (f"{name(path)}:{n}" for n, line in enumerate(lines, 1) if pattern.search(line))
+
+
+def test_nothing_is_left_to_do():
+    assert not list(found(LEFTOVERS))
+
+
+def test_no_path_of_one_machine():
+    assert not list(found(MACHINE_PATHS))
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name)
+def test_one_word_per_idea(path):
+    with tokenize.open(path) as file:
+        names = {t.string for t in tokenize.generate_tokens(file.readline)}
+    assert not {other: OTHER_WORDS[other] for other in names & OTHER_WORDS.keys()}
