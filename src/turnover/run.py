@@ -56,7 +56,9 @@ class Run:
 
     @classmethod
     def create(cls, folder: str | Path, manifest: Mapping[str, Any]) -> "Run":
-        """Make the folder, or go on in one that holds an unfinished run of the same arguments.
+        """Make the folder, or open one that holds a run of the same kind and arguments.
+
+        Look at :attr:`complete` before working: a complete run needs none.
 
         Raises:
             RunError: when the folder cannot be written, or holds another run or other files.
@@ -90,17 +92,18 @@ class Run:
     @classmethod
     def _continue(cls, folder: Path, wanted: Mapping[str, Any]) -> "Run":
         run = cls.open(folder)
-        if run.manifest["state"] == "complete":
-            raise RunError(
-                f"{folder} already holds a complete run. Nothing was overwritten; choose another "
-                "folder, or delete this one."
-            )
-        if run.manifest.get("arguments") != wanted.get("arguments"):
-            raise RunError(
-                f"{folder} holds an unfinished run with other arguments "
-                f"({run.manifest.get('arguments')}). Repeat them to resume, or choose another folder."
-            )
+        for name in ("kind", "arguments"):
+            if run.manifest.get(name) != wanted.get(name):
+                raise RunError(
+                    f"{folder} already holds a run with {name} {run.manifest.get(name)}, not "
+                    f"{wanted.get(name)}. Nothing was overwritten; choose another folder."
+                )
         return run
+
+    @property
+    def complete(self) -> bool:
+        """Whether the run came to its end."""
+        return self.manifest.get("state") == "complete"
 
     @classmethod
     def open(cls, folder: str | Path) -> "Run":

@@ -14,6 +14,8 @@ from turnover.masks import unique_ids
 
 __all__ = ["Indexed", "Rows"]
 
+Ids = Tensor | np.ndarray | Iterable[int]
+
 
 @final
 class Indexed(Dataset[tuple[int, Any]]):
@@ -30,7 +32,7 @@ class Indexed(Dataset[tuple[int, Any]]):
         IdError: for ids that repeat, or of the wrong type, count or range.
     """
 
-    def __init__(self, data: Dataset[Any], ids: Tensor | np.ndarray | Iterable[int] | None = None):
+    def __init__(self, data: Dataset[Any], ids: Ids | None = None) -> None:
         if not isinstance(data, Sized):
             raise DataError("Indexed needs a data set with a length, not an iterable one.")
         self.data = data
@@ -56,9 +58,7 @@ class Rows:
         IdError: for ids that repeat, or of the wrong type, count or range.
     """
 
-    def __init__(
-        self, batch: Batch, ids: Tensor | np.ndarray | Iterable[int] | None = None
-    ) -> None:
+    def __init__(self, batch: Batch, ids: Ids | None = None) -> None:
         rows = count_rows(batch)
         self.batch = batch
         self.ids = unique_ids(torch.arange(rows) if ids is None else ids, rows)

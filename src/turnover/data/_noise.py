@@ -27,8 +27,8 @@ def flip_labels(
     """
     if not 0 <= fraction <= 1 or classes < 2:
         raise DataError(
-            f"Cannot flip a fraction {fraction} of labels among {classes} classes: the fraction lies "
-            "in [0, 1], and a wrong label needs at least two classes."
+            f"Cannot flip a fraction {fraction} of labels among {classes} classes: the fraction "
+            "lies in [0, 1], and a wrong label needs at least two classes."
         )
     generator = torch.Generator().manual_seed(seed)
     chosen = torch.randperm(len(labels), generator=generator)[: round(fraction * len(labels))]

@@ -40,7 +40,8 @@ def run_demo(
     """Train, ask and measure; everything lands in the run folder.
 
     Args:
-        folder: new folder, or that of an interrupted demo with the same arguments.
+        folder: new folder, or that of a demo with the same arguments: an interrupted one goes on,
+            a complete one is returned as it is.
         epochs: passes over the 1,200 training images, for each of the three networks.
         noise: fraction of the training labels to flip.
         seed: seed of the split, the flips, the weights, the order and the masks.
@@ -57,6 +58,8 @@ def run_demo(
     digits = load_digits(noise, seed)
     arguments = {"epochs": epochs, "noise": noise, "seed": seed}
     run = Run.create(folder, {"kind": "demo", "arguments": arguments, "seeds": {"all": seed}})
+    if run.complete:
+        return run
     run.save_rows("train", digits.train)
     run.save_rows("test", digits.test)
     progress("Proving that no instance reaches its unseen half", 0)
@@ -132,7 +135,7 @@ def open_demo(folder: str | Path) -> tuple[Run, nn.Module, Rows, Rows]:
     from turnover._errors import RunError
 
     run = Run.open(folder)
-    if run.manifest.get("kind") != "demo" or run.manifest.get("state") != "complete":
+    if run.manifest.get("kind") != "demo" or not run.complete:
         raise RunError(
             f"{folder} holds a run of kind {run.manifest.get('kind')!r} that is "
             f"{run.manifest.get('state')}; expected a complete demo. Finish it with: "

@@ -147,7 +147,7 @@ def _finite(scores: Tensor, ids: Tensor, first_query: int) -> Tensor:
         z, q = torch.nonzero(~torch.isfinite(scores))[0].tolist()
         raise LossError(
             f"The score of query {first_query + q} and instance {int(ids[z])} is "
-            f"{float(scores[z, q])}: the loss of one of the two sub-networks is not a finite number."
-            " Check the query's inputs and label, and whether training diverged."
+            f"{float(scores[z, q])}: the loss of one of the two sub-networks is not a finite "
+            "number. Check the query's inputs and label, and whether training diverged."
         )
     return scores

@@ -42,8 +42,8 @@ def check_mask_version(version: object) -> None:
     """
     if version != MASK_VERSION:
         raise MaskError(
-            f"This run was trained with mask format {version!r}, and this release of turnover makes "
-            f"format {MASK_VERSION}. Its masks cannot be regenerated here, so every score would be "
+            f"This run was trained with mask format {version!r}, and this release of turnover "
+            f"makes format {MASK_VERSION}. Its masks cannot be regenerated here, so every score would be "
             "noise. Install the release named in the run's manifest.json."
         )
 
