@@ -104,7 +104,7 @@ def describe(ranking: Ranking, train: Rows) -> list[dict[str, Any]]:
             "truth": int(train.batch["truth"][column]),
             "score": float(score),
         }
-        for column, score in zip(ranking.columns[0], ranking.scores[0], strict=True)
+        for column, score in zip(ranking.positions[0], ranking.scores[0], strict=True)
     ]
 
 

@@ -42,9 +42,9 @@ def check_mask_version(version: object) -> None:
     """
     if version != MASK_VERSION:
         raise MaskError(
-            f"This run was trained with mask format {version!r}, and this release of turnover "
-            f"makes format {MASK_VERSION}. Its masks cannot be regenerated here, so every score would be "
-            "noise. Install the release named in the run's manifest.json."
+            f"This run was trained with mask format {version!r}, but this release of turnover "
+            f"makes format {MASK_VERSION}. Its masks cannot be regenerated here, so every score "
+            "would be noise. Install the release named in the run's manifest.json."
         )
 
 

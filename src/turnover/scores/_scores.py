@@ -1,4 +1,4 @@
-"""The contract of every estimator: scores ``[query, train]`` in nats, positive = helped."""
+"""Scores of every query and instance: select, save, load, export."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -30,12 +30,12 @@ class Ranking:
     Attributes:
         ids: ``int64 [query, k]``.
         scores: ``float32 [query, k]`` in nats.
-        columns: ``int64 [query, k]``, positions in the training set as it was scored.
+        positions: ``int64 [query, k]``, where they stand in the training set as it was scored.
     """
 
     ids: Tensor
     scores: Tensor
-    columns: Tensor
+    positions: Tensor
 
 
 @final
