@@ -30,7 +30,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from turnover._errors import RunError
+from turnover._errors import DataError, RunError
+from turnover._files import replacing
 from turnover.data import Rows
 from turnover.masks import MASK_VERSION, STRING_ID_VERSION, check_mask_version
 from turnover.nn import masked_layers
@@ -38,7 +39,7 @@ from turnover.nn import masked_layers
 __all__ = ["Run", "describe_masks", "fingerprint"]
 
 FORMAT = "turnover-run-1"
-ID = "id"
+ID, GROUP = "id", "group"
 
 
 @final
@@ -64,7 +65,7 @@ class Run:
             RunError: when the folder cannot be written, or holds another run or other files.
         """
         folder = Path(folder)
-        complete = {
+        planned = {
             "format": FORMAT,
             "state": "unfinished",
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -73,7 +74,8 @@ class Run:
             "string_id_version": STRING_ID_VERSION,
             **manifest,
         }
-        if (folder / "manifest.json").exists():
+        complete = json.loads(json.dumps(planned))  # tuples become lists, as in the file
+        if os.path.exists(folder / "manifest.json"):  # False where Path.exists raises
             return cls._continue(folder, complete)
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -150,8 +152,18 @@ class Run:
             ) from error
 
     def save_rows(self, name: str, rows: Rows) -> None:
-        """Write rows whose batch is a dict of tensors, and their ids."""
-        self._write_tensors(f"{name}.safetensors", {**rows.batch, ID: rows.ids})
+        """Write rows whose batch is a dict of tensors, and their ids.
+
+        Raises:
+            DataError: for a tensor that has the name of the ids or groups.
+        """
+        if taken := {ID, GROUP} & set(rows.batch):
+            raise DataError(
+                f"These rows have a tensor {min(taken)!r}, but in a file of rows that name is for "
+                "the ids or groups. Rename it in the batch."
+            )
+        groups = {} if rows.groups is None else {GROUP: rows.groups}
+        self._write_tensors(f"{name}.safetensors", {**rows.batch, ID: rows.ids, **groups})
 
     def load_rows(self, name: str) -> Rows:
         """Read rows; the batch is a dict of tensors.
@@ -163,7 +175,8 @@ class Run:
         if ID not in tensors:
             raise RunError(f"{self.folder / name}.safetensors holds no ids, so it is no data set.")
         ids = tensors.pop(ID)
-        return Rows(tensors, ids)
+        groups = tensors.pop(GROUP, None)
+        return Rows(tensors, ids, groups)
 
     def save_results(self, results: Mapping[str, Any]) -> None:
         """Write ``results.json``."""
@@ -183,10 +196,9 @@ class Run:
     def write_text(self, name: str, text: str) -> Path:
         """Replace a text file of the folder in one step; its path."""
         path = self.folder / name
-        fresh = path.with_name(name + ".partial")
         try:
-            fresh.write_text(text, encoding="utf-8")
-            os.replace(fresh, path)
+            with replacing(path) as fresh:
+                fresh.write_text(text, encoding="utf-8")
         except OSError as error:
             raise RunError(f"Cannot write {path}: {error}") from error
         return path
@@ -196,10 +208,10 @@ class Run:
 
     def _write_tensors(self, name: str, tensors: Mapping[str, Tensor]) -> None:
         path = self.folder / name
-        fresh = path.with_name(name + ".partial")
+        copies = {k: v.detach().clone().contiguous() for k, v in tensors.items()}
         try:
-            save_file({k: v.detach().contiguous() for k, v in tensors.items()}, fresh)
-            os.replace(fresh, path)
+            with replacing(path) as fresh:
+                save_file(copies, fresh)
         except (OSError, SafetensorError) as error:
             raise RunError(f"Cannot write {path}: {error}") from error
 
@@ -244,5 +256,5 @@ def _read_json(path: Path) -> object:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise RunError(f"There is no {path}. Is this the folder of a run?") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise RunError(f"Cannot read {path}: {error}. The file is damaged.") from error

@@ -10,7 +10,7 @@ __all__ = ["demo"]
 
 def demo(
     out: Annotated[Path, typer.Option(help="New folder for the run.")] = Path("runs/demo"),
-    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training images.")] = 30,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training images.")] = 40,
     noise: Annotated[
         float, typer.Option(min=0, max=0.9, help="Fraction of training labels to flip.")
     ] = 0.1,

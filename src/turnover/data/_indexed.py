@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 
 from turnover._errors import DataError, IdError
 from turnover._rows import Batch, count_rows, select_rows
-from turnover.masks import unique_ids
+from turnover.masks import as_ids, unique_ids
 
 __all__ = ["Indexed", "Rows"]
 
@@ -52,23 +52,38 @@ class Rows:
     Args:
         batch: tensors in tuples, lists or dicts that share their first dimension.
         ids: one distinct 64-bit integer per row; row numbers by default.
+        groups: one 64-bit integer per row. Rows of one group (a source, an author, a class) then
+            share the mask of that number, so that training tells what the model would have said
+            without the whole group; single rows of a group can no longer be told apart.
 
     Raises:
         DataError: when the tensors have different numbers of rows.
-        IdError: for ids that repeat, or of the wrong type, count or range.
+        IdError: for ids that repeat, or ids or groups of the wrong type, count or range.
     """
 
-    def __init__(self, batch: Batch, ids: Ids | None = None) -> None:
+    def __init__(self, batch: Batch, ids: Ids | None = None, groups: Ids | None = None) -> None:
         rows = count_rows(batch)
         self.batch = batch
         self.ids = unique_ids(torch.arange(rows) if ids is None else ids, rows)
+        self.groups = None if groups is None else as_ids(groups)
+        if self.groups is not None and self.groups.shape != self.ids.shape:
+            raise IdError(
+                f"Groups have shape {list(self.groups.shape)} for {rows} rows. Each row needs "
+                "exactly one group."
+            )
 
     def __len__(self) -> int:
         return len(self.ids)
 
+    @property
+    def mask_ids(self) -> Tensor:
+        """The number whose mask each row trains: its group if there are groups, else its id."""
+        return self.ids if self.groups is None else self.groups
+
     def select(self, index: Tensor | slice) -> "Rows":
-        """The rows at ``index``, which keep their ids."""
-        return Rows(select_rows(self.batch, index), self.ids[index])
+        """The rows at ``index``, which keep their ids and groups."""
+        groups = None if self.groups is None else self.groups[index]
+        return Rows(select_rows(self.batch, index), self.ids[index], groups)
 
     def rows_of(self, ids: Tensor) -> Tensor:
         """Row numbers of the given ids.
@@ -80,7 +95,5 @@ class Rows:
         at = torch.searchsorted(self.ids[order], ids).clamp(max=len(self) - 1)
         rows = order[at]
         if (missing := ids[self.ids[rows] != ids]).numel():
-            raise IdError(
-                f"Id {int(missing[0])} is not among the {len(self)} rows of this data set."
-            )
+            raise IdError(f"Id {int(missing[0])} is not among the {len(self)} rows of this data.")
         return rows

@@ -32,7 +32,7 @@ def steps_of_demo(epochs: int) -> int:
 def run_demo(
     folder: str | Path,
     *,
-    epochs: int = 30,
+    epochs: int = 40,
     noise: float = 0.1,
     seed: int = 0,
     progress: Progress = lambda what, steps: None,

@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from turnover._errors import ConversionError, LossError
 from turnover._rows import Batch, Loss, count_rows, per_example, repeat_rows
 from turnover.nn._contexts import seen, unseen
+from turnover.nn._modes import evaluating
 
 __all__ = ["Bench", "Factory", "Probe", "State", "plain_sgd", "restored", "tensors", "trainable"]
 
@@ -160,18 +161,6 @@ class Bench:
 def tensors(model: nn.Module) -> State:
     """All parameters and buffers by full name, each tensor once."""
     return dict(model.named_parameters()) | dict(model.named_buffers())
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Within the block, the model is in evaluation mode."""
-    modes = [(module, module.training) for module in model.modules()]
-    try:
-        model.eval()
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
 
 
 @contextmanager

@@ -85,7 +85,7 @@ def _setting(model: nn.Module, ids: Tensor | None, *, unseen: bool) -> Iterator[
     before = [(layer, layer.ids, layer.unseen, layer.gate) for layer in layers]
     try:
         for layer in layers:
-            _set(layer, _moved(ids, model), unseen, None)
+            _set(layer, ids, unseen, None)
         yield
     finally:
         for state in before:
@@ -94,9 +94,3 @@ def _setting(model: nn.Module, ids: Tensor | None, *, unseen: bool) -> Iterator[
 
 def _set(layer: TurnoverDropout, ids: Tensor | None, unseen: bool, gate: Tensor | None) -> None:
     layer.ids, layer.unseen, layer.gate = ids, unseen, gate
-
-
-def _moved(ids: Tensor | None, model: nn.Module) -> Tensor | None:
-    """Ids on the device of the model, so that the masks are made where they are used."""
-    parameter = next(model.parameters(), None)
-    return ids if ids is None or parameter is None else ids.to(parameter.device)

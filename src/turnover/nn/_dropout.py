@@ -114,7 +114,7 @@ class TurnoverDropout(nn.Module):
                 " one id per row (or per row and position), in the order of the rows."
             )
         return torch.ops.turnover.gates(
-            ids, x.shape[dim], self.seed, self.layer, self.p, self.unseen, x.dtype
+            ids.to(x.device), x.shape[dim], self.seed, self.layer, self.p, self.unseen, x.dtype
         )
 
     def _align(self, gate: Tensor, x: Tensor, dim: int) -> Tensor:

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from turnover._errors import MissingExtra, RunError, ScoreError
+from turnover._files import replacing
 
 if TYPE_CHECKING:
     import pandas
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["Ranking", "Scores"]
 
 FORMAT = "turnover-scores-1"
+OPTIONAL = ("labels", "stderr")
 Kind = Literal["helpful", "harmful"]
 
 
@@ -50,6 +52,7 @@ class Scores:
         query_ids: ``int64 [query]``.
         labels: labels of the training instances ``[train]``, for filters; optional.
         about: how the scores were made; plain JSON values.
+        stderr: standard errors ``[query, train]`` in nats, when several runs were averaged.
     """
 
     values: Tensor
@@ -57,6 +60,7 @@ class Scores:
     query_ids: Tensor
     labels: Tensor | None = None
     about: Mapping[str, Any] = field(default_factory=dict)
+    stderr: Tensor | None = None
 
     def __post_init__(self) -> None:
         expected = (len(self.query_ids), len(self.train_ids))
@@ -112,6 +116,26 @@ class Scores:
             keep &= where
         return torch.nonzero(keep).flatten()
 
+    def grouped(self, groups: Tensor) -> "Scores":
+        """Scores of groups of instances: the sum over the members of each, ``[query, group]``.
+
+        A sum says what the members do to first order, one by one; it does not say what the model
+        would do without all of them at once. For that, let the members share a mask in training
+        (``Rows(..., groups=...)``).
+
+        Args:
+            groups: ``int64 [train]``, the group of every instance.
+
+        Raises:
+            ScoreError: for another number of groups than instances.
+        """
+        if groups.shape != self.train_ids.shape:
+            raise ScoreError(f"Found {len(groups)} groups for {len(self.train_ids)} instances.")
+        names, member = torch.unique(groups, return_inverse=True)
+        sums = torch.zeros(len(self.values), len(names), dtype=self.values.dtype)
+        sums.index_add_(1, member, self.values)
+        return Scores(sums, names, self.query_ids, about={**self.about, "grouped": True})
+
     def save(self, path: str | Path) -> None:
         """Write a safetensors file; ``about`` travels in its header.
 
@@ -119,11 +143,14 @@ class Scores:
             RunError: when the file cannot be written.
         """
         tensors = {"scores": self.values, "train_ids": self.train_ids, "query_ids": self.query_ids}
-        if self.labels is not None:
-            tensors["labels"] = self.labels
+        for name in OPTIONAL:
+            if (tensor := getattr(self, name)) is not None:
+                tensors[name] = tensor
         header = {"format": FORMAT, "about": json.dumps(dict(self.about), sort_keys=True)}
+        copies = {k: v.detach().clone().contiguous() for k, v in tensors.items()}
         try:
-            save_file({k: v.contiguous() for k, v in tensors.items()}, path, header)
+            with replacing(path) as fresh:
+                save_file(copies, fresh, header)
         except (OSError, SafetensorError) as error:
             raise RunError(f"Cannot write scores to {path}: {error}") from error
 
@@ -147,13 +174,13 @@ class Scores:
                 f"{path} is a safetensors file, but no scores of turnover ({FORMAT}): its header "
                 f"says {header.get('format')!r}."
             )
-        return cls(
-            tensors["scores"],
-            tensors["train_ids"],
-            tensors["query_ids"],
-            tensors.get("labels"),
-            json.loads(header["about"]),
-        )
+        optional = {name: tensors[name] for name in OPTIONAL if name in tensors}
+        try:
+            about = json.loads(header["about"])
+            values, train, query = (tensors[k] for k in ("scores", "train_ids", "query_ids"))
+        except (KeyError, ValueError) as error:
+            raise RunError(f"{path} is damaged, part of its scores is missing: {error}") from error
+        return cls(values, train, query, about=about, **optional)
 
     def records(self) -> Iterator[tuple[int, int, float]]:
         """All scores as rows (query id, train id, score), query by query."""
@@ -167,7 +194,7 @@ class Scores:
         import csv
 
         try:
-            with open(path, "w", newline="", encoding="utf-8") as file:
+            with replacing(path) as fresh, open(fresh, "w", newline="", encoding="utf-8") as file:
                 writer = csv.writer(file)
                 writer.writerow(("query", "train", "score"))
                 writer.writerows(self.records())

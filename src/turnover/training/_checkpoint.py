@@ -1,7 +1,6 @@
 """Training state in one safetensors file: weights, optimizer state, finished epochs."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from turnover._errors import RunError
+from turnover._files import replacing
 
 __all__ = ["load_checkpoint", "save_checkpoint"]
 
@@ -38,10 +38,10 @@ def save_checkpoint(
                 plain.setdefault(str(parameter), {})[key] = value
     header = {"format": FORMAT, "epochs": str(epochs), "seed": str(seed)}
     header["optimizer"] = json.dumps(plain)
-    fresh = path.with_suffix(".partial")
+    copies = {k: v.detach().clone().contiguous() for k, v in tensors.items()}
     try:
-        save_file({k: v.detach().clone().contiguous() for k, v in tensors.items()}, fresh, header)
-        os.replace(fresh, path)
+        with replacing(path) as fresh:
+            save_file(copies, fresh, header)
     except (OSError, SafetensorError) as error:
         raise RunError(f"Cannot write the checkpoint {path}: {error}") from error
 

@@ -50,7 +50,7 @@ def losses_of(model: nn.Module, loss: Loss, rows: Rows, which: str = "full") -> 
     with torch.no_grad(), evaluating(model):
         for start in range(0, len(rows), BLOCK):
             part = slice(start, start + BLOCK)
-            ids = rows.ids[part]
+            ids = rows.mask_ids[part]
             with full(model) if which == "full" else SIDES[which](model, ids):
                 losses = loss(model, select_rows(rows.batch, part))
             parts.append(per_example(losses, len(ids)).float())

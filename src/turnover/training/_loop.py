@@ -98,7 +98,7 @@ def _step(
     epoch: int,
 ) -> None:
     model.train()
-    with seen(model, rows.ids[batch]) if is_converted(model) else nullcontext():
+    with seen(model, rows.mask_ids[batch]) if is_converted(model) else nullcontext():
         losses = per_example(loss(model, select_rows(rows.batch, batch)), len(batch))
         if not torch.isfinite(losses).all():
             bad = batch[~torch.isfinite(losses.detach())]

@@ -1,0 +1,248 @@
+"""Which scores are more than chance? Ghosts as the null distribution, and false discovery rates.
+
+Masks are random and independent of training, so the score of a ghost, an id that was never trained
+on, has exactly the distribution of the score of an instance without influence, given the trained
+network. With G ghosts, of which e(v) reach v, a tail has the probability
+
+    P(v) = (1 + e(v)) / (G + 1)                           while e(v) ≥ 10,
+    P(v) = P(v₁₀) · max(S(v) / S(v₁₀), Φ̄(v) / Φ̄(v₁₀))    beyond the tenth ghost v₁₀,
+
+with S a generalised Pareto tail fitted to the outermost tenth of the ghosts, and Φ̄ that of a normal
+distribution of the ghosts' mean and standard deviation: a fitted tail never falls faster. The
+p-value is 2 · min(P upper, P lower).
+
+References: Phipson, Smyth 2010 (the 1 + in the first line); Hosking, Wallis 1987 (probability-
+weighted moments); Knijnenburg et al. 2009 (Pareto tails of permutation p-values); Benjamini,
+Hochberg 1995 (q-values).
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import final
+
+import torch
+from torch import Tensor
+
+from turnover._errors import ScoreError
+
+__all__ = ["GhostNull", "Significance", "benjamini_hochberg"]
+
+FEWEST = 100
+EXCEEDING = 10
+TAIL_SHARE, TAIL_FEWEST = 0.1, 25
+LIGHTEST = -0.25
+TINY = torch.finfo(torch.float64).tiny
+
+
+def benjamini_hochberg(p: Tensor, tests: int | None = None) -> Tensor:
+    """Adjusted p-values: the false discovery rate at which each test becomes a discovery.
+
+        q_(i) = min_{j ≥ i} p_(j) · tests / j,     p_(1) ≤ p_(2) ≤ …
+
+    Args:
+        p: p-values ``[..., test]``; each row is one family of tests.
+        tests: size of the family when ``p`` holds only a part of it, such as the short lists of a
+            streamed scan. The q-values are then upper bounds, whatever part it is: the rank of a
+            p-value in the part is at most its rank in the family.
+
+    Returns:
+        q-values in [0, 1], of the shape and dtype of ``p``.
+
+    Raises:
+        ScoreError: for p-values outside [0, 1], or fewer tests than p-values.
+    """
+    found = p.shape[-1]
+    tests = found if tests is None else tests
+    if tests < found:
+        raise ScoreError(f"Found {found} p-values of {tests} tests; there cannot be more of them.")
+    if not bool(((p >= 0) & (p <= 1)).all()):
+        raise ScoreError(
+            "Found p-values that are NaN or outside [0, 1]; they are no probabilities."
+        )
+    ordered, order = p.sort(dim=-1)
+    rank = torch.arange(1, found + 1, device=p.device, dtype=p.dtype)
+    stepped = (ordered * tests / rank).clamp(max=1).flip(-1)
+    q = stepped.cummin(dim=-1).values.flip(-1) if found else stepped
+    return torch.empty_like(q).scatter_(-1, order, q)
+
+
+@final
+@dataclass(frozen=True)
+class Significance:
+    """How far each score stands out from those of ghosts; every field is ``[query, train]``.
+
+    Attributes:
+        z: distance from the ghosts' mean, in their standard deviations.
+        p: two-sided probability of such a score for an instance without influence.
+        q: false discovery rate at which the instance becomes a discovery among all instances of
+            its query.
+    """
+
+    z: Tensor
+    p: Tensor
+    q: Tensor
+
+    def significant(self, q: float = 0.1) -> Tensor:
+        """Bool tensor ``[query, train]``: discoveries, of which a share ``q`` is false on average.
+
+        Raises:
+            ScoreError: for a rate outside (0, 1).
+        """
+        if not 0 < q < 1:
+            raise ScoreError(f"A false discovery rate lies between 0 and 1, but this is {q}.")
+        return self.q <= q
+
+    def verdict(self, query: int, q: float = 0.1) -> str:
+        """One sentence: how many instances matter for a query, or that none does by itself.
+
+        Raises:
+            ScoreError: for a query that does not exist, or a rate outside (0, 1).
+        """
+        if not 0 <= query < len(self.q):
+            raise ScoreError(f"There is no query {query}; there are {len(self.q)}, from 0 on.")
+        matter, count = self.significant(q)[query], self.q.shape[1]
+        smallest = float(self.q[query].min()) if count else 1.0
+        if not matter.any():
+            return (
+                f"No single training instance matters for this prediction (smallest q = "
+                f"{smallest:.2g} among {count:,} instances; discoveries need q ≤ {q:g})."
+            )
+        helped = int((matter & (self.z[query] > 0)).sum())
+        found = int(matter.sum())
+        noun = "instance matters" if found == 1 else "instances matter"
+        return (
+            f"{found:,} of {count:,} training {noun} for this prediction: {helped:,} helped, "
+            f"{found - helped:,} harmed (at most {q:.0%} of such discoveries are false on average)."
+        )
+
+
+@final
+@dataclass(frozen=True)
+class GhostNull:
+    """The distribution of scores without influence, as shown by ghosts.
+
+    Attributes:
+        ghosts: scores of ghosts ``[query, ghost]`` in nats, at least 100 per query; a thousand or
+            more make small p-values reliable. From any estimator, the one whose scores are tested.
+
+    Raises:
+        ScoreError: for too few ghosts, or scores that are not finite or all the same.
+    """
+
+    ghosts: Tensor
+
+    def __post_init__(self) -> None:
+        if self.ghosts.dim() != 2 or self.ghosts.shape[1] < FEWEST:
+            raise ScoreError(
+                f"Found ghost scores of shape {list(self.ghosts.shape)}, but significance needs "
+                f"[query, ghost] with at least {FEWEST} ghosts. Score more of them: "
+                "turnover.masks.ghost_ids(1000, train_ids)."
+            )
+        if not bool((finite := self.ghosts.isfinite().all(dim=1)).all()):
+            raise ScoreError(
+                f"A ghost's score for query {int(torch.nonzero(~finite)[0])} is not a finite "
+                "number. Check the query's inputs and label, and whether training diverged."
+            )
+        if bool((same := self.ghosts.amax(dim=1) == self.ghosts.amin(dim=1)).any()):
+            raise ScoreError(
+                f"All ghosts have the same score for query {int(torch.nonzero(same)[0])}: its loss "
+                "does not depend on the masks, so no instance can stand out. Check that the masked "
+                "layers lie on the way to the loss, and that the loss is not saturated."
+            )
+
+    @cached_property
+    def mean(self) -> Tensor:
+        """Mean score of the ghosts, ``float64 [query]``, in nats."""
+        return self.ghosts.double().mean(dim=1)
+
+    @cached_property
+    def std(self) -> Tensor:
+        """Standard deviation of the ghosts' scores, ``float64 [query]``, in nats."""
+        return self.ghosts.double().std(dim=1)
+
+    def z(self, values: Tensor) -> Tensor:
+        """Distance of scores ``[query, n]`` from the ghosts' mean, in standard deviations.
+
+        Raises:
+            ScoreError: for scores that are not finite, or of another number of queries.
+        """
+        return self._standard(_checked(values, len(self.ghosts)))
+
+    def p(self, values: Tensor) -> Tensor:
+        """Two-sided p-values ``float64 [query, n]`` of scores; never exactly 0.
+
+        Raises:
+            ScoreError: as :meth:`z`.
+        """
+        z = self.z(values)
+        above, below = self._tails
+        return (2 * torch.minimum(above.probability(z), below.probability(-z))).clamp(TINY, 1)
+
+    @cached_property
+    def _tails(self) -> tuple["_Tail", "_Tail"]:
+        standard = self._standard(self.ghosts)
+        return _Tail.of(standard), _Tail.of(-standard)
+
+    def _standard(self, values: Tensor) -> Tensor:
+        return (values.double() - self.mean.unsqueeze(1)) / self.std.unsqueeze(1)
+
+
+@final
+@dataclass(frozen=True)
+class _Tail:
+    """Upper tail of standardised ghosts ``[query, ghost]`` in ascending order; the rest [query, 1].
+
+    The excess y over ``threshold`` has survival (1 + shape · y / scale)^(−1/shape).
+    """
+
+    ghosts: Tensor
+    threshold: Tensor
+    shape: Tensor
+    scale: Tensor
+
+    @classmethod
+    def of(cls, ghosts: Tensor) -> "_Tail":
+        """Fit by probability-weighted moments a₀ = E y, a₁ = E (1 − F(y)) y."""
+        ordered = ghosts.sort(dim=1).values
+        n = max(TAIL_FEWEST, int(TAIL_SHARE * ghosts.shape[1]))
+        threshold = ordered[:, -n - 1 : -n]
+        excess = ordered[:, -n:] - threshold
+        weight = torch.arange(n - 1, -1, -1, device=ghosts.device).double() / (n - 1)
+        a0, a1 = excess.mean(dim=1, keepdim=True), (weight * excess).mean(dim=1, keepdim=True)
+        spread = a0 - 2 * a1
+        shape = torch.where(spread > 0, 2 - a0 / spread, 0).clamp(min=LIGHTEST)
+        scale = a0 * (1 - shape)
+        outside = scale + shape * excess[:, -1:] <= 0  # a ghost beyond the end of the fitted tail
+        shape = shape.masked_fill(outside, 0)
+        return cls(ordered, threshold, shape, torch.where(outside, a0, scale))
+
+    def probability(self, z: Tensor) -> Tensor:
+        """P(ghost ≥ z), by counting or, where fewer than ten ghosts reach z, by the fit."""
+        count = self.ghosts.shape[1]
+        exceeding = count - torch.searchsorted(self.ghosts, z.contiguous())
+        start = self.ghosts[:, -EXCEEDING].unsqueeze(1)
+        far = torch.maximum(z, start)
+        pareto = self._log_survival(far) - self._log_survival(start)
+        normal = torch.special.log_ndtr(-far) - torch.special.log_ndtr(-start)
+        fitted = (1 + EXCEEDING) / (count + 1) * torch.maximum(pareto, normal).exp()
+        return torch.where(exceeding >= EXCEEDING, (1 + exceeding) / (count + 1), fitted)
+
+    def _log_survival(self, z: Tensor) -> Tensor:
+        y = (z - self.threshold) / self.scale.clamp(min=TINY)
+        power = self.shape.where(self.shape.abs() > 1e-9, 1)
+        curved = -torch.log1p((power * y).clamp(min=-1)) / power
+        return torch.where(self.shape.abs() > 1e-9, curved, -y)
+
+
+def _checked(values: Tensor, queries: int) -> Tensor:
+    if values.dim() != 2 or len(values) != queries:
+        raise ScoreError(
+            f"Found scores of shape {list(values.shape)}, but the null distribution is that of "
+            f"{queries} queries: scores to be tested are [{queries}, n]."
+        )
+    if not bool((finite := values.isfinite().all(dim=1)).all()):
+        raise ScoreError(
+            f"A score of query {int(torch.nonzero(~finite)[0])} is not a finite number, so it has "
+            "no p-value."
+        )
+    return values
