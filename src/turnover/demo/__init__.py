@@ -1,7 +1,18 @@
 """One command on real data: ``turnover demo``."""
 
+from turnover.demo._data import Digits, load_digits
 from turnover.demo._explain import answer
 from turnover.demo._model import cross_entropy
 from turnover.demo._run import open_demo, run_demo, steps_of_demo
+from turnover.demo._train import untrained
 
-__all__ = ["answer", "cross_entropy", "open_demo", "run_demo", "steps_of_demo"]
+__all__ = [
+    "Digits",
+    "answer",
+    "cross_entropy",
+    "load_digits",
+    "open_demo",
+    "run_demo",
+    "steps_of_demo",
+    "untrained",
+]

@@ -141,9 +141,21 @@ def open_demo(folder: str | Path) -> tuple[Run, nn.Module, Rows, Rows]:
             f"{run.manifest.get('state')}; expected a complete demo. Finish it with: "
             f"turnover demo --out {folder}"
         )
-    model = TURNOVER.build(run.manifest["arguments"]["seed"])
+    try:
+        seed = run.manifest["arguments"]["seed"]
+        wanted = {name: run.manifest["data"][name] for name in ("train", "test")}
+    except (KeyError, TypeError) as error:
+        raise RunError(f"{run.folder / 'manifest.json'} is damaged: {error}.") from error
+    model = TURNOVER.build(seed)
     run.load_model(model)
-    return run, model, run.load_rows("train"), run.load_rows("test")
+    rows = {name: run.load_rows(name) for name in wanted}
+    for name, found in rows.items():
+        if fingerprint(found) != wanted[name]:
+            raise RunError(
+                f"The rows in {run.folder / name}.safetensors are not those that the model was "
+                "trained and tested on: their fingerprint is not that of the manifest."
+            )
+    return run, model, rows["train"], rows["test"]
 
 
 def _probe(train: Rows) -> dict[str, Tensor]:

@@ -13,7 +13,7 @@ from turnover.demo._model import Network, cross_entropy
 from turnover.run import Run
 from turnover.training import Curve, Recipe, fit, measure
 
-__all__ = ["NETWORKS", "train_network"]
+__all__ = ["NETWORKS", "train_network", "untrained"]
 
 TURNOVER = Network("model", turnover=True, dropout=0.5)
 PLAIN = Network("plain", turnover=True, dropout=0.0)
@@ -50,6 +50,11 @@ def train_network(
     run.save_model(model, network.name)
     checkpoint.unlink(missing_ok=True)
     return model, curves.points
+
+
+def untrained(seed: int) -> nn.Module:
+    """The demo's turn-over network before training."""
+    return TURNOVER.build(seed)
 
 
 class _Curves:

@@ -1,0 +1,13 @@
+"""A run, looked at many ways: terminal, JSON, one self-contained HTML page.
+
+Three layers that never mix: ``tell`` reads a run folder into a ``Story`` of plain data and finished
+sentences; the plots draw parts of it as SVG and PNG; the template and the terminal only lay it out.
+Nothing is measured here: what a run's ``results.json`` lacks, its report leaves out.
+"""
+
+from turnover.reports._html import render_html
+from turnover.reports._story import Story
+from turnover.reports._tell import summary, tell
+from turnover.reports._terminal import render_terminal
+
+__all__ = ["Story", "render_html", "render_terminal", "summary", "tell"]

@@ -1,0 +1,233 @@
+"""The sentences of a report: every claim follows from a number of the run."""
+
+from collections.abc import Mapping, Sequence
+from math import sqrt
+from typing import Any
+
+from turnover.reports._story import Detection, Explanation, Tile, Variant
+
+__all__ = [
+    "audited",
+    "compare",
+    "deck",
+    "explained",
+    "gap",
+    "headline",
+    "limits",
+    "nats",
+    "percent",
+    "tiles",
+    "variant_name",
+    "what_was_done",
+]
+
+Results = Mapping[str, Any]
+LOSSES = {
+    "seen_train_loss": ("Seen loss", "What the half that learned a training {noun} loses on it."),
+    "unseen_train_loss": ("Unseen loss", "What the half that never saw it loses on it."),
+    "test_loss": ("Test loss", "What such a half loses on fresh {noun}s: the yardstick."),
+}
+
+
+def percent(share: float) -> str:
+    """A share as people read it: 0.931 → 93.1%."""
+    return f"{100 * share:.1f}%"
+
+
+def nats(loss: float) -> str:
+    """A loss with as many digits as it deserves."""
+    return f"{loss:.2f}" if abs(loss) >= 0.095 else f"{loss:.2g}"
+
+
+def variant_name(drop: float) -> str:
+    """How a network of the table of variants was trained."""
+    return "Turn-over alone" if not drop else f"Turn-over + ordinary dropout {drop:g}"
+
+
+def headline(results: Results, detection: Detection | None, noun: str) -> str:
+    """The answer in one sentence."""
+    if detection:
+        mistakes = f", and the {noun}s behind its surest mistakes"
+        behind = mistakes if results.get("explanations") else ""
+        return f"{detection.found} of {detection.planted} planted label errors found{behind}"
+    if "accuracy_turnover" in results:
+        accuracy = percent(results["accuracy_turnover"])
+        return f"{accuracy} of the test {noun}s right, and what they owe to the training data"
+    return "What the model would have said without each training instance"
+
+
+def deck(results: Results, detection: Detection | None, noun: str) -> str:
+    """What to know before believing the headline: the control, and the price."""
+    parts = [detection.verdict] if detection else []
+    if _has(results, "accuracy_turnover", "accuracy_dropout"):
+        cost = 100 * (results["accuracy_dropout"] - results["accuracy_turnover"])
+        price = f"costs {cost:.1f} points of" if cost > 0 else f"gains {-cost:.1f} points of"
+        parts.append(
+            f"Turn-over dropout {price} test accuracy here: {percent(results['accuracy_turnover'])}"
+            f" instead of {percent(results['accuracy_dropout'])} with ordinary dropout."
+        )
+    return " ".join(parts)
+
+
+def what_was_done(results: Results, noun: str) -> str:
+    """The experiment in plain words."""
+    parts = []
+    if results.get("kind") == "demo":
+        parts.append("The data are scikit-learn's handwritten digits, real scans of 8 × 8 pixels.")
+    if _has(results, "train", "test"):
+        parts.append(
+            f"The network learned from {results['train']:,} {noun}s and was tested on "
+            f"{results['test']:,} others."
+        )
+    if results.get("planted"):
+        parts.append(
+            f"{results['planted']:,} of the training labels had been made wrong on purpose, with a "
+            "record of the truth that the network never gets."
+        )
+    parts.append(
+        f"Under turn-over dropout each training {noun} trains only half of the network's units, a "
+        "half of its own, drawn at random from its id. The other half never learns from it. So "
+        f"one training run answers, for every {noun}: what would the model have said without it?"
+    )
+    return " ".join(parts)
+
+
+def tiles(results: Results, detection: Detection | None, noun: str) -> tuple[Tile, ...]:
+    """The key numbers that this run has."""
+    found = []
+    if "accuracy_turnover" in results:
+        meaning = f"Test {noun}s that the full network gets right."
+        found.append(Tile(percent(results["accuracy_turnover"]), "Accuracy, turn-over", meaning))
+    if "accuracy_dropout" in results:
+        meaning = "The same network trained with ordinary dropout."
+        found.append(Tile(percent(results["accuracy_dropout"]), "Accuracy, ordinary", meaning))
+    if detection:
+        found += _detection_tiles(detection)
+    for key, (name, meaning) in LOSSES.items():
+        if results.get(key) is not None:
+            found.append(Tile(nats(results[key]), name, meaning.format(noun=noun)))
+    if "seconds" in results:
+        found.append(
+            Tile(f"{results['seconds']:.0f} s", "Time", "To train, ask and measure all of this.")
+        )
+    return tuple(found)
+
+
+def _detection_tiles(detection: Detection) -> list[Tile]:
+    rival = detection.found_control
+    control = "" if rival is None else f" Control: {rival}."
+    auc = "" if detection.auc_control is None else f" Control: {detection.auc_control:.4f}."
+    first = f"Planted errors among the {detection.planted} most suspicious."
+    return [
+        Tile(f"{detection.found}/{detection.planted}", "Errors found", first + control),
+        Tile(
+            f"{detection.auc:.4f}",
+            "AUC",
+            f"How often a planted error looks more suspicious than a correct label.{auc}",
+        ),
+    ]
+
+
+def compare(
+    ours: tuple[float, float], control: tuple[float | None, float | None], planted: int
+) -> str:
+    """Who wins, said plainly: (AUC, precision) of the unseen loss against those of the control."""
+    if control[0] is None or control[1] is None:
+        return "No control was measured, so it is open whether a simpler ranking would do as well."
+    found, rival = round(ours[1] * planted), round(control[1] * planted)
+    auc = f"AUC {ours[0]:.4f} against {control[0]:.4f}"
+    better = (ours[0] > control[0]) + (ours[1] > control[1])
+    worse = (ours[0] < control[0]) + (ours[1] < control[1])
+    simple = "the plain training loss of an ordinary network"
+    if worse and not better:
+        return f"The control does better: {simple} finds {rival}, the unseen loss {found} ({auc})."
+    if better and not worse:
+        return f"The control does worse: {simple} finds {rival}, the unseen loss {found} ({auc})."
+    if better:
+        return f"Against the control it is a draw: {simple} finds {rival} to our {found}, {auc}."
+    return f"The control does exactly as well: {simple} finds {rival} too ({auc})."
+
+
+def explained(results: Results, explanations: Sequence[Explanation], noun: str) -> str:
+    """How often a planted error stands behind a mistake, beside how often chance would put it."""
+    if not explanations:
+        return f"No test {noun} is misclassified." if "explanations" in results else ""
+    count = len(explanations)
+    mistakes = "mistake" if count == 1 else f"{count} mistakes"
+    parts = [f"The {mistakes} of which the model is surest."]
+    harmed = [instance for e in explanations for instance in e.harmed]
+    if harmed and _has(results, "planted", "train"):
+        planted = sum(instance.planted for instance in harmed)
+        parts.append(
+            f"Of the {len(harmed)} most harmful training {noun}s shown here, {planted} "
+            f"({percent(planted / len(harmed))}) are planted errors; by chance it would be about "
+            f"{percent(results['planted'] / results['train'])}."
+        )
+    return " ".join(parts)
+
+
+def gap(variants: Sequence[Variant]) -> str:
+    """Is the unseen half worse on its own instance than on fresh data, and what does dropout do?"""
+    if not variants:
+        return ""
+    first, last = variants[0], variants[-1]
+    parts = [
+        f"An ideal unseen half would lose as much on its own instance as on fresh data. "
+        f"{first.name}: {nats(first.unseen_train_loss)} nats against {nats(first.test_loss)}, a "
+        f"gap of {nats(first.gap)}."
+    ]
+    if len(variants) > 1:
+        closes = "does not close it"
+        if abs(last.gap) < abs(first.gap):
+            closes = "closes most of it" if abs(last.gap) < abs(first.gap) / 2 else "narrows it"
+        parts.append(
+            f"{last.name} {closes}: {nats(last.gap)}, while accuracy goes from "
+            f"{percent(first.accuracy)} to {percent(last.accuracy)}."
+        )
+    return " ".join(parts)
+
+
+def audited(audit: Results) -> str:
+    """The verdict of the leak audit."""
+    asked = f"One real optimizer step on each of {audit.get('instances', 0)} instances"
+    if not audit.get("repeatable", True):
+        return f"{asked}: undecided, since the same step twice gave different results."
+    if audit["ok"]:
+        end = "every unseen half came out identical, bit for bit. Nothing leaked."
+        return f"{asked}: {end}"
+    count = len(audit.get("leaks") or []) + len(audit.get("crosstalk") or [])
+    ways = "one way was" if count == 1 else f"{count} ways were"
+    return f"{asked}: {ways} found in which an instance reaches its own unseen half."
+
+
+def limits(
+    results: Results, manifest: Results, explanations: Sequence[Explanation]
+) -> tuple[str, ...]:
+    """What the reader should not conclude."""
+    found = []
+    units = sum(mask["units"] for mask in (manifest.get("masks") or {}).values())
+    if units and results.get("train"):
+        found.append(
+            "A single score is noisy. Its ratio of signal to noise is about √(masked units / "
+            f"training instances) = √({units:,} / {results['train']:,}) "
+            f"≈ {sqrt(units / results['train']):.1f}. Trust patterns over single instances."
+        )
+    shown = [i for e in explanations for i in (*e.helped, *e.harmed)]
+    if shown and all(instance.q is None for instance in shown):
+        found.append(
+            "The instances shown are the extremes of a long ranking. This report does not test "
+            "whether any of them stands out from chance."
+        )
+    if results.get("planted"):
+        found.append(
+            "The planted errors are random flips, which are easier to find than the mistakes of "
+            "human annotators."
+        )
+    if results.get("audit") is not None:
+        found.append("The leak audit is a test on a few instances of one batch, not a proof.")
+    found.append("These are the numbers of one run with one seed, without error bars.")
+    return tuple(found)
+
+
+def _has(results: Results, *names: str) -> bool:
+    return all(results.get(name) is not None for name in names)

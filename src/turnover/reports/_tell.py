@@ -1,0 +1,266 @@
+"""Read a run folder into a story: ``results.json``, the manifest and the rows, nothing else."""
+
+import shlex
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from turnover._errors import RunError
+from turnover.reports import _prose as prose
+from turnover.reports._story import (
+    Coverage,
+    Curves,
+    Detection,
+    Explanation,
+    Fact,
+    Instance,
+    Pixels,
+    Story,
+    Variant,
+    Verdict,
+)
+from turnover.run import Run
+
+__all__ = ["summary", "tell"]
+
+Results = Mapping[str, Any]
+Show = Callable[[int], Pixels | None]
+
+SERIES = {
+    "unseen_train": "unseen half, training",
+    "seen_test": "seen half, test",
+    "unseen_test": "unseen half, test",
+    "full_test": "full network, test",
+    "seen_train": "seen half, training",
+}
+COSTS = {
+    "train_model_s": "Training, turn-over and ordinary dropout",
+    "train_plain_s": "Training, turn-over dropout alone",
+    "train_control_s": "Training, ordinary dropout (control)",
+    "train_turnover_s": "Training, turn-over dropout",
+    "train_dropout_s": "Training, ordinary dropout (control)",
+    "score_s": "Scoring",
+}
+
+
+def summary(run: Run) -> dict[str, Any]:
+    """The single numbers of a run, for one line of JSON.
+
+    Raises:
+        RunError: when the results are missing or damaged.
+    """
+    plain = (str, int, float, bool, type(None))
+    numbers = {name: value for name, value in run.results().items() if isinstance(value, plain)}
+    return {**numbers, "run": str(run.folder)}
+
+
+def tell(run: Run) -> Story:
+    """The story of a run.
+
+    Raises:
+        RunError: when the results or the rows are missing or damaged.
+    """
+    results = run.results()
+    try:
+        return _tell(run, results)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise RunError(
+            f"Cannot read {run.folder / 'results.json'}: {type(error).__name__}: {error}. It was "
+            "not written by this release of turnover, or it is damaged."
+        ) from error
+
+
+def _tell(run: Run, results: Results) -> Story:
+    noun = "image" if results.get("kind") == "demo" else "instance"
+    explanations = _explanations(run, results)
+    detection, variants = _detection(results), _variants(results)
+    return Story(
+        kind=str(results.get("kind", "run")),
+        noun=noun,
+        headline=prose.headline(results, detection, noun),
+        deck=prose.deck(results, detection, noun),
+        done=prose.what_was_done(results, noun),
+        tiles=prose.tiles(results, detection, noun),
+        explanations=explanations,
+        explained=prose.explained(results, explanations, noun),
+        detection=detection,
+        suspects=_suspects(run, results),
+        curves=_curves(results),
+        variants=variants,
+        gap=prose.gap(variants),
+        audit=_audit(results.get("audit")),
+        limits=prose.limits(results, run.manifest, explanations),
+        command=_command(run.manifest),
+        facts=_facts(run.manifest, results),
+        ink=results.get("kind") == "demo",
+    )
+
+
+def _pictures(run: Run, name: str) -> Show:
+    """A look-up of images by id; it finds none when the run keeps no such rows or no images."""
+    if not (run.folder / f"{name}.safetensors").exists():
+        return lambda id: None
+    rows = run.load_rows(name)
+    if "image" not in rows.batch:
+        return lambda id: None
+    row_of = {int(id): row for row, id in enumerate(rows.ids)}
+
+    def show(id: int) -> Pixels | None:
+        image = rows.batch["image"][row_of[id]].float().numpy()
+        pixels: Pixels = np.clip(np.moveaxis(image, 0, -1), 0, 1)
+        return pixels[..., 0] if pixels.shape[-1] == 1 else pixels[..., :3]
+
+    return show
+
+
+def _instance(item: Results, names: Any, show: Show) -> Instance:
+    label, truth = item["label"], item.get("truth")
+    return Instance(
+        id=int(item["id"]),
+        label=_name(label, names),
+        truth=None if truth is None else _name(truth, names),
+        pixels=show(int(item["id"])),
+        text=item.get("text"),
+        score=item.get("score"),
+        p=item.get("p"),
+        q=item.get("q"),
+        loss=item.get("unseen_loss"),
+        planted=bool(item.get("planted", truth is not None and truth != label)),
+    )
+
+
+def _name(label: Any, names: Any) -> str:
+    return str(names[label]) if names and isinstance(label, int) else str(label)
+
+
+def _explanations(run: Run, results: Results) -> tuple[Explanation, ...]:
+    found = results.get("explanations") or []
+    if not found:
+        return ()
+    train, test, names = _pictures(run, "train"), _pictures(run, "test"), results.get("classes")
+    return tuple(
+        Explanation(
+            query=_instance(item, names, test),
+            predicted=_name(item["predicted"], names),
+            probability=float(item["probability"]),
+            helped=tuple(_instance(i, names, train) for i in item.get("helped_error") or []),
+            harmed=tuple(_instance(i, names, train) for i in item.get("harmed") or []),
+        )
+        for item in found
+    )
+
+
+def _suspects(run: Run, results: Results) -> tuple[Instance, ...]:
+    found = results.get("suspects") or []
+    show = _pictures(run, "train") if found else lambda id: None
+    return tuple(_instance(item, results.get("classes"), show) for item in found)
+
+
+def _detection(results: Results) -> Detection | None:
+    planted, auc = results.get("planted"), results.get("mislabel_auc")
+    precision = results.get("precision_at_planted")
+    if not planted or auc is None or precision is None:
+        return None
+    auc_control = results.get("mislabel_auc_control")
+    precision_control = results.get("precision_at_planted_control")
+    return Detection(
+        planted,
+        auc,
+        precision,
+        auc_control,
+        precision_control,
+        prose.compare((auc, precision), (auc_control, precision_control), planted),
+        _coverage(results, planted),
+    )
+
+
+def _coverage(results: Results, planted: int) -> tuple[Coverage, ...]:
+    """ROC curves in numbers of instances: inspected = fpr · correct + tpr · planted."""
+    if "train" not in results:
+        return ()
+    roc, correct = results.get("roc") or {}, results["train"] - planted
+    return tuple(
+        Coverage(
+            name,
+            tuple(f * correct + t * planted for f, t in zip(c["fpr"], c["tpr"], strict=True)),
+            tuple(t * planted for t in c["tpr"]),
+        )
+        for name, c in roc.items()
+        if c
+    )
+
+
+def _curves(results: Results) -> Curves | None:
+    points = results.get("curves") or []
+    if not points:
+        return None
+    return Curves(
+        tuple(int(point["epoch"]) for point in points),
+        tuple(
+            (key, name, tuple(float(point[key]) for point in points))
+            for key, name in SERIES.items()
+            if all(key in point for point in points)
+        ),
+    )
+
+
+def _variants(results: Results) -> tuple[Variant, ...]:
+    return tuple(
+        Variant(
+            prose.variant_name(item["drop"]),
+            item["accuracy"],
+            item["seen_train_loss"],
+            item["unseen_train_loss"],
+            item["test_loss"],
+            item.get("mislabel_auc"),
+            item.get("precision_at_planted"),
+        )
+        for item in results.get("variants") or []
+    )
+
+
+def _audit(audit: Results | None) -> Verdict | None:
+    if audit is None:
+        return None
+    leaks = [(f"{x['parameter']} ({x['kind']})", x) for x in audit.get("leaks") or []]
+    couplings = [(x["cause"], x) for x in audit.get("crosstalk") or []]
+    return Verdict(
+        bool(audit["ok"]),
+        prose.audited(audit),
+        tuple((where, prose.nats(x["size_nats"]), x["remedy"]) for where, x in leaks + couplings),
+        tuple(map(str, audit.get("notes") or [])),
+    )
+
+
+def _command(manifest: Results) -> str:
+    options = [(f"--{name.replace('_', '-')}", value) for name, value in _arguments(manifest)]
+    words = [word for name, value in options for word in (name, str(value))]
+    return shlex.join(["turnover", str(manifest.get("kind", "demo")), *words, "--out", "RUN"])
+
+
+def _arguments(manifest: Results) -> list[tuple[str, Any]]:
+    return list((manifest.get("arguments") or {}).items())
+
+
+def _facts(manifest: Results, results: Results) -> tuple[Fact, ...]:
+    seeds, versions = manifest.get("seeds") or {}, manifest.get("versions") or {}
+    facts = [
+        *((f"Argument: {name}", value) for name, value in _arguments(manifest)),
+        *((f"Seed: {name}", value) for name, value in seeds.items()),
+        *((f"Version: {name}", value) for name, value in versions.items()),
+        ("Mask format", manifest.get("mask_version", "unknown")),
+        *(
+            (f"Masks: {name}", f"layer {m['layer']}, {m['units']} units, keep {m['p']}")
+            for name, m in (manifest.get("masks") or {}).items()
+        ),
+        *((f"SHA-256: {name}", digest) for name, digest in (manifest.get("data") or {}).items()),
+        *(_cost(name, value) for name, value in (results.get("cost") or {}).items()),
+        ("Made", manifest.get("created", "unknown")),
+    ]
+    return tuple(Fact(name, str(value)) for name, value in facts)
+
+
+def _cost(name: str, value: Any) -> tuple[str, str]:
+    title = COSTS.get(name, name.removesuffix("_s").replace("_", " ").capitalize())
+    return title, f"{value:,.1f} s" if name.endswith("_s") else f"{value:,}"

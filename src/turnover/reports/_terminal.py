@@ -1,0 +1,149 @@
+"""A run in the terminal: readable at 80 columns and without colour."""
+
+from itertools import zip_longest
+from textwrap import wrap
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from turnover.reports._prose import nats, percent
+from turnover.reports._story import Curves, Explanation, Instance, Pixels, Story, Variant
+from turnover.reports._tell import tell
+from turnover.run import Run
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+__all__ = ["render_terminal"]
+
+SHADES, ASCII_SHADES = " ░▒▓█", " .+#@"
+SIDE = 8
+CELL = 2 * SIDE
+GAP = "   "
+DRAWN, BESIDE = 2, 3
+
+
+def render_terminal(run: Run, console: "Console") -> None:
+    """Print the story of a run in about a screen and a half.
+
+    Raises:
+        RunError: when the run is missing its results, or they are damaged.
+    """
+    story = tell(run)
+    _say(console, f"{story.headline}.", "bold")
+    _say(console, story.deck)
+    _print(console, _numbers(story))
+    _mistakes(console, story)
+    if story.curves:
+        _print(console, _epochs(story.curves))
+    if story.variants:
+        _print(console, _variants(story.variants))
+    if story.audit:
+        _say(console, f"Leak audit. {story.audit.sentence}")
+        for where, size, remedy in story.audit.findings:
+            _say(console, f"  {where}, {size} nats: {remedy}")
+
+
+def _say(console: "Console", text: str, style: str = "") -> None:
+    """A paragraph; what a run says is never read as markup."""
+    if text:
+        console.print(text, style=style, markup=False, highlight=False)
+        console.print()
+
+
+def _print(console: "Console", table: "Table") -> None:
+    console.print(table)
+    console.print()
+
+
+def _table(title: str, *columns: str) -> "Table":
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(
+        box=box.SIMPLE_HEAD, title=Text(title, "bold"), title_justify="left", pad_edge=False
+    )
+    table.show_edge = False
+    for i, name in enumerate(columns):
+        table.add_column(Text(name), justify="right" if i else "left")
+    return table
+
+
+def _numbers(story: Story) -> "Table":
+    from rich.text import Text
+
+    table = _table("Key numbers", "", "value", "meaning")
+    table.columns[2].justify = "left"
+    for tile in story.tiles:
+        table.add_row(Text(tile.name), Text(tile.value, "bold"), Text(tile.meaning))
+    return table
+
+
+def _epochs(curves: Curves) -> "Table":
+    """A few epochs of the learning curves, doubling from the first to the last."""
+    names = [name.replace(", ", ",\n") for _, name, _ in curves.series]
+    table = _table("Learning curves: mean loss in nats", "epoch", *names)
+    rows = {2**i - 1 for i in range(len(curves.epochs).bit_length())} | {len(curves.epochs) - 1}
+    for row in sorted(row for row in rows if row < len(curves.epochs)):
+        table.add_row(str(curves.epochs[row]), *(nats(v[row]) for _, _, v in curves.series))
+    return table
+
+
+def _variants(variants: tuple[Variant, ...]) -> "Table":
+    from rich.text import Text
+
+    columns = ("trained with", "accuracy", "seen", "unseen", "test", "gap")
+    table = _table("How honest is the unseen half? Losses in nats", *columns)
+    for v in variants:
+        losses = map(nats, (v.seen_train_loss, v.unseen_train_loss, v.test_loss, v.gap))
+        table.add_row(Text(v.name), percent(v.accuracy), *losses)
+    return table
+
+
+def _mistakes(console: "Console", story: Story) -> None:
+    if not story.explained:
+        return
+    _say(console, "What stands behind its mistakes", "bold")
+    _say(console, story.explained)
+    for explanation in story.explanations[:DRAWN]:
+        _explain(console, explanation)
+
+
+def _explain(console: "Console", explanation: Explanation) -> None:
+    """The query beside the training instances that worked most against its true label."""
+    query = explanation.query
+    head = f"Says {explanation.predicted}, truth is {query.label}"
+    panels = [_panel(query, head.split(", "), console)]
+    shown = explanation.harmed or explanation.helped
+    panels += [_panel(instance, _captions(instance), console) for instance in shown[:BESIDE]]
+    verb = "harmed the true label" if explanation.harmed else "helped the wrong label"
+    _say(console, f"Test id {query.id}, and the training instances that {verb} most:")
+    for lines in zip_longest(*panels, fillvalue=" " * CELL):
+        console.print(GAP.join(lines).rstrip(), markup=False, highlight=False, no_wrap=True)
+    console.print()
+
+
+def _captions(instance: Instance) -> list[str]:
+    planted = f" (is {instance.truth})" if instance.planted else ""
+    score = "" if instance.score is None else f"{instance.score:+.2f} nats"
+    return [f"label {instance.label}{planted}", score]
+
+
+def _panel(instance: Instance, captions: list[str], console: "Console") -> list[str]:
+    """A picture, if there is one, above its captions: lines of equal width."""
+    shades = ASCII_SHADES if console.options.ascii_only else SHADES
+    picture = [] if instance.pixels is None else _draw(instance.pixels, shades)
+    words = [line for caption in captions for line in wrap(caption, CELL)]
+    return [line.ljust(CELL) for line in (*picture, *words)]
+
+
+def _draw(pixels: Pixels, shades: str) -> list[str]:
+    """An image of any size as 8 lines of 16 letters, the darker the emptier."""
+    gray = pixels.mean(axis=-1) if pixels.ndim == 3 else pixels
+    rows, columns = (np.linspace(0, n, SIDE + 1).astype(int) for n in gray.shape)
+    means = np.add.reduceat(np.add.reduceat(gray, rows[:-1], axis=0), columns[:-1], axis=1)
+    means = means / np.outer(np.diff(rows).clip(1), np.diff(columns).clip(1))
+    levels = np.rint(means * (len(shades) - 1)).astype(int)
+    return ["".join(2 * shades[level] for level in line) for line in levels]

@@ -1,0 +1,93 @@
+import copy
+
+import pytest
+import torch
+
+from turnover.data import Rows
+from turnover.run import Run
+
+TRAIN_IDS, TEST_IDS = range(100, 120), range(200, 206)
+
+
+def instance(id, label, truth, score):
+    return {"id": id, "label": label, "truth": truth, "score": score}
+
+
+def point(epoch):
+    names = ("seen_train", "unseen_train", "seen_test", "unseen_test", "full_test")
+    return {"epoch": epoch, **{name: 2.0 / (epoch + i) for i, name in enumerate(names)}}
+
+
+def variant(drop, unseen, test):
+    losses = {"seen_train_loss": 0.01, "unseen_train_loss": unseen, "test_loss": test}
+    found = {"mislabel_auc": 0.9, "precision_at_planted": 0.5}
+    return {"drop": drop, "accuracy": 0.9, **losses, **found}
+
+
+RESULTS = {
+    "kind": "demo",
+    "train": 20,
+    "test": 6,
+    "planted": 4,
+    "accuracy_turnover": 0.931,
+    "accuracy_dropout": 0.983,
+    "seen_train_loss": 0.0074,
+    "unseen_train_loss": 0.496,
+    "test_loss": 0.469,
+    "mislabel_auc": 0.99,
+    "precision_at_planted": 0.75,
+    "mislabel_auc_control": 0.999,
+    "precision_at_planted_control": 1.0,
+    "seconds": 61.2,
+    "roc": {
+        "turnover": {"fpr": [0.0, 0.0, 0.25, 1.0], "tpr": [0.0, 0.75, 1.0, 1.0]},
+        "control": {"fpr": [0.0, 0.0, 1.0], "tpr": [0.0, 1.0, 1.0]},
+    },
+    "curves": [point(epoch) for epoch in range(1, 6)],
+    "variants": [variant(0.0, 1.0, 0.66), variant(0.5, 0.5, 0.47)],
+    "explanations": [
+        {
+            "query": 1,
+            "id": 201,
+            "label": 1,
+            "predicted": 8,
+            "loss": 3.1,
+            "probability": 0.858,
+            "helped_error": [instance(100, 8, 8, 4.02), instance(101, 8, 8, 3.1)],
+            "harmed": [instance(102, 8, 1, -11.55), instance(103, 8, 8, -9.7)],
+        }
+    ],
+    "suspects": [
+        {"id": 104, "label": 1, "truth": 7, "unseen_loss": 16.5, "planted": True},
+        {"id": 105, "label": 9, "truth": 9, "unseen_loss": 10.2, "planted": False},
+    ],
+    "audit": {"ok": True, "leaks": [], "crosstalk": [], "drift": None, "instances": 4},
+    "cost": {"train_model_s": 24.74, "pairs": 1200},
+}
+OPTIONAL = sorted(RESULTS)
+STRUCTURED = ["planted", "train", *(k for k in OPTIONAL if isinstance(RESULTS[k], dict | list))]
+
+
+@pytest.fixture
+def results():
+    return copy.deepcopy(RESULTS)
+
+
+def build_run(folder, results, channels=1):
+    """A complete run folder with the given results and images of the given channels."""
+    run = Run.create(folder, {"kind": "demo", "arguments": {"seed": 0}})
+    for rows, ids in (("train", TRAIN_IDS), ("test", TEST_IDS)):
+        ids = torch.tensor(list(ids))
+        images = torch.rand(len(ids), channels, 8, 8)
+        run.save_rows(rows, Rows({"image": images, "label": ids % 10}, ids))
+    run.save_results(results)
+    masks = {"act": {"layer": 0, "units": 128, "seed": 0, "p": 0.5}}
+    return run.finish(masks=masks, data={"train": "ab" * 32})
+
+
+@pytest.fixture
+def make_run(tmp_path):
+    def make(results, channels=1, name="run"):
+        return build_run(tmp_path / name, results, channels)
+
+    return make
