@@ -1,4 +1,5 @@
 import os
+import pickle
 
 import pytest
 import torch
@@ -16,3 +17,26 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 @pytest.fixture(autouse=True)
 def fixed_seed():
     torch.manual_seed(0)
+
+
+class Bomb:
+    """A pickle that makes a file when it is loaded."""
+
+    def __init__(self, mark):
+        self.mark = mark
+        self.bytes = pickle.dumps(self)
+
+    def __reduce__(self):
+        return open, (str(self.mark), "w")
+
+    def exploded(self):
+        return self.mark.exists()
+
+
+@pytest.fixture
+def pickle_bomb(tmp_path_factory):
+    bomb = Bomb(tmp_path_factory.mktemp("bomb") / "exploded")
+    pickle.loads(bomb.bytes).close()
+    assert bomb.exploded(), "this bomb is a dud"
+    bomb.mark.unlink()
+    return bomb

@@ -34,14 +34,16 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from turnover.data import Indexed, Rows
-    from turnover.estimation import Exact
+    from turnover.estimation import Ensemble, Exact, FirstOrder
     from turnover.nn import check, convert, seen, unseen
     from turnover.run import Run
     from turnover.scores import Scores
-    from turnover.training import Recipe, fit
+    from turnover.training import Recipe, fit, fit_runs
 
 __all__ = [
+    "Ensemble",
     "Exact",
+    "FirstOrder",
     "Indexed",
     "Recipe",
     "Rows",
@@ -50,12 +52,15 @@ __all__ = [
     "check",
     "convert",
     "fit",
+    "fit_runs",
     "seen",
     "unseen",
 ]
 
 HOMES = {
+    "Ensemble": "estimation",
     "Exact": "estimation",
+    "FirstOrder": "estimation",
     "Indexed": "data",
     "Recipe": "training",
     "Rows": "data",
@@ -64,6 +69,7 @@ HOMES = {
     "check": "nn",
     "convert": "nn",
     "fit": "training",
+    "fit_runs": "training",
     "seen": "nn",
     "unseen": "nn",
 }

@@ -10,6 +10,7 @@ __all__ = ["ask"]
 
 def ask(
     run: Annotated[Path, typer.Argument(help="Folder of a run.")],
+    *,
     query: Annotated[int, typer.Option(min=0, help="Row of the test set, from 0.")],
     label: Annotated[
         int | None,
@@ -19,6 +20,9 @@ def ask(
     save: Annotated[
         Path | None, typer.Option(help="Also write all scores (.safetensors, .csv, .parquet).")
     ] = None,
+    exact: Annotated[
+        bool, typer.Option("--exact", help="Rank the best first-order scores again, exactly.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")] = False,
 ) -> None:
     """Ask which training instances helped and which harmed one prediction.
@@ -27,19 +31,24 @@ def ask(
     instance loses on the query, minus what the half that learned it loses. Positive = it helped.
     """
     from turnover.cli._output import console, print_json
-    from turnover.demo import answer, open_demo
+    from turnover.demo import answer, open_demo, score_all
 
     _, model, train, test = open_demo(run)
-    scores, found = answer(model, train, test, query=query, label=label, k=top)
+    found = answer(model, train, test, query=query, label=label, k=top, exact=exact)
     if save is not None:
-        write = {".csv": scores.to_csv, ".parquet": scores.to_parquet}.get(save.suffix, scores.save)
+        scores = score_all(model, train, test, query=query, label=found["asked"], exact=exact)
+        formats = {".csv": scores.to_csv, ".parquet": scores.to_parquet}
+        write = formats.get(save.suffix, scores.save)
         write(save)
     if as_json:
         print_json(found)
         return
-    console().print(_sentence(found), highlight=False)
+    out = console()
+    out.print(_sentence(found), highlight=False)
     for kind in ("helpful", "harmful"):
-        console().print(_table(kind, found))
+        out.print(_table(kind, found))
+    out.print(found["verdict"], highlight=False)
+    out.print(_reading(found), style="dim", highlight=False)
 
 
 def _sentence(found: dict[str, Any]) -> str:
@@ -47,7 +56,17 @@ def _sentence(found: dict[str, Any]) -> str:
     return (
         f"Test row {found['query']} (id {found['id']}): the model says {found['predicted']} with "
         f"probability {found['probability']:.2f}, {right}. Asked about label {found['asked']}, "
-        f"loss {found['loss']:.3f} nats; exact scores of {found['train']} training instances."
+        f"loss {found['loss']:.3f} nats; {found['estimator']} scores of {found['train']:,} "
+        "training instances."
+    )
+
+
+def _reading(found: dict[str, Any]) -> str:
+    measured = found["agreement"]
+    return (
+        "A score is the loss without the instance minus the loss with it, in nats. q is the share "
+        "of false discoveries to expect when everything up to this row is called one. First-order "
+        f"scores agree with exact ones to a rank correlation of {measured['spearman']:.2f} here."
     )
 
 
@@ -56,9 +75,16 @@ def _table(kind: str, found: dict[str, Any]) -> Any:
 
     meaning = {"helpful": "lowered this loss most", "harmful": "raised this loss most"}
     table = Table(title=f"Training instances that {meaning[kind]}", title_justify="left")
-    for name in ("id", "label", "true label", "score (nats)"):
+    for name in ("id", "label", "true label", "score (nats)", "z", "q"):
         table.add_column(name, justify="right")
     for row in found[kind]:
         truth = str(row["truth"]) + (" (planted error)" if row["truth"] != row["label"] else "")
-        table.add_row(str(row["id"]), str(row["label"]), truth, f"{row['score']:+.4f}")
+        table.add_row(
+            str(row["id"]),
+            str(row["label"]),
+            truth,
+            f"{row['score']:+.4f}",
+            f"{row['z']:+.1f}",
+            f"{row['q']:.2g}",
+        )
     return table

@@ -14,7 +14,9 @@ def demo(
     noise: Annotated[
         float, typer.Option(min=0, max=0.9, help="Fraction of training labels to flip.")
     ] = 0.1,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of everything that is random.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**63 - 1, help="Seed of everything that is random.")
+    ] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON.")] = False,
 ) -> None:
     """Train on real digit images with planted label errors, and find what stands behind errors.

@@ -23,13 +23,15 @@ def flip_labels(
         The noisy labels ``int64 [rows]`` and a bool tensor ``[rows]`` that marks the flipped ones.
 
     Raises:
-        DataError: for a fraction outside [0, 1] or fewer than two classes.
+        DataError: for a fraction outside [0, 1], fewer than two classes, or labels outside them.
     """
     if not 0 <= fraction <= 1 or classes < 2:
         raise DataError(
             f"Cannot flip a fraction {fraction} of labels among {classes} classes: the fraction "
             "lies in [0, 1], and a wrong label needs at least two classes."
         )
+    if (outside := labels[(labels < 0) | (labels >= classes)]).numel():
+        raise DataError(f"Found label {int(outside[0])}; labels are 0 to {classes - 1}.")
     generator = torch.Generator().manual_seed(seed)
     chosen = torch.randperm(len(labels), generator=generator)[: round(fraction * len(labels))]
     shift = torch.randint(1, classes, (len(chosen),), generator=generator)

@@ -1,5 +1,7 @@
 """What stands behind an error, and which labels are wrong? The demo's two questions."""
 
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -8,25 +10,21 @@ from torch import Tensor, nn
 from turnover._errors import DataError
 from turnover.data import Rows
 from turnover.demo._model import cross_entropy
-from turnover.estimation import Exact
+from turnover.estimation import Exact, FirstOrder, Found, same_group
 from turnover.nn import evaluating, full
-from turnover.scores import Ranking, Scores
+from turnover.scores import Scores
 from turnover.training import losses_of
 
-__all__ = ["answer", "describe", "explain_errors", "find_suspects", "predict", "score_queries"]
+__all__ = ["answer", "explain_errors", "find_suspects", "predict", "score_all"]
+
+RERANK, GHOSTS = 50, 500
+FIELDS = {"score": "scores", "z": "z", "p": "p", "q": "q"}
 
 
 def predict(model: nn.Module, rows: Rows) -> Tensor:
     """Class probabilities of the full network, ``[rows, classes]``."""
     with torch.no_grad(), evaluating(model), full(model):
         return torch.softmax(model(rows.batch["image"]), dim=1)
-
-
-def score_queries(model: nn.Module, queries: Rows, labels: Tensor, train: Rows) -> Scores:
-    """Exact scores of the queries, each with the given label in place of its own."""
-    asked = Rows({"image": queries.batch["image"], "label": labels}, queries.ids)
-    scores = Exact(model, cross_entropy).scores(asked, train.ids)
-    return Scores(scores.values, train.ids, scores.query_ids, train.batch["label"], scores.about)
 
 
 def explain_errors(
@@ -36,7 +34,7 @@ def explain_errors(
 
     ``helped_error``: among the training images that carry the predicted (wrong) label, those that
     helped the prediction most (the paper's Figure 5). ``harmed``: those that most raised the loss
-    of the true label.
+    of the true label. First-order scores find them, exact ones rank them.
     """
     probability, predicted = predict(model, test).max(dim=1)
     wrong = torch.nonzero(predicted != test.batch["label"]).flatten()
@@ -44,8 +42,10 @@ def explain_errors(
     if not len(rows):
         return []
     queries, guess = test.select(rows), predicted[rows]
-    blame = score_queries(model, queries, guess, train)
-    truth = score_queries(model, queries, queries.batch["label"], train)
+    ask = partial(FirstOrder(model, cross_entropy).ask, rerank=RERANK, ghosts=GHOSTS)
+    mates = same_group(guess, train.batch["label"])
+    blame = ask(_asked(queries, guess), train.ids, k, keep=mates)
+    truth = ask(_asked(queries, queries.batch["label"]), train.ids, k)
     losses = losses_of(model, cross_entropy, queries)
     return [
         {
@@ -55,17 +55,33 @@ def explain_errors(
             "predicted": int(predicted[row]),
             "loss": float(losses[i]),
             "probability": float(probability[row]),
-            "helped_error": describe(_one(blame, i).top(k, label=int(guess[i])), train),
-            "harmed": describe(_one(truth, i).top(k, "harmful"), train),
+            "helped_error": _describe(blame.helpful, i, train),
+            "harmed": _describe(truth.harmful, i, train),
         }
         for i, row in enumerate(rows)
     ]
 
 
 def answer(
-    model: nn.Module, train: Rows, test: Rows, *, query: int, label: int | None, k: int
-) -> tuple[Scores, dict[str, Any]]:
-    """Scores ``[1, train]`` of one test row, and the answer in plain JSON values.
+    model: nn.Module,
+    train: Rows,
+    test: Rows,
+    *,
+    query: int,
+    label: int | None,
+    k: int,
+    exact: bool = False,
+) -> dict[str, Any]:
+    """What stands behind the prediction of one test row, in plain JSON values.
+
+    Args:
+        model: the trained turn-over network.
+        train: its training rows.
+        test: rows of which one is asked about.
+        query: number of that row.
+        label: the label to ask about; None for the predicted one.
+        k: how many helpful and how many harmful instances.
+        exact: rank the best first-order scores again by exact ones.
 
     Raises:
         DataError: for a row or a label that does not exist.
@@ -78,8 +94,14 @@ def answer(
     asked = predicted if label is None else label
     if not 0 <= asked < len(probabilities):
         raise DataError(f"There is no label {asked}; labels are 0 to {len(probabilities) - 1}.")
-    scores = score_queries(model, rows, torch.tensor([asked]), train)
-    found = {
+    found = FirstOrder(model, cross_entropy).ask(
+        _asked(rows, torch.tensor([asked])),
+        train.ids,
+        min(k, len(train)),
+        rerank=min(RERANK, len(train)) if exact else 0,
+        ghosts=GHOSTS,
+    )
+    return {
         "query": query,
         "id": int(rows.ids[0]),
         "label": int(rows.batch["label"][0]),
@@ -87,25 +109,23 @@ def answer(
         "probability": float(probabilities[predicted]),
         "asked": asked,
         "loss": float(-probabilities[asked].log()),
-        "estimator": scores.about["estimator"],
+        "estimator": found.estimator,
         "train": len(train),
-        "helpful": describe(scores.top(min(k, len(train))), train),
-        "harmful": describe(scores.top(min(k, len(train)), "harmful"), train),
+        "verdict": found.verdict(0),
+        "significant": found.significant(0),
+        **found.agreement.to_dict(),
+        "helpful": _describe(found.helpful, 0, train),
+        "harmful": _describe(found.harmful, 0, train),
     }
-    return scores, found
 
 
-def describe(ranking: Ranking, train: Rows) -> list[dict[str, Any]]:
-    """The instances of a ranking of one query: id, given label, true label, score in nats."""
-    return [
-        {
-            "id": int(train.ids[column]),
-            "label": int(train.batch["label"][column]),
-            "truth": int(train.batch["truth"][column]),
-            "score": float(score),
-        }
-        for column, score in zip(ranking.positions[0], ranking.scores[0], strict=True)
-    ]
+def score_all(
+    model: nn.Module, train: Rows, test: Rows, *, query: int, label: int, exact: bool
+) -> Scores:
+    """Scores ``[1, train]`` of one test row with the given label, to be saved."""
+    estimator = Exact(model, cross_entropy) if exact else FirstOrder(model, cross_entropy)
+    rows = _asked(test.select(slice(query, query + 1)), torch.tensor([label]))
+    return replace(estimator.scores(rows, train.ids), labels=train.batch["label"])
 
 
 def find_suspects(ranked_by: Tensor, train: Rows) -> list[dict[str, Any]]:
@@ -124,6 +144,19 @@ def find_suspects(ranked_by: Tensor, train: Rows) -> list[dict[str, Any]]:
     ]
 
 
-def _one(scores: Scores, query: int) -> Scores:
-    part = slice(query, query + 1)
-    return Scores(scores.values[part], scores.train_ids, scores.query_ids[part], scores.labels)
+def _asked(queries: Rows, labels: Tensor) -> Rows:
+    """The same images, asked about other labels."""
+    return Rows({"image": queries.batch["image"], "label": labels}, queries.ids)
+
+
+def _describe(found: Found, query: int, train: Rows) -> list[dict[str, Any]]:
+    label, truth = train.batch["label"], train.batch["truth"]
+    return [
+        {
+            "id": int(train.ids[row]),
+            "label": int(label[row]),
+            "truth": int(truth[row]),
+            **{name: float(getattr(found, field)[query, place]) for name, field in FIELDS.items()},
+        }
+        for place, row in enumerate(found.positions[query])
+    ]

@@ -1,5 +1,38 @@
-"""Scores from one trained model: L(unseen_z, q) − L(seen_z, q), in nats, positive = helped."""
+"""Scores from one trained model: L(unseen_z, q) − L(seen_z, q), in nats, positive = helped.
 
+``Exact`` takes two forward passes per query and instance. ``FirstOrder`` takes one backward pass
+per query and reads the scores of any number of instances off their mask bits: they are
+``LinearScores``, which ``scan`` writes out and ``top`` ranks without ever holding all of them.
+``MaskNull`` is the distribution of such scores over masks, from which significance follows.
+"""
+
+from turnover.estimation._agreement import Agreement, agreement
+from turnover.estimation._answer import Answer, Found
+from turnover.estimation._ensemble import Ensemble, average, standard_errors
 from turnover.estimation._exact import Exact
+from turnover.estimation._first_order import FirstOrder, LowAgreementWarning
+from turnover.estimation._gates import gate_gradients
+from turnover.estimation._linear import LinearScores
+from turnover.estimation._mask_null import MaskNull
+from turnover.estimation._scan import scan
+from turnover.estimation._topk import extremes, same_group, top
 
-__all__ = ["Exact"]
+__all__ = [
+    "Agreement",
+    "Answer",
+    "Ensemble",
+    "Exact",
+    "FirstOrder",
+    "Found",
+    "LinearScores",
+    "LowAgreementWarning",
+    "MaskNull",
+    "agreement",
+    "average",
+    "extremes",
+    "gate_gradients",
+    "same_group",
+    "scan",
+    "standard_errors",
+    "top",
+]

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import vmap
 
-from turnover._errors import LossError
+from turnover._errors import LossError, ScoreError
 from turnover._rows import Batch, Loss, count_rows, per_example, repeat_rows, select_rows
 from turnover.data import Rows
 from turnover.estimation._memory import bytes_per_row
@@ -51,6 +51,10 @@ class Exact:
     share_prefix: bool = True
     memory_mb: float = 256.0
 
+    def __post_init__(self) -> None:
+        if self.form not in ("seen", "full"):
+            raise ScoreError(f"form is 'seen' or 'full', not {self.form!r}.")
+
     def scores(
         self, queries: Batch | Rows, ids: Tensor | range, *, progress: Progress | None = None
     ) -> Scores:
@@ -73,7 +77,7 @@ class Exact:
         with torch.no_grad(), evaluating(self.model):
             for start in range(0, len(rows), block):
                 part = slice(start, start + block)
-                self._fill(values[part], select_rows(rows.batch, part), train, progress, part)
+                self._fill(values, part, select_rows(rows.batch, part), train, progress)
         return Scores(values, train, rows.ids, about={"estimator": "exact", "form": self.form})
 
     def losses(self, queries: Batch, ids: Tensor, *, unseen: bool) -> Tensor:
@@ -83,10 +87,10 @@ class Exact:
             return self._losses(queries, ids, unseen=unseen).T
 
     def _fill(
-        self, out: Tensor, queries: Batch, train: Tensor, progress: Progress | None, part: slice
+        self, values: Tensor, part: slice, queries: Batch, train: Tensor, progress: Progress | None
     ) -> None:
-        count = len(out)
-        step = max(1, self._pairs_per_block(queries) // count)
+        out = values[part]
+        step = max(1, self._pairs_per_block(queries) // len(out))
         if self.form == "full":
             reference = self._full_losses(queries)
         for start in range(0, len(train), step):
@@ -95,7 +99,8 @@ class Exact:
             seen = reference if self.form == "full" else self._losses(queries, ids, unseen=False)
             out[:, start : start + step] = _finite(unseen - seen, ids, part.start).T
             if progress is not None:
-                progress(count * min(start + step, len(train)), count * len(train))
+                here = len(out) * min(start + step, len(train))
+                progress(part.start * len(train) + here, values.numel())
 
     def _losses(self, queries: Batch, ids: Tensor, *, unseen: bool) -> Tensor:
         """L(f^m(z), q) for all pairs, ``[train, query]``."""

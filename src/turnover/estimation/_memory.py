@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from turnover._errors import ConversionError
 from turnover._rows import Batch, Loss
 from turnover.nn import TurnoverDropout, full, masked_layers
 
@@ -37,5 +38,9 @@ def bytes_per_row(model: nn.Module, loss: Loss, row: Batch) -> int:
         for hook in hooks:
             hook.remove()
     for layer in masked_layers(model).values():
-        _ = layer.spec
+        if layer.units is None:
+            raise ConversionError(
+                f"The model never reaches {layer.name}, so its masks play no part in the loss. "
+                "Convert a fresh copy without a mask at this place."
+            )
     return LIVE_TENSORS * max(sizes)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from turnover._errors import MissingExtra, RunError, ScoreError
 from turnover._files import replacing
+from turnover.scores._significance import GhostNull, Significance, benjamini_hochberg
 
 if TYPE_CHECKING:
     import pandas
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["Ranking", "Scores"]
 
 FORMAT = "turnover-scores-1"
-OPTIONAL = ("labels", "stderr")
+OPTIONAL = ("labels", "stderr", "ghosts")
 Kind = Literal["helpful", "harmful"]
 
 
@@ -53,6 +54,8 @@ class Scores:
         labels: labels of the training instances ``[train]``, for filters; optional.
         about: how the scores were made; plain JSON values.
         stderr: standard errors ``[query, train]`` in nats, when several runs were averaged.
+        ghosts: scores of ids that were never trained on ``[query, ghost]``, by the same estimator,
+            for :meth:`significance`.
     """
 
     values: Tensor
@@ -61,6 +64,7 @@ class Scores:
     labels: Tensor | None = None
     about: Mapping[str, Any] = field(default_factory=dict)
     stderr: Tensor | None = None
+    ghosts: Tensor | None = None
 
     def __post_init__(self) -> None:
         expected = (len(self.query_ids), len(self.train_ids))
@@ -71,6 +75,29 @@ class Scores:
             )
         if self.labels is not None and self.labels.shape != self.train_ids.shape:
             raise ScoreError(f"Found {len(self.labels)} labels for {expected[1]} training ids.")
+        if self.ghosts is not None and (self.ghosts.dim() != 2 or len(self.ghosts) != expected[0]):
+            raise ScoreError(
+                f"Scores of ghosts have shape {list(self.ghosts.shape)}, but must be "
+                f"[{expected[0]}, ghost]: one row for each query."
+            )
+
+    def significance(self) -> Significance:
+        """How far each score stands out from those of ghosts, all ``[query, train]``.
+
+        Raises:
+            ScoreError: when there are no ghosts, fewer than 100, or they cannot serve as a null
+                distribution (not finite, or all the same).
+        """
+        if self.ghosts is None:
+            raise ScoreError(
+                "These scores carry no ghosts, so nothing tells them from chance. Score ids that "
+                "were never trained on with the same estimator, ghosts = estimator.scores(queries, "
+                "turnover.masks.ghost_ids(2000, scores.train_ids)).values, and add them: "
+                "dataclasses.replace(scores, ghosts=ghosts)."
+            )
+        null = GhostNull(self.ghosts)
+        p = null.p(self.values)
+        return Significance(null.z(self.values), p, benjamini_hochberg(p))
 
     def top(
         self,
@@ -146,7 +173,8 @@ class Scores:
         for name in OPTIONAL:
             if (tensor := getattr(self, name)) is not None:
                 tensors[name] = tensor
-        header = {"format": FORMAT, "about": json.dumps(dict(self.about), sort_keys=True)}
+        # One entry only: safetensors writes several in an order that changes from run to run.
+        header = {FORMAT: json.dumps(dict(self.about), sort_keys=True)}
         copies = {k: v.detach().clone().contiguous() for k, v in tensors.items()}
         try:
             with replacing(path) as fresh:
@@ -169,14 +197,14 @@ class Scores:
                 header = file.metadata() or {}
         except (OSError, SafetensorError) as error:
             raise RunError(f"Cannot read scores from {path}: {error}") from error
-        if header.get("format") != FORMAT:
+        if FORMAT not in header:
             raise RunError(
-                f"{path} is a safetensors file, but no scores of turnover ({FORMAT}): its header "
-                f"says {header.get('format')!r}."
+                f"{path} is a safetensors file, but no scores of turnover: its header names "
+                f"{sorted(header) or 'nothing'}, not {FORMAT}."
             )
         optional = {name: tensors[name] for name in OPTIONAL if name in tensors}
         try:
-            about = json.loads(header["about"])
+            about = json.loads(header[FORMAT])
             values, train, query = (tensors[k] for k in ("scores", "train_ids", "query_ids"))
         except (KeyError, ValueError) as error:
             raise RunError(f"{path} is damaged, part of its scores is missing: {error}") from error

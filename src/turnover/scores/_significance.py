@@ -4,16 +4,17 @@ Masks are random and independent of training, so the score of a ghost, an id tha
 on, has exactly the distribution of the score of an instance without influence, given the trained
 network. With G ghosts, of which e(v) reach v, a tail has the probability
 
-    P(v) = (1 + e(v)) / (G + 1)                           while e(v) ≥ 10,
-    P(v) = P(v₁₀) · max(S(v) / S(v₁₀), Φ̄(v) / Φ̄(v₁₀))    beyond the tenth ghost v₁₀,
+    P(v) = (1 + e(v)) / (G + 1)         while e(v) ≥ 10,
+    P(v) = P(v₁₀) · S(v) / S(v₁₀)       beyond the tenth ghost v₁₀,
 
-with S a generalised Pareto tail fitted to the outermost tenth of the ghosts, and Φ̄ that of a normal
-distribution of the ghosts' mean and standard deviation: a fitted tail never falls faster. The
-p-value is 2 · min(P upper, P lower).
+with S a generalised Pareto tail, (1 − θ y)^(1/k) for an excess y over the 3 √G-th ghost, averaged
+over the posterior of (θ, k). One fitted curve in its place, by moments or by likelihood, gives
+p-values that are ten times too small where it matters, at a hundredth of 1/G; the average knows how
+little so few ghosts tell of their tail. The p-value is 2 · min(P upper, P lower).
 
-References: Phipson, Smyth 2010 (the 1 + in the first line); Hosking, Wallis 1987 (probability-
-weighted moments); Knijnenburg et al. 2009 (Pareto tails of permutation p-values); Benjamini,
-Hochberg 1995 (q-values).
+References: Phipson, Smyth 2010 (the 1 + in the first line); Knijnenburg et al. 2009 (Pareto tails
+of permutation p-values); Zhang, Stephens 2009 (the posterior of a Pareto tail); Benjamini, Hochberg
+1995 (q-values).
 """
 
 from dataclasses import dataclass
@@ -29,8 +30,8 @@ __all__ = ["GhostNull", "Significance", "benjamini_hochberg"]
 
 FEWEST = 100
 EXCEEDING = 10
-TAIL_SHARE, TAIL_FEWEST = 0.1, 25
-LIGHTEST = -0.25
+FITTED = 3
+BLOCK = 1 << 16
 TINY = torch.finfo(torch.float64).tiny
 
 
@@ -190,48 +191,64 @@ class GhostNull:
 @final
 @dataclass(frozen=True)
 class _Tail:
-    """Upper tail of standardised ghosts ``[query, ghost]`` in ascending order; the rest [query, 1].
+    """Upper tail of standardised ghosts.
 
-    The excess y over ``threshold`` has survival (1 + shape · y / scale)^(−1/shape).
+    Attributes:
+        ghosts: in ascending order, ``[query, ghost]``.
+        threshold: where the fitted tail begins, ``[query, 1]``.
+        theta, k, weight: Pareto tails and their posterior probabilities, ``[query, fit]``.
     """
 
     ghosts: Tensor
     threshold: Tensor
-    shape: Tensor
-    scale: Tensor
+    theta: Tensor
+    k: Tensor
+    weight: Tensor
 
     @classmethod
     def of(cls, ghosts: Tensor) -> "_Tail":
-        """Fit by probability-weighted moments a₀ = E y, a₁ = E (1 − F(y)) y."""
         ordered = ghosts.sort(dim=1).values
-        n = max(TAIL_FEWEST, int(TAIL_SHARE * ghosts.shape[1]))
+        n = int(FITTED * ghosts.shape[1] ** 0.5)
         threshold = ordered[:, -n - 1 : -n]
-        excess = ordered[:, -n:] - threshold
-        weight = torch.arange(n - 1, -1, -1, device=ghosts.device).double() / (n - 1)
-        a0, a1 = excess.mean(dim=1, keepdim=True), (weight * excess).mean(dim=1, keepdim=True)
-        spread = a0 - 2 * a1
-        shape = torch.where(spread > 0, 2 - a0 / spread, 0).clamp(min=LIGHTEST)
-        scale = a0 * (1 - shape)
-        outside = scale + shape * excess[:, -1:] <= 0  # a ghost beyond the end of the fitted tail
-        shape = shape.masked_fill(outside, 0)
-        return cls(ordered, threshold, shape, torch.where(outside, a0, scale))
+        return cls(ordered, threshold, *_posterior(ordered[:, -n:] - threshold))
 
     def probability(self, z: Tensor) -> Tensor:
         """P(ghost ≥ z), by counting or, where fewer than ten ghosts reach z, by the fit."""
         count = self.ghosts.shape[1]
         exceeding = count - torch.searchsorted(self.ghosts, z.contiguous())
+        found = (1 + exceeding).double() / (count + 1)
         start = self.ghosts[:, -EXCEEDING].unsqueeze(1)
-        far = torch.maximum(z, start)
-        pareto = self._log_survival(far) - self._log_survival(start)
-        normal = torch.special.log_ndtr(-far) - torch.special.log_ndtr(-start)
-        fitted = (1 + EXCEEDING) / (count + 1) * torch.maximum(pareto, normal).exp()
-        return torch.where(exceeding >= EXCEEDING, (1 + exceeding) / (count + 1), fitted)
+        all_rows = torch.arange(len(z), device=z.device)
+        at_start = self._survival(all_rows, start[:, 0]) * (count + 1) / (1 + EXCEEDING)
+        far = torch.nonzero(exceeding < EXCEEDING)
+        for row, column in (part.unbind(1) for part in far.split(BLOCK)):
+            found[row, column] = self._survival(row, z[row, column]) / at_start[row]
+        return found
 
-    def _log_survival(self, z: Tensor) -> Tensor:
-        y = (z - self.threshold) / self.scale.clamp(min=TINY)
-        power = self.shape.where(self.shape.abs() > 1e-9, 1)
-        curved = -torch.log1p((power * y).clamp(min=-1)) / power
-        return torch.where(self.shape.abs() > 1e-9, curved, -y)
+    def _survival(self, row: Tensor, z: Tensor) -> Tensor:
+        """Mean of (1 − θ y)^(1/k) over the posterior, ``[row]``; 0 beyond the end of a tail."""
+        y = (z - self.threshold[row, 0]).unsqueeze(1)
+        tails = (1 - self.theta[row] * y).clamp(min=0) ** (1 / self.k[row])
+        return (self.weight[row] * tails).sum(dim=1)
+
+
+def _posterior(excess: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Grid of θ, k = −mean log(1 − θ y), and weights: the profile likelihood of Zhang, Stephens.
+
+    All θ are below 1 / (largest y), so that every ghost lies within every tail. Ghosts that tie
+    leave nothing to fit: the tail is then exponential, of one standard deviation.
+    """
+    n = excess.shape[1]
+    rank = torch.arange(n, 0, -1, device=excess.device).double()
+    excess = torch.where(excess[:, -1:] > 0, excess, -torch.log(rank / (n + 1)))
+    largest, quartile = excess[:, -1:], excess[:, round(n / 4) - 1].unsqueeze(1)
+    typical = torch.where(quartile > 0, quartile, excess.mean(dim=1, keepdim=True) / 4)
+    m = 30 + int(n**0.5)
+    j = torch.arange(1, m + 1, device=excess.device).double()
+    theta = 1 / largest + (1 - (m / (j - 0.5)).sqrt()) / (3 * typical)
+    theta = torch.where((theta * largest).abs() > 1e-9, theta, 1e-9 / largest)
+    k = -torch.log1p(-theta.unsqueeze(1) * excess.unsqueeze(2)).mean(dim=1)
+    return theta, k, torch.softmax(n * (torch.log(theta / k) + k - 1), dim=1)
 
 
 def _checked(values: Tensor, queries: int) -> Tensor:

@@ -37,7 +37,7 @@ def save_checkpoint(
             else:
                 plain.setdefault(str(parameter), {})[key] = value
     header = {"format": FORMAT, "epochs": str(epochs), "seed": str(seed)}
-    header["optimizer"] = json.dumps(plain)
+    header |= {"optimizer_kind": type(optimizer).__name__, "optimizer": json.dumps(plain)}
     copies = {k: v.detach().clone().contiguous() for k, v in tensors.items()}
     try:
         with replacing(path) as fresh:
@@ -64,11 +64,13 @@ def load_checkpoint(
         raise RunError(
             f"Cannot read the checkpoint {path}: {error}. Delete it to begin anew."
         ) from error
-    if header.get("format") != FORMAT or header.get("seed") != str(seed):
-        raise RunError(
-            f"{path} is no checkpoint of this training (format {header.get('format')!r}, seed "
-            f"{header.get('seed')!r}; expected {FORMAT!r}, seed {seed}). Delete it to begin anew."
-        )
+    expected = {"format": FORMAT, "seed": str(seed), "optimizer_kind": type(optimizer).__name__}
+    for name, value in expected.items():
+        if header.get(name) != value:
+            raise RunError(
+                f"{path} is no checkpoint of this training: its {name} is {header.get(name)!r}, "
+                f"not {value!r}. Delete it to begin anew."
+            )
     _restore(path, model, optimizer, tensors, json.loads(header["optimizer"]))
     return int(header["epochs"])
 

@@ -1,0 +1,1 @@
+"""Speed, memory and quality, measured; results as JSON with the machine and the versions."""

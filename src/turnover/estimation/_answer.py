@@ -1,0 +1,136 @@
+"""An answer: the instances that matter for a query, each with its significance."""
+
+from dataclasses import dataclass, fields
+from typing import final
+
+import torch
+from torch import Tensor
+
+from turnover._rows import Batch
+from turnover.estimation._agreement import Agreement
+from turnover.estimation._exact import Exact
+from turnover.estimation._linear import LinearScores
+from turnover.estimation._mask_null import MaskNull
+from turnover.scores import GhostNull, Ranking, benjamini_hochberg
+
+__all__ = ["Answer", "Found", "rank_exact", "rank_linear"]
+
+
+@final
+@dataclass(frozen=True)
+class Found:
+    """The first k instances of one kind for every query, best first; all ``[query, k]``.
+
+    Attributes:
+        ids: ids of the instances.
+        scores: in nats, positive = helped.
+        positions: where they stand among the scanned ids.
+        z: distance from the scores of ghosts, in their standard deviations.
+        p: two-sided probability of such a score for an instance without influence.
+        q: false discovery rate at which the instance counts as a discovery among all instances
+            (Benjamini, Hochberg 1995); an upper bound, since only the listed p-values are known.
+    """
+
+    ids: Tensor
+    scores: Tensor
+    positions: Tensor
+    z: Tensor
+    p: Tensor
+    q: Tensor
+
+    def first(self, k: int) -> "Found":
+        """The first ``k`` of each query."""
+        return Found(*(getattr(self, field.name)[:, :k] for field in fields(self)))
+
+
+@final
+@dataclass(frozen=True)
+class Answer:
+    """What stands behind the queries.
+
+    Attributes:
+        helpful: highest scores first.
+        harmful: lowest scores first.
+        instances: number of instances that were asked about.
+        estimator: ``"first-order"``, or ``"exact"`` after re-ranking.
+        agreement: measured agreement of the first-order scores with exact ones.
+    """
+
+    helpful: Found
+    harmful: Found
+    instances: int
+    estimator: str
+    agreement: Agreement
+
+    def significant(self, query: int, q: float = 0.1) -> list[int]:
+        """Ids of the listed instances that matter for a query at false discovery rate ``q``."""
+        ids = torch.cat([self.helpful.ids[query], self.harmful.ids[query]])
+        passed = torch.cat([self.helpful.q[query], self.harmful.q[query]]) <= q
+        return list(dict.fromkeys(ids[passed].tolist()))
+
+    def verdict(self, query: int, q: float = 0.1) -> str:
+        """One sentence: which instances matter, or that none does by itself."""
+        found = self.significant(query, q)
+        smallest = min(float(kind.q[query].min()) for kind in (self.helpful, self.harmful))
+        if not found:
+            return (
+                f"No single training instance matters for this prediction: among "
+                f"{self.instances:,} no score stands out from those of instances that were never "
+                f"trained (smallest q = {min(smallest, 1):.2g}; discoveries need q ≤ {q:g})."
+            )
+        shown = ", ".join(map(str, found[:5])) + (", …" if len(found) > 5 else "")
+        noun = "instance matters" if len(found) == 1 else "instances matter"
+        return (
+            f"{len(found)} of {self.instances:,} training {noun} for this prediction "
+            f"(false discovery rate {q:g}): {shown}."
+        )
+
+
+def rank_linear(
+    linear: LinearScores, listed: tuple[Ranking, Ranking], instances: int, measured: Agreement
+) -> Answer:
+    """Significance of a short list from the exact distribution of linear scores over masks."""
+    null = MaskNull(linear)
+    scores = torch.cat([ranking.scores for ranking in listed], dim=1)
+    found = _found(listed, scores, null.z(scores), null.p(scores), instances)
+    return Answer(*found, instances, "first-order", measured)
+
+
+def rank_exact(
+    exact: Exact,
+    queries: Batch,
+    listed: tuple[Ranking, Ranking],
+    *,
+    k: int,
+    instances: int,
+    ghosts: Tensor,
+    measured: Agreement,
+) -> Answer:
+    """Exact scores of a short list, ranked again; significance from exact scores of ghosts."""
+    ids = torch.unique(torch.cat([ranking.ids.flatten() for ranking in listed]))
+    scored = exact.scores(queries, torch.cat([ids, ghosts])).values
+    null = GhostNull(scored[:, len(ids) :])
+    again = []
+    for ranking, largest in zip(listed, (True, False), strict=True):
+        columns = torch.searchsorted(ids, ranking.ids)
+        values, order = scored.gather(1, columns).sort(dim=1, descending=largest, stable=True)
+        again.append(
+            Ranking(ranking.ids.gather(1, order), values, ranking.positions.gather(1, order))
+        )
+    scores = torch.cat([ranking.scores for ranking in again], dim=1)
+    found = _found((again[0], again[1]), scores, null.z(scores), null.p(scores), instances)
+    helpful, harmful = (kind.first(k) for kind in found)
+    return Answer(helpful, harmful, instances, "exact", measured)
+
+
+def _found(
+    listed: tuple[Ranking, Ranking], scores: Tensor, z: Tensor, p: Tensor, tests: int
+) -> tuple[Found, Found]:
+    q = benjamini_hochberg(p, tests=max(tests, p.shape[1]))
+    half = scores.shape[1] // 2
+
+    def part(ranking: Ranking, side: slice) -> Found:
+        kept = (z[:, side], p[:, side], q[:, side])
+        return Found(ranking.ids, ranking.scores, ranking.positions, *kept)
+
+    return part(listed[0], slice(0, half)), part(listed[1], slice(half, None))

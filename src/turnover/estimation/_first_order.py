@@ -1,0 +1,168 @@
+"""First-order scores: all instances from one backward pass per query, nothing stored.
+
+A mask is a perturbation of the gates, and the score is odd in it for p = 1/2, so that all even
+orders cancel and
+
+    I(q, z) ≈ ⟨∂L(q)/∂γ, γ_unseen(z) − γ_seen(z)⟩ = −2 ⟨s_z, ∂L(q)/∂γ⟩,     s_z ∈ {−1, +1},
+
+with the gradient at the full network or averaged over K random masks. How well this agrees with
+the exact scores is measured on a sample of ids, and K is raised while that helps.
+"""
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, final
+
+import torch
+from torch import Tensor, nn
+
+from turnover._rows import Batch, Loss, count_rows, select_rows
+from turnover.data import Rows
+from turnover.estimation._agreement import Agreement, agreement
+from turnover.estimation._answer import Answer, rank_exact, rank_linear
+from turnover.estimation._exact import Exact
+from turnover.estimation._gates import gate_gradients
+from turnover.estimation._linear import LinearScores
+from turnover.estimation._scan import checked_ids, scan
+from turnover.estimation._topk import Keep, extremes
+from turnover.masks import ghost_ids
+from turnover.scores import Scores
+
+__all__ = ["FirstOrder", "LowAgreementWarning"]
+
+LADDER = (0, 8, 32)
+GAIN, GOOD, LOW = 0.01, 0.99, 0.8
+SAMPLE_IDS, SAMPLE_QUERIES = 200, 8
+
+
+class LowAgreementWarning(UserWarning):
+    """First-order scores of this model agree poorly with the exact ones."""
+
+
+@final
+@dataclass(frozen=True)
+class FirstOrder:
+    """The estimator for every day.
+
+    Attributes:
+        model: a converted model; it is left as found.
+        loss: (model, batch) → per-example losses ``[rows]`` in nats.
+        masks: how many random masks K the gradient is averaged over; 0 takes the full network,
+            ``"auto"`` raises K from 0 to 8 and 32 while agreement with exact scores improves.
+    """
+
+    model: nn.Module
+    loss: Loss
+    masks: int | Literal["auto"] = "auto"
+
+    def linear(self, queries: Batch | Rows, ids: Tensor | range) -> tuple[LinearScores, Agreement]:
+        """Scores as a linear function of mask bits, and their measured agreement with exact ones.
+
+        Args:
+            queries: a batch of any structure, or :class:`Rows`.
+            ids: ids of the training instances, of which 200 are sampled.
+
+        Raises:
+            LossError: for losses that are not finite or do not depend on a masked layer.
+            IdError: for an empty range of ids, or ids that are not 64-bit integers.
+        """
+        batch = queries.batch if isinstance(queries, Rows) else queries
+        sample = _sample(checked_ids(ids))
+        few = select_rows(batch, slice(0, SAMPLE_QUERIES))
+        exact = Exact(self.model, self.loss).scores(few, sample).values
+        ladder = LADDER if self.masks == "auto" else (self.masks,)
+        best: tuple[LinearScores, Agreement] | None = None
+        for masks in ladder:
+            found = LinearScores.from_gradients(
+                *gate_gradients(self.model, self.loss, few, masks=masks)
+            )
+            measured = agreement(scan(found, sample), exact, masks)
+            if best is not None and measured.spearman < best[1].spearman + GAIN:
+                break
+            best = (found, measured)
+            if measured.spearman >= GOOD:
+                break
+        assert best is not None
+        linear, measured = best
+        if measured.spearman < LOW:
+            warnings.warn(_low(measured), LowAgreementWarning, stacklevel=2)
+        if count_rows(batch) > SAMPLE_QUERIES:
+            gradients = gate_gradients(self.model, self.loss, batch, masks=measured.masks)
+            linear = LinearScores.from_gradients(*gradients)
+        return linear, measured
+
+    def scores(self, queries: Batch | Rows, ids: Tensor | range) -> Scores:
+        """Scores ``[query, train]`` in nats, positive = helped; arguments as :meth:`linear`."""
+        rows = queries if isinstance(queries, Rows) else Rows(queries)
+        linear, measured = self.linear(rows, ids)
+        train = torch.arange(ids.start, ids.stop, ids.step) if isinstance(ids, range) else ids
+        about = {"estimator": "first-order", **measured.to_dict()}
+        return Scores(scan(linear, train), train, rows.ids, about=about)
+
+    def ask(
+        self,
+        queries: Batch | Rows,
+        ids: Tensor | range,
+        k: int = 10,
+        *,
+        rerank: int = 0,
+        ghosts: int = 1000,
+        keep: Keep | None = None,
+        checkpoint: Path | None = None,
+        progress: Callable[[int, int], object] | None = None,
+    ) -> Answer:
+        """The k most helpful and the k most harmful instances of every query, with significance.
+
+        Never holds a ``[query, train]`` array. Without re-ranking, the null distribution of a
+        score is known exactly from the mask bits; with it, from exact scores of ghosts.
+
+        Args:
+            queries: a batch of any structure, or :class:`Rows`.
+            ids: ids of the training instances; a range is never written out in full.
+            k: how many of each kind.
+            rerank: score the first ``rerank`` of each kind exactly and rank them again.
+            ghosts: ids never trained on, scored exactly for significance when re-ranking.
+            keep: filter of instances, as in :func:`turnover.estimation.top`.
+            checkpoint: file from which an interrupted scan resumes.
+            progress: called with the number of scanned ids and of all.
+
+        Raises:
+            ScoreError: for k above the number of ids that pass the filter.
+            LossError, IdError: as :meth:`linear`.
+        """
+        batch = queries.batch if isinstance(queries, Rows) else queries
+        ids = checked_ids(ids)
+        linear, measured = self.linear(batch, ids)
+        listed = extremes(
+            linear, ids, max(k, rerank), keep=keep, checkpoint=checkpoint, progress=progress
+        )
+        if not rerank:
+            return rank_linear(linear, listed, len(ids), measured)
+        avoid = None if isinstance(ids, range) else ids
+        exact = Exact(self.model, self.loss)
+        return rank_exact(
+            exact,
+            batch,
+            listed,
+            k=k,
+            instances=len(ids),
+            ghosts=ghost_ids(ghosts, avoid),
+            measured=measured,
+        )
+
+
+def _sample(ids: Tensor | range) -> Tensor:
+    chosen = torch.linspace(0, len(ids) - 1, min(len(ids), SAMPLE_IDS)).long()
+    if isinstance(ids, range):
+        return torch.tensor([ids[int(position)] for position in chosen])
+    return ids[chosen].cpu()
+
+
+def _low(measured: Agreement) -> str:
+    return (
+        f"First-order scores agree with exact ones only to a rank correlation of "
+        f"{measured.spearman:.2f} (sign {measured.sign:.0%}, {measured.masks} masks). The loss is "
+        "far from linear in the gates; re-rank the short list with rerank=100, or use Exact."
+    )

@@ -1,0 +1,102 @@
+"""Gradients of losses with respect to gates: one backward pass for all units at once.
+
+g_l[q, u] = ∂L(f^γ, q)/∂γ_{l,u}, at the full network (γ = 1) or averaged over random masks γ.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from turnover._errors import LossError
+from turnover._rows import Batch, Loss, count_rows, per_example, select_rows
+from turnover.estimation._memory import bytes_per_row
+from turnover.masks import MaskSpec, gates
+from turnover.nn import evaluating, gated, masked_layers
+
+__all__ = ["gate_gradients"]
+
+RANDOM_MASKS = -(2**61)
+BLOCK = 256
+
+Gradients = tuple[tuple[MaskSpec, ...], tuple[Tensor, ...]]
+
+
+def gate_gradients(model: nn.Module, loss: Loss, queries: Batch, *, masks: int = 0) -> Gradients:
+    """Gradient of every query's loss with respect to the gates of every masked layer.
+
+    Args:
+        model: a converted model, run in evaluation mode and left as found.
+        loss: (model, batch) → per-example losses ``[rows]`` in nats.
+        queries: a batch of any structure.
+        masks: 0 takes the gradient at the full network; otherwise it is averaged over this many
+            random masks, in pairs of a mask and its complement.
+
+    Returns:
+        The masks of the layers, and one float32 tensor ``[query, units]`` for each, in nats.
+
+    Raises:
+        LossError: for losses that are not finite, of a wrong shape, or that do not depend on any
+            masked layer.
+        ConversionError: for a model without turn-over layers.
+    """
+    rows = count_rows(queries)
+    with evaluating(model):
+        bytes_per_row(model, loss, select_rows(queries, slice(0, 1)))
+        layers = masked_layers(model)
+        specs = {name: layer.spec for name, layer in layers.items()}
+        total = {name: torch.zeros(rows, spec.units) for name, spec in specs.items()}
+        drawn = _random_gates(specs, masks)
+        pairs = torch.cartesian_prod(torch.arange(rows), torch.arange(max(1, masks)))
+        for block in pairs.split(BLOCK):
+            query, draw = block.unbind(1)
+            found = _gradients(model, loss, select_rows(queries, query), drawn, draw)
+            for name, gradient in found.items():
+                total[name].index_add_(0, query, gradient.float().cpu(), alpha=1 / max(1, masks))
+    _refuse_zero(total)
+    return tuple(specs.values()), tuple(total.values())
+
+
+def _random_gates(specs: dict[str, MaskSpec], masks: int) -> dict[str, Tensor]:
+    """Gates ``[mask, units]``: ones, or random masks followed by their complements."""
+    if masks == 0:
+        return {name: torch.ones(1, spec.units) for name, spec in specs.items()}
+    ids = torch.arange(RANDOM_MASKS, RANDOM_MASKS + (masks + 1) // 2)
+
+    def draw(spec: MaskSpec, unseen: bool) -> Tensor:
+        return gates(ids, spec.units, seed=spec.seed, layer=spec.layer, p=spec.p, unseen=unseen)
+
+    return {
+        name: torch.cat([draw(spec, False), draw(spec, True)])[:masks]
+        for name, spec in specs.items()
+    }
+
+
+def _gradients(
+    model: nn.Module, loss: Loss, batch: Batch, drawn: dict[str, Tensor], draw: Tensor
+) -> dict[str, Tensor]:
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    given = {name: gate[draw].to(device).requires_grad_() for name, gate in drawn.items()}
+    with torch.enable_grad(), gated(model, given):
+        losses = per_example(loss(model, batch), len(draw))
+    if not torch.isfinite(losses).all():
+        bad = int(torch.nonzero(~torch.isfinite(losses.detach()))[0])
+        raise LossError(
+            f"The loss of a query is {float(losses[bad])} (row {bad} of a block of {len(draw)}), "
+            "so it has no gradient. Check its inputs and label, and whether training diverged."
+        )
+    if not losses.requires_grad:
+        return {name: torch.zeros_like(gate) for name, gate in given.items()}
+    found = torch.autograd.grad(
+        losses.sum(), list(given.values()), allow_unused=True, materialize_grads=True
+    )
+    return dict(zip(given, found, strict=True))
+
+
+def _refuse_zero(total: dict[str, Tensor]) -> None:
+    largest = torch.stack([gradient.abs().amax(dim=1) for gradient in total.values()]).amax(dim=0)
+    if (dead := torch.nonzero(largest == 0).flatten()).numel():
+        raise LossError(
+            f"The loss of query {int(dead[0])} does not depend on any masked unit (all gradients "
+            f"are zero in {', '.join(total)}), so that no instance can be told from another. "
+            "Check that the loss uses the model's output, that the query is not clipped or "
+            "saturated, and that the masks sit on its way."
+        )

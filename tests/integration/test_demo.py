@@ -1,0 +1,289 @@
+"""The demo through the real command line: asked, checked, interrupted, and given bad input."""
+
+import errno
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from functools import partial
+
+import pytest
+from typer.testing import CliRunner
+
+from tests.integration.conftest import ENVIRONMENT, EPOCHS, TURNOVER, last_line, turnover
+from turnover.cli._main import app
+
+FRACTIONS = [
+    "accuracy_turnover",
+    "accuracy_dropout",
+    "mislabel_auc",
+    "mislabel_auc_control",
+    "precision_at_planted",
+]
+LOSSES = ["seen_train_loss", "unseen_train_loss", "test_loss"]
+RUN_FILES = ["manifest.json", "model.safetensors", "train.safetensors", "test.safetensors"]
+
+
+def invoke(*arguments):
+    """The command in this process, which saves the seconds of importing torch."""
+    return CliRunner().invoke(app, [str(a) for a in arguments])
+
+
+def assert_refused(result, code, found):
+    """One paragraph on standard error, nothing on standard output, no traceback."""
+    assert isinstance(result.exception, SystemExit), result.exception
+    assert result.exit_code == code
+    assert found in result.stderr
+    assert "Traceback" not in result.stderr
+    assert result.stdout == ""
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def numbers(folder):
+    """All results except times."""
+    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    return {name: value for name, value in results.items() if name not in ("seconds", "cost")}
+
+
+@pytest.fixture
+def copy(demo, tmp_path):
+    """A run folder to damage."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    for name in RUN_FILES:
+        shutil.copy(demo[0] / name, folder)
+    return folder
+
+
+def test_the_last_line_holds_the_numbers(demo):
+    said = demo[1]
+    assert all(0 < said[name] <= 1 for name in FRACTIONS)
+    assert all(0 < said[name] < 2.4 for name in LOSSES), "worse than guessing, ln 10 = 2.30"
+    assert said["seconds"] > 0
+
+
+def test_even_a_short_demo_finds_errors_and_digits(demo):
+    """Guessing would give an accuracy of 0.1 and an area of 0.5."""
+    said = demo[1]
+    assert min(said["accuracy_turnover"], said["accuracy_dropout"]) > 0.5
+    assert min(said["mislabel_auc"], said["mislabel_auc_control"]) > 0.8
+    assert said["seen_train_loss"] < said["unseen_train_loss"]
+
+
+def test_the_report_is_one_page(demo):
+    page = (demo[0] / "report.html").read_text(encoding="utf-8")
+    assert page.lstrip().lower().startswith("<!doctype html>")
+    assert page.count("data:image/") > 10
+    assert demo[1]["report"] == str(demo[0] / "report.html")
+
+
+def test_nothing_unfinished_is_left(demo):
+    assert not [p for p in demo[0].iterdir() if "checkpoint" in p.name or p.suffix == ".partial"]
+
+
+def test_the_same_question_in_a_new_process_gives_the_same_bytes(demo, tmp_path):
+    asked = []
+    for name in ("one", "two"):
+        path = tmp_path / f"{name}.safetensors"
+        asked.append((turnover("ask", demo[0], "--query", 3, "--json", "--save", path), path))
+    (one, one_path), (two, two_path) = asked
+    assert one.returncode == two.returncode == 0
+    assert one.stdout == two.stdout
+    assert one_path.read_bytes() == two_path.read_bytes()
+    answer = last_line(one)
+    helpful, harmful = ([row["score"] for row in answer[k]] for k in ("helpful", "harmful"))
+    assert helpful == sorted(helpful, reverse=True) and helpful[0] > 0
+    assert harmful == sorted(harmful) and harmful[0] < 0
+    assert len(helpful) == len(harmful) == 5
+
+
+def test_check_proves_the_isolation(demo):
+    result = invoke("check", demo[0], "--json")
+    assert result.exit_code == 0
+    assert json.loads(result.stdout)["ok"] is True
+
+
+def test_people_are_answered_in_words(demo):
+    result = invoke("ask", demo[0], "--query", 3, "--label", 4, "--top", 2)
+    assert result.exit_code == 0
+    said = " ".join(result.stdout.split())
+    assert "Test row 3 (id " in said and "Asked about label 4" in said
+    assert "lowered this loss most" in said and "raised this loss most" in said
+
+
+def test_a_finished_demo_is_shown_again_and_not_repeated(demo, copy):
+    for path in demo[0].iterdir():
+        shutil.copy(path, copy)
+    before = contents(copy)
+    result = invoke("demo", "--out", copy, "--epochs", EPOCHS, "--json")
+    assert result.exit_code == 0, result.stderr
+    report = {"report": None, "run": None}
+    assert json.loads(result.stdout.splitlines()[-1]) | report == demo[1] | report
+    assert contents(copy) | {"report.html": None} == before | {"report.html": None}
+
+
+@pytest.mark.slow
+def test_an_interrupted_demo_goes_on_and_ends_with_the_same_numbers(demo, tmp_path):
+    folder = tmp_path / "run"
+    command = ["demo", "--out", folder, "--epochs", str(EPOCHS), "--json"]
+    process = subprocess.Popen(
+        [TURNOVER, *command],
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+        # A shell's background job ignores Ctrl-C, and so would its children.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+    )
+    deadline = time.monotonic() + 120
+    while not (folder / "model.checkpoint.safetensors").exists():
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    said, complained = process.communicate(timeout=120)
+    assert process.returncode == 130, complained
+    assert "interrupted" in complained and "Traceback" not in complained
+    assert said == ""
+    assert not (folder / "results.json").exists()
+    assert_refused(invoke("ask", folder, "--query", 0), 3, "unfinished")
+    assert turnover(*command).returncode == 0
+    assert numbers(folder) == numbers(demo[0])
+
+
+def test_a_mistake_is_one_paragraph_in_a_real_process(tmp_path):
+    done = turnover("ask", tmp_path / "none", "--query", 0, "--json")
+    assert done.returncode == 3
+    assert done.stderr.startswith("turnover: There is no ")
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize("command", [["ask", "--query", "0"], ["check"], ["report"]])
+def test_a_missing_run_is_refused(tmp_path, command):
+    result = invoke(command[0], tmp_path / "none", *command[1:], "--json")
+    assert_refused(result, 3, "Is this the folder of a run")
+
+
+@pytest.mark.parametrize("query", [597, 10**30])
+def test_a_query_that_does_not_exist_is_refused(demo, query):
+    assert_refused(invoke("ask", demo[0], "--query", query), 2, "rows 0 to 596")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["ask", "run", "--query", "-1"],
+        ["ask", "run", "--query", "x"],
+        ["ask", "run"],
+        ["ask", "run", "--query", "0", "--top", "0"],
+        ["demo", "--epochs", "0"],
+        ["demo", "--noise", "1"],
+        ["demo", "--seed", "-1"],
+        ["demo", "--seed", str(2**63)],
+        ["check", "run", "--instances", "0"],
+        ["nonsense"],
+    ],
+    ids=" ".join,
+)
+def test_impossible_options_are_refused(arguments):
+    assert_refused(invoke(*arguments), 2, "Usage")
+
+
+def test_a_label_that_does_not_exist_is_refused(demo):
+    result = invoke("ask", demo[0], "--query", 0, "--label", 10)
+    assert_refused(result, 2, "labels are 0 to 9")
+
+
+def truncate(path, length=100):
+    path.write_bytes(path.read_bytes()[:length])
+
+
+def edit_manifest(folder, remove=None, **changes):
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8")) | changes
+    manifest.pop(remove, None)
+    (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+
+
+DAMAGE = {
+    "truncated manifest": (lambda run: truncate(run / "manifest.json"), 3, "damaged"),
+    "truncated model": (lambda run: truncate(run / "model.safetensors"), 3, "model.safetensors"),
+    "truncated rows": (lambda run: truncate(run / "train.safetensors"), 3, "train.safetensors"),
+    "missing model": (lambda run: (run / "model.safetensors").unlink(), 3, "model.safetensors"),
+    "unfinished": (lambda run: edit_manifest(run, state="unfinished"), 3, "unfinished"),
+    "unknown masks": (lambda run: edit_manifest(run, mask_version=99), 2, "mask format 99"),
+    "foreign": (lambda run: edit_manifest(run, format="pipeline"), 3, "'pipeline'"),
+    "other kind": (lambda run: edit_manifest(run, kind="sweep"), 3, "'sweep'"),
+    "no arguments": (lambda run: edit_manifest(run, remove="arguments"), 3, "manifest.json"),
+    "no fingerprints": (lambda run: edit_manifest(run, data={}), 3, "manifest.json"),
+    "odd arguments": (lambda run: edit_manifest(run, arguments=[1]), 3, "manifest.json"),
+    "other rows": (
+        lambda run: shutil.copy(run / "test.safetensors", run / "train.safetensors"),
+        3,
+        "train.safetensors",
+    ),
+    "other model": (
+        lambda run: shutil.copy(run / "test.safetensors", run / "model.safetensors"),
+        3,
+        "does not fit",
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_run_is_refused_and_kept(copy, damage):
+    harm, code, found = DAMAGE[damage]
+    harm(copy)
+    before = contents(copy)
+    assert_refused(invoke("ask", copy, "--query", 0, "--json"), code, found)
+    assert contents(copy) == before
+
+
+def test_a_pickle_in_a_run_is_not_executed(copy, pickle_bomb):
+    (copy / "model.safetensors").write_bytes(pickle_bomb.bytes)
+    assert_refused(invoke("ask", copy, "--query", 0), 3, "model.safetensors")
+    assert not pickle_bomb.exploded()
+
+
+def test_a_folder_in_use_is_not_overwritten(tmp_path):
+    (tmp_path / "thesis.tex").write_text("years of work", encoding="utf-8")
+    assert_refused(invoke("demo", "--out", tmp_path), 3, "thesis.tex")
+    assert contents(tmp_path) == {"thesis.tex": b"years of work"}
+
+
+def test_a_run_of_other_arguments_is_not_overwritten(copy):
+    before = contents(copy)
+    assert_refused(invoke("demo", "--out", copy, "--epochs", EPOCHS + 1), 3, "already holds")
+    assert contents(copy) == before
+
+
+def test_a_place_that_cannot_be_written_is_refused(tmp_path):
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    assert_refused(invoke("demo", "--out", tmp_path / "file" / "run"), 3, "Cannot make the run")
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES, errno.ENOSPC])
+def test_a_disk_that_takes_nothing_is_refused(tmp_path, monkeypatch, number):
+    def refuse(source, target):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "replace", refuse)
+    result = invoke("demo", "--out", tmp_path / "run")
+    assert_refused(result, 3, os.strerror(number))
+    assert contents(tmp_path / "run") == {}
+
+
+def test_answers_that_cannot_be_saved_are_an_error(demo, tmp_path):
+    path = tmp_path / "none" / "scores.csv"
+    assert_refused(invoke("ask", demo[0], "--query", 0, "--save", path), 3, "Cannot write scores")
+
+
+def test_answers_are_saved_as_a_table(demo, tmp_path):
+    path = tmp_path / "scores.csv"
+    assert invoke("ask", demo[0], "--query", 0, "--save", path).exit_code == 0
+    assert len(path.read_text(encoding="utf-8").splitlines()) == 1 + 1200

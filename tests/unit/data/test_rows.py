@@ -1,0 +1,161 @@
+"""Rows and data sets: an id belongs to its row through every selection."""
+
+from collections import namedtuple
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader, IterableDataset, Subset, TensorDataset
+
+from turnover import Indexed, Rows
+from turnover._errors import DataError, IdError
+
+IDS = [5, 2**63 - 1, -7, -(2**63), 0, 2**40]
+X = torch.arange(12.0).view(6, 2)
+BAD_IDS = {
+    "repeated": ([1, 2, 3, 4, 5, 1], r"Id 1 stands in rows 0 and 5"),
+    "too few": ([1, 2, 3], "3 ids for 6 rows"),
+    "too many": (range(7), "7 ids for 6 rows"),
+    "float": (torch.arange(6.0), "float32"),
+    "bool": ([True] * 6, "bool"),
+    "too large": ([0, 1, 2, 3, 4, 2**63], "Ids must"),
+    "too small": ([0, 1, 2, 3, 4, -(2**63) - 1], "64-bit"),
+    "text": (list("abcdef"), "string_id"),
+    "table": (torch.arange(6).view(6, 1), r"\[6, 1\]"),
+    "missing": ([0, 1, 2, 3, 4, None], "Ids must be integers"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_IDS)
+@pytest.mark.parametrize("make", [lambda ids: Rows(X, ids), lambda ids: Indexed(X, ids)])
+def test_unusable_ids_are_refused(make, case):
+    ids, found = BAD_IDS[case]
+    with pytest.raises(IdError, match=found):
+        make(ids)
+
+
+@pytest.mark.parametrize("kind", [list, tuple, np.array, torch.tensor, iter])
+def test_ids_come_in_any_container(kind):
+    ids = iter(IDS) if kind is iter else kind(IDS)
+    assert Rows(X, ids).ids.tolist() == IDS
+
+
+def test_row_numbers_are_the_default_ids():
+    assert Rows(X).ids.tolist() == Indexed(X).ids.tolist() == list(range(6))
+
+
+def test_indexed_yields_id_and_item():
+    data = Indexed(TensorDataset(X), IDS)
+    assert len(data) == 6
+    assert [id_ for id_, _ in data] == IDS
+    assert all(torch.equal(item[0], x) for (_, item), x in zip(data, X, strict=True))
+    assert data[-1][0] == IDS[-1]
+    with pytest.raises(IndexError):
+        data[6]
+
+
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
+def test_ids_survive_subsets_shuffling_and_workers(workers):
+    subset = Subset(Indexed(X, IDS), [4, 1, 3, 5])
+    loader = DataLoader(subset, batch_size=3, shuffle=True, num_workers=workers)
+    met = {}
+    for ids, x in loader:
+        assert ids.dtype == torch.int64
+        met |= dict(zip(ids.tolist(), x.tolist(), strict=True))
+    assert met == {IDS[row]: X[row].tolist() for row in (4, 1, 3, 5)}
+
+
+def test_an_iterable_data_set_has_no_rows_to_name():
+    class Stream(IterableDataset):
+        def __iter__(self):
+            yield 1
+
+    with pytest.raises(DataError, match="with a length"):
+        Indexed(Stream())
+
+
+Pair = namedtuple("Pair", "x y")
+
+
+@pytest.mark.parametrize(
+    "batch",
+    [
+        X,
+        (X, torch.arange(6)),
+        [X, torch.arange(6)],
+        {"x": X, "deep": {"y": (torch.arange(6),), "note": "kept"}},
+        Pair(X, torch.arange(6)),
+    ],
+    ids=["tensor", "tuple", "list", "dict", "namedtuple"],
+)
+def test_a_selection_keeps_structure_and_ids(batch):
+    def leaves(part):
+        if isinstance(part, dict):
+            return [leaf for key, value in part.items() for leaf in [key, *leaves(value)]]
+        if isinstance(part, tuple | list):
+            return [type(part).__name__, *(leaf for value in part for leaf in leaves(value))]
+        return [part.tolist() if isinstance(part, torch.Tensor) else part]
+
+    def chosen(leaf):
+        return [leaf[3], leaf[0]] if isinstance(leaf, list) else leaf
+
+    rows = Rows(batch, IDS)
+    part = rows.select(torch.tensor([3, 0]))
+    assert len(rows) == 6
+    assert part.ids.tolist() == [IDS[3], IDS[0]]
+    assert leaves(part.batch) == [chosen(leaf) for leaf in leaves(batch)]
+
+
+def test_a_selection_is_a_slice_or_a_mark_too():
+    rows = Rows(X, IDS)
+    assert rows.select(slice(1, 3)).ids.tolist() == IDS[1:3]
+    assert rows.select(X[:, 0] > 5).ids.tolist() == IDS[3:]
+    assert len(rows.select(slice(0, 0))) == 0
+
+
+def test_a_row_cannot_be_selected_twice():
+    with pytest.raises(IdError, match="rows 0 and 1"):
+        Rows(X, IDS).select(torch.tensor([2, 2]))
+
+
+def test_groups_share_masks_and_are_selected_with_their_rows():
+    rows = Rows(X, IDS, groups=[1, 1, 1, -2, -2, -2])
+    assert rows.mask_ids.tolist() == [1, 1, 1, -2, -2, -2]
+    part = rows.select(torch.tensor([3, 0]))
+    assert part.mask_ids.tolist() == [-2, 1]
+    assert part.ids.tolist() == [IDS[3], IDS[0]]
+    assert Rows(X, IDS).mask_ids.tolist() == IDS
+
+
+@pytest.mark.parametrize("groups", [[1, 2], [0.5] * 6, [[1]] * 6])
+def test_unusable_groups_are_refused(groups):
+    with pytest.raises(IdError):
+        Rows(X, IDS, groups=groups)
+
+
+@pytest.mark.parametrize(
+    ("batch", "found"),
+    [
+        ((X, torch.arange(5)), r"\[5, 6\] rows"),
+        ({"x": X, "scale": torch.tensor(1.0)}, r"rows"),
+        ({"name": "none"}, "no rows"),
+        ((), "no rows"),
+    ],
+)
+def test_tensors_that_do_not_fit_together_are_refused(batch, found):
+    with pytest.raises(DataError, match=found):
+        Rows(batch)
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int32])
+def test_rows_of_ids_in_any_order_and_number(dtype):
+    rows = Rows(X, [5, 30, -7, 2**31 - 1, 0, 4])
+    asked = torch.tensor([0, 5, 5, 2**31 - 1, -7], dtype=dtype)
+    assert rows.rows_of(asked).tolist() == [4, 0, 0, 3, 2]
+    assert rows.rows_of(asked[:0]).tolist() == []
+
+
+@pytest.mark.parametrize("id_", [1, -8, 2**62])
+def test_an_id_that_is_not_there_is_named(id_):
+    with pytest.raises(IdError, match=f"Id {id_} is not among the 6 rows"):
+        Rows(X, IDS).rows_of(torch.tensor([5, id_]))
