@@ -17,8 +17,7 @@ from torch.nn.functional import pad
 from turnover._errors import IdError, MissingExtra, ScoreError
 from turnover.estimation._linear import LinearScores
 from turnover.estimation._tables import nibbles_of
-from turnover.masks import as_ids
-from turnover.masks._bits import UNITS_PER_CALL
+from turnover.masks import UNITS_PER_CALL, as_ids
 
 __all__ = ["Kernel", "checked_ids", "device_of", "ids_between", "scan", "scanner"]
 

@@ -16,19 +16,18 @@ from torch import Tensor
 
 from turnover.estimation._linear import LinearScores
 from turnover.estimation._tables import bytes_of, nibbles_of
-from turnover.masks import MaskSpec
-from turnover.masks._bits import PLANE_SHIFT, RESOLUTION, UNITS_PER_CALL, _planes
-from turnover.masks._numba import HALF, M0, M1, W0, W1
-from turnover.masks._philox import WORD
+from turnover.masks import UNITS_PER_CALL, MaskSpec, planes
+from turnover.masks._numba import HALF, grown, philox4
 
 __all__ = ["CompiledScan"]
 
 CHUNK = 512
+MOST_PLANES = 16
+WORD = 0xFFFFFFFF
 MANY_QUERIES = 16
 EIGHT, SIXTEEN, TWENTY_FOUR = uint32(8), uint32(16), uint32(24)
 FOUR, TWELVE, TWENTY, TWENTY_EIGHT = uint32(4), uint32(12), uint32(20), uint32(28)
 BYTE, NIBBLE = uint32(255), uint32(15)
-LOW = uint64(WORD)
 
 Array = np.ndarray[Any, Any]
 
@@ -66,13 +65,13 @@ class CompiledScan:
 def _plan(spec: MaskSpec) -> tuple[Array, Array, Array, Array]:
     """For every 128 units: Philox counters and digits of the bit planes, their number, the keys."""
     blocks = -(-spec.units // UNITS_PER_CALL)
-    planes = _planes(spec.p)
-    counters, ones = np.zeros((2, blocks, RESOLUTION), np.uint32)
-    for step, (k, one) in enumerate(planes):
-        counters[:, step] = np.arange(blocks) | k << PLANE_SHIFT
+    ladder = planes(spec.p)
+    counters, ones = np.zeros((2, blocks, MOST_PLANES), np.uint32)
+    for step, (counter, one) in enumerate(ladder):
+        counters[:, step] = np.arange(blocks) | counter
         ones[:, step] = WORD if one else 0
     keys = np.array([[spec.layer, spec.seed & WORD, spec.seed >> 32]], np.uint32)
-    return counters, ones, np.full(blocks, len(planes)), keys.repeat(blocks, 0)
+    return counters, ones, np.full(blocks, len(ladder)), keys.repeat(blocks, 0)
 
 
 @njit(inline="always")
@@ -84,32 +83,11 @@ def draw(ids, start, count, counters, ones, steps, keys, words):  # type: ignore
         counter, one = uint64(counters[step]), ones[step]
         for i in range(count):
             id_ = uint64(ids[start + i])
-            a, b, c, d = wide_philox(id_, id_ >> HALF, counter, layer, key0, key1)
+            a, b, c, d = philox4(id_, id_ >> HALF, counter, layer, key0, key1)
             words[0, i] = grown(words[0, i], uint32(a), one)
             words[1, i] = grown(words[1, i], uint32(b), one)
             words[2, i] = grown(words[2, i], uint32(c), one)
             words[3, i] = grown(words[3, i], uint32(d), one)
-
-
-@njit(inline="always")
-def wide_philox(c0, c1, c2, c3, k0, k1):  # type: ignore[no-untyped-def]
-    """Philox 4x32-10 in the lower halves of ``uint64`` words.
-
-    The upper halves hold rubbish until the end. Vector multipliers read lower halves only, and so
-    nothing has to be cut to 32 bits on the way: twice as fast in AVX-512.
-    """
-    for _ in range(10):
-        product0, product1 = (c0 & LOW) * M0, (c2 & LOW) * M1
-        c0, c1 = (product1 >> HALF) ^ c1 ^ k0, product1
-        c2, c3 = (product0 >> HALF) ^ c3 ^ k1, product0
-        k0, k1 = k0 + uint64(W0), k1 + uint64(W1)
-    return c0, c1, c2, c3
-
-
-@njit(inline="always")
-def grown(old, fresh, one):  # type: ignore[no-untyped-def]
-    """The ladder's next step: ``fresh | old`` where the digit is one, else ``fresh & old``."""
-    return (fresh & old) | (one & (fresh | old))
 
 
 @njit(cache=True, nogil=True)

@@ -15,8 +15,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from turnover.estimation._linear import LinearScores
-from turnover.masks import keep_probability
-from turnover.masks._bits import UNITS_PER_CALL
+from turnover.masks import UNITS_PER_CALL, keep_probability
 
 __all__ = ["bytes_of", "nibbles_of"]
 

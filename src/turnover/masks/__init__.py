@@ -11,10 +11,12 @@ u by m_u(z)/p, the unseen one by (1 − m_u(z))/(1 − p).
 
 from turnover.masks._bits import (
     MASK_VERSION,
+    UNITS_PER_CALL,
     check_mask_version,
     gates,
     keep_probability,
     mask,
+    planes,
     signs,
 )
 from turnover.masks._ids import STRING_ID_VERSION, as_ids, ghost_ids, string_id, unique_ids
@@ -24,6 +26,7 @@ from turnover.masks._spec import MaskSpec
 __all__ = [
     "MASK_VERSION",
     "STRING_ID_VERSION",
+    "UNITS_PER_CALL",
     "MaskSpec",
     "as_ids",
     "check_mask_version",
@@ -32,6 +35,7 @@ __all__ = [
     "keep_probability",
     "mask",
     "philox",
+    "planes",
     "signs",
     "string_id",
     "unique_ids",

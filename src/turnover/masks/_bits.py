@@ -26,7 +26,16 @@ from turnover._errors import MaskError
 from turnover.masks._ids import as_ids
 from turnover.masks._philox import WORD, philox
 
-__all__ = ["MASK_VERSION", "check_mask_version", "gates", "keep_probability", "mask", "signs"]
+__all__ = [
+    "MASK_VERSION",
+    "UNITS_PER_CALL",
+    "check_mask_version",
+    "gates",
+    "keep_probability",
+    "mask",
+    "planes",
+    "signs",
+]
 
 MASK_VERSION = 1
 UNITS_PER_CALL = 128
@@ -114,36 +123,39 @@ def signs(ids: Tensor, units: int, *, seed: int = 0, layer: int = 0, p: float = 
 def _words(ids: Tensor, units: int, seed: int, layer: int, p: float) -> Tensor:
     """Mask words of 32 bits, ``int32 [*ids.shape, 4 · ceil(units / 128)]``."""
     _check(units, seed, layer)
-    ids, key, planes = as_ids(ids), (seed & WORD, seed >> 32), _planes(p)
+    ids, key, ladder = as_ids(ids), (seed & WORD, seed >> 32), planes(p)
     blocks = -(-units // UNITS_PER_CALL)
     if ids.device.type == "cpu" and (kernel := _compiled()) is not None:
-        counters = np.array([k << PLANE_SHIFT for k, _ in planes])
-        ones = np.array([one for _, one in planes])
+        counters, ones = (np.array(part) for part in zip(*ladder, strict=True))
         words = kernel(ids.flatten().numpy(), blocks, *key, layer, counters, ones)
         return torch.from_numpy(words).view(*ids.shape, 4 * blocks)
-    return _torch_words(ids, blocks, key, layer, planes)
+    return _torch_words(ids, blocks, key, layer, ladder)
 
 
 def _torch_words(
-    ids: Tensor, blocks: int, key: tuple[int, int], layer: int, planes: list[tuple[int, bool]]
+    ids: Tensor, blocks: int, key: tuple[int, int], layer: int, ladder: list[tuple[int, bool]]
 ) -> Tensor:
     ids = ids.unsqueeze(-1)
     block = torch.arange(blocks, device=ids.device)
     name = (ids & WORD, (ids >> 32) & WORD)
     number = torch.full((), layer, dtype=torch.int64, device=ids.device)
     words = torch.zeros(4, *ids.shape[:-1], blocks, dtype=torch.int64, device=ids.device)
-    for k, one in planes:
-        fresh = torch.stack(philox((*name, block | k << PLANE_SHIFT, number), key))
+    for counter, one in ladder:
+        fresh = torch.stack(philox((*name, block | counter, number), key))
         words = fresh | words if one else fresh & words
     words = torch.movedim(words, 0, -1).flatten(-2)
     return torch.where(words > 0x7FFFFFFF, words - 2**32, words).to(torch.int32)
 
 
-def _planes(p: float) -> list[tuple[int, bool]]:
-    """The digits (k, t_k = 1?) of p = 0.t₀t₁t₂… in binary, from the last set digit to the first."""
+def planes(p: float) -> list[tuple[int, bool]]:
+    """The ladder that makes masks of keep probability p, from the last set digit to the first.
+
+    Returns:
+        (k << 24, t_k = 1?) for the binary digits of p = 0.t₀t₁t₂…; the first is always a one.
+    """
     digits = [_fraction(p) >> (RESOLUTION - 1 - k) & 1 == 1 for k in range(RESOLUTION)]
     last = max(k for k in range(RESOLUTION) if digits[k])
-    return [(k, digits[k]) for k in reversed(range(last + 1))]
+    return [(k << PLANE_SHIFT, digits[k]) for k in reversed(range(last + 1))]
 
 
 @cache

@@ -7,43 +7,52 @@ twin in torch.
 import numpy as np
 from numba import njit, uint32, uint64
 
-__all__ = ["mask_words", "philox4"]
+__all__ = ["grown", "mask_words", "philox4"]
 
 M0, M1 = uint64(0xD2511F53), uint64(0xCD9E8D57)
-W0, W1 = uint32(0x9E3779B9), uint32(0xBB67AE85)
-HALF = uint64(32)
+W0, W1 = uint64(0x9E3779B9), uint64(0xBB67AE85)
+LOW, HALF = uint64(0xFFFFFFFF), uint64(32)
 
 
 @njit(inline="always")
 def philox4(c0, c1, c2, c3, k0, k1):  # type: ignore[no-untyped-def]
-    """Philox 4x32-10 of one counter; all arguments and results are ``uint32``."""
+    """Philox 4x32-10 of one counter, in the lower halves of ``uint64`` words.
+
+    The upper halves hold rubbish, in the result as well: cut it to 32 bits. Vector multipliers read
+    lower halves only, so that nothing has to be cut on the way: twice as fast in AVX-512.
+    """
     for _ in range(10):
-        product0, product1 = uint64(c0) * M0, uint64(c2) * M1
-        c0 = uint32(uint32(product1 >> HALF) ^ c1 ^ k0)
-        c2 = uint32(uint32(product0 >> HALF) ^ c3 ^ k1)
-        c1, c3 = uint32(product1), uint32(product0)
-        k0, k1 = uint32(k0 + W0), uint32(k1 + W1)
+        product0, product1 = (c0 & LOW) * M0, (c2 & LOW) * M1
+        c0, c1 = (product1 >> HALF) ^ c1 ^ k0, product1
+        c2, c3 = (product0 >> HALF) ^ c3 ^ k1, product0
+        k0, k1 = k0 + W0, k1 + W1
     return c0, c1, c2, c3
 
 
+@njit(inline="always")
+def grown(old, fresh, one):  # type: ignore[no-untyped-def]
+    """The ladder's next step: ``fresh | old`` where the digit's bits are set, else ``fresh & old``."""
+    return (fresh & old) | (one & (fresh | old))
+
+
 @njit(cache=True, nogil=True)
-def mask_words(ids, blocks, key0, key1, layer, planes, ones):  # type: ignore[no-untyped-def]
+def mask_words(ids, blocks, key0, key1, layer, counters, ones):  # type: ignore[no-untyped-def]
     """Mask words ``int32 [ids, 4 · blocks]``.
 
-    ``planes`` are the counters of the bit planes (k << 24) in the order of the ladder, and ``ones``
-    says of each whether its binary digit t_k is one; the first digit is one by construction.
+    ``counters`` and ``ones`` are the bit planes and digits of :func:`turnover.masks.planes`.
     """
     words = np.zeros((ids.size, 4 * blocks), np.uint32)
+    key0, key1, layer = uint64(key0), uint64(key1), uint64(layer)
     for row in range(ids.size):
-        low, high = uint32(ids[row]), uint32(ids[row] >> 32)
+        id_ = uint64(ids[row])
         for block in range(blocks):
             at = 4 * block
-            for step in range(planes.size):
-                counter = uint32(block | planes[step])
-                fresh = philox4(low, high, counter, uint32(layer), uint32(key0), uint32(key1))
-                for w in range(4):
-                    if ones[step]:
-                        words[row, at + w] |= fresh[w]
-                    else:
-                        words[row, at + w] &= fresh[w]
+            for step in range(counters.size):
+                counter = uint64(block) | uint64(counters[step])
+                one = uint32(0xFFFFFFFF) if ones[step] else uint32(0)
+                a, b, c, d = philox4(id_, id_ >> HALF, counter, layer, key0, key1)
+                words[row, at] = grown(words[row, at], uint32(a), one)
+                words[row, at + 1] = grown(words[row, at + 1], uint32(b), one)
+                words[row, at + 2] = grown(words[row, at + 2], uint32(c), one)
+                words[row, at + 3] = grown(words[row, at + 3], uint32(d), one)
     return words.view(np.int32)
