@@ -48,7 +48,7 @@ def gate_gradients(model: nn.Module, loss: Loss, queries: Batch, *, masks: int =
         pairs = torch.cartesian_prod(torch.arange(rows), torch.arange(max(1, masks)))
         for block in pairs.split(BLOCK):
             query, draw = block.unbind(1)
-            found = _gradients(model, loss, select_rows(queries, query), drawn, draw)
+            found = _gradients(model, loss, queries, query, {n: g[draw] for n, g in drawn.items()})
             for name, gradient in found.items():
                 total[name].index_add_(0, query, gradient.float().cpu(), alpha=1 / max(1, masks))
     _refuse_zero(total)
@@ -71,17 +71,17 @@ def _random_gates(specs: dict[str, MaskSpec], masks: int) -> dict[str, Tensor]:
 
 
 def _gradients(
-    model: nn.Module, loss: Loss, batch: Batch, drawn: dict[str, Tensor], draw: Tensor
+    model: nn.Module, loss: Loss, queries: Batch, query: Tensor, gates: dict[str, Tensor]
 ) -> dict[str, Tensor]:
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
-    given = {name: gate[draw].to(device).requires_grad_() for name, gate in drawn.items()}
+    given = {name: gate.to(device).requires_grad_() for name, gate in gates.items()}
     with torch.enable_grad(), gated(model, given):
-        losses = per_example(loss(model, batch), len(draw))
+        losses = per_example(loss(model, select_rows(queries, query)), len(query))
     if not torch.isfinite(losses).all():
         bad = int(torch.nonzero(~torch.isfinite(losses.detach()))[0])
         raise LossError(
-            f"The loss of a query is {float(losses[bad])} (row {bad} of a block of {len(draw)}), "
-            "so it has no gradient. Check its inputs and label, and whether training diverged."
+            f"The loss of query {int(query[bad])} is {float(losses[bad])}, so it has no gradient. "
+            "Check its inputs and label, and whether training diverged."
         )
     if not losses.requires_grad:
         return {name: torch.zeros_like(gate) for name, gate in given.items()}

@@ -10,8 +10,10 @@ known cumulant generating function, and its tails follow from a saddlepoint:
     P(S ≥ E S + x) ≈ Φ̄(w) + φ(w) (1/v − 1/w)                     Lugannani, Rice 1980
 
 or Chernoff's bound exp(K(t) − t x), where that is smaller: at the end of the support the formula
-diverges, while the bound is exact. Near the mean, 1/v − 1/w → −K'''(0) / (6 K''(0)^{3/2}). The
-error is relative, which is what keeps p-values of 10⁻¹⁰ meaningful: against all masks of twelve
+diverges, while the bound is exact; and never less than the probability of the outermost mask. Near
+the mean, 1/v − 1/w → −K'''(0) / (6 K''(0)^{3/2}).
+
+The error is relative, which is what keeps p-values of 10⁻¹⁰ meaningful: against all masks of twelve
 units, p is within a third down to 10⁻². Where a handful of units with one and the same slope make
 scores that jump, p counts only a part of the jump at a score.
 
@@ -142,6 +144,13 @@ class _Cumulants:
         return third.sum()
 
     @property
+    def outermost(self) -> tuple[Tensor, Tensor]:
+        """log P of the smallest and of the largest value of the sum."""
+        on, off = self.kept.log(), torch.log1p(-self.kept)
+        raises = self.slopes > 0
+        return torch.where(raises, off, on).sum(), torch.where(raises, on, off).sum()
+
+    @property
     def support(self) -> tuple[Tensor, Tensor]:
         """Smallest and largest value of the sum."""
         centre = (self.kept * self.slopes).sum()
@@ -182,6 +191,8 @@ def _log_tails_of_block(cumulants: _Cumulants, x: Tensor) -> tuple[Tensor, Tenso
     mills = math.sqrt(math.pi / 2) * torch.special.erfcx(w / math.sqrt(2))
     tail = bound + torch.log(mills + correction) - math.log(2 * math.pi) / 2
     tail = torch.where(near | (tail < bound), tail, bound).clamp(max=-TINY)
+    smallest, largest = cumulants.outermost
+    tail = torch.maximum(tail, torch.where(t > 0, largest, smallest))
     other = torch.log(-torch.expm1(tail))
     return torch.where(t > 0, tail, other), torch.where(t > 0, other, tail)
 

@@ -15,7 +15,7 @@ The 128 bits of a call are four words in order, least significant bit first.
 
 import importlib.util
 from collections.abc import Callable
-from functools import cache
+from functools import cache, lru_cache
 from typing import cast
 
 import numpy as np
@@ -82,8 +82,7 @@ def mask(ids: Tensor, units: int, *, seed: int = 0, layer: int = 0, p: float = 0
     Raises:
         MaskError, IdError: for arguments out of range.
     """
-    table = torch.tensor([False, True])
-    return _unpack(_words(ids, units, seed, layer, p), units, table)
+    return _unpack(_words(ids, units, seed, layer, p), units, False, True, torch.bool)
 
 
 def gates(
@@ -105,8 +104,8 @@ def gates(
         Tensor ``[*ids.shape, units]`` on the device of ``ids``.
     """
     kept = keep_probability(p)
-    pair = [1 / (1 - kept), 0.0] if unseen else [0.0, 1 / kept]
-    return _unpack(_words(ids, units, seed, layer, p), units, torch.tensor(pair, dtype=dtype))
+    off, on = (1 / (1 - kept), 0.0) if unseen else (0.0, 1 / kept)
+    return _unpack(_words(ids, units, seed, layer, p), units, off, on, dtype)
 
 
 def signs(ids: Tensor, units: int, *, seed: int = 0, layer: int = 0, p: float = 0.5) -> Tensor:
@@ -116,8 +115,8 @@ def signs(ids: Tensor, units: int, *, seed: int = 0, layer: int = 0, p: float = 
         Float32 tensor ``[*ids.shape, units]`` with 1/(2p) at seen units, −1/(2(1 − p)) elsewhere.
     """
     kept = keep_probability(p)
-    pair = torch.tensor([-0.5 / (1 - kept), 0.5 / kept])
-    return _unpack(_words(ids, units, seed, layer, p), units, pair)
+    words = _words(ids, units, seed, layer, p)
+    return _unpack(words, units, -0.5 / (1 - kept), 0.5 / kept, torch.float32)
 
 
 def _words(ids: Tensor, units: int, seed: int, layer: int, p: float) -> Tensor:
@@ -133,7 +132,7 @@ def _words(ids: Tensor, units: int, seed: int, layer: int, p: float) -> Tensor:
 
 
 def _torch_words(
-    ids: Tensor, blocks: int, key: tuple[int, int], layer: int, ladder: list[tuple[int, bool]]
+    ids: Tensor, blocks: int, key: tuple[int, int], layer: int, ladder: tuple[tuple[int, bool], ...]
 ) -> Tensor:
     ids = ids.unsqueeze(-1)
     block = torch.arange(blocks, device=ids.device)
@@ -147,7 +146,8 @@ def _torch_words(
     return torch.where(words > 0x7FFFFFFF, words - 2**32, words).to(torch.int32)
 
 
-def planes(p: float) -> list[tuple[int, bool]]:
+@lru_cache(maxsize=64)
+def planes(p: float) -> tuple[tuple[int, bool], ...]:
     """The ladder that makes masks of keep probability p, from the last set digit to the first.
 
     Returns:
@@ -155,7 +155,7 @@ def planes(p: float) -> list[tuple[int, bool]]:
     """
     digits = [_fraction(p) >> (RESOLUTION - 1 - k) & 1 == 1 for k in range(RESOLUTION)]
     last = max(k for k in range(RESOLUTION) if digits[k])
-    return [(k << PLANE_SHIFT, digits[k]) for k in reversed(range(last + 1))]
+    return tuple((k << PLANE_SHIFT, digits[k]) for k in reversed(range(last + 1)))
 
 
 @cache
@@ -167,12 +167,18 @@ def _compiled() -> Callable[..., np.ndarray] | None:
     return cast(Callable[..., np.ndarray], mask_words)
 
 
-def _unpack(words: Tensor, units: int, pair: Tensor) -> Tensor:
-    """``pair[bit]`` for every bit, ``[..., units]``, through a table of the 256 bytes."""
+def _unpack(words: Tensor, units: int, off: float, on: float, dtype: torch.dtype) -> Tensor:
+    """``on`` for every set bit and ``off`` for the others, ``[..., units]``."""
+    octets = words.contiguous().view(torch.uint8).int()
+    values = _table(off, on, dtype, words.device).index_select(0, octets.flatten())
+    return values.view(*words.shape[:-1], 32 * words.shape[-1])[..., :units].contiguous()
+
+
+@lru_cache(maxsize=64)
+def _table(off: float, on: float, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """The eight values of each of the 256 bytes, ``[256, 8]``."""
     byte = torch.arange(256).unsqueeze(-1) >> torch.arange(8) & 1
-    table = pair[byte].to(words.device)
-    octets = words.contiguous().view(torch.uint8)
-    return table[octets.int()].flatten(-2)[..., :units].contiguous()
+    return torch.tensor([off, on], dtype=dtype)[byte].to(device)
 
 
 def _fraction(p: float) -> int:

@@ -31,7 +31,7 @@ def philox4(c0, c1, c2, c3, k0, k1):  # type: ignore[no-untyped-def]
 
 @njit(inline="always")
 def grown(old, fresh, one):  # type: ignore[no-untyped-def]
-    """The ladder's next step: ``fresh | old`` where the digit's bits are set, else ``fresh & old``."""
+    """The next step of the ladder: ``fresh | old`` if the bits of ``one`` are set, else ``&``."""
     return (fresh & old) | (one & (fresh | old))
 
 

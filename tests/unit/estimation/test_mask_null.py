@@ -125,16 +125,16 @@ def test_far_tails_neither_vanish_nor_break():
 
 
 @settings(max_examples=30)
-@given(st.integers(1, 60), st.integers(0, 2**31), st.sampled_from([0.5, 0.1, 0.8]))
+@given(st.integers(1, 120), st.integers(0, 2**31), st.sampled_from([0.5, 0.1, 0.8]))
 def test_p_values_are_probabilities_that_fall_outwards(units, seed, p):
-    """For a few units with p ≠ 1/2 the formula may rise a little between two jumps."""
+    """With a few units, p may rise a little between two jumps; with more, only by roundings."""
     random = torch.Generator().manual_seed(seed)
     null = MaskNull(linear_of(torch.randn(1, units, generator=random), p))
     z = torch.linspace(1, 6, 100).double()
     for side in (-1, 1):
         found = null.p((null.mean + null.std * side * z).unsqueeze(0))[0]
         assert ((found > 0) & (found <= 1)).all()
-        assert units < 30 or (found.diff() <= 1e-12).all()
+        assert units < 60 or (found.diff() <= 1e-5 * found[1:]).all()
 
 
 def test_long_lists_are_interpolated():
