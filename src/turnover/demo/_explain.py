@@ -17,7 +17,7 @@ from turnover.training import losses_of
 
 __all__ = ["answer", "explain_errors", "find_suspects", "predict", "score_all"]
 
-RERANK, GHOSTS = 50, 500
+RERANK, GHOSTS = 50, 1000
 FIELDS = {"score": "scores", "z": "z", "p": "p", "q": "q"}
 
 

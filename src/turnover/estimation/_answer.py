@@ -126,11 +126,18 @@ def rank_exact(
 def _found(
     listed: tuple[Ranking, Ranking], scores: Tensor, z: Tensor, p: Tensor, tests: int
 ) -> tuple[Found, Found]:
-    q = benjamini_hochberg(p, tests=max(tests, p.shape[1]))
-    half = scores.shape[1] // 2
+    """Both lists with q-values; an instance in both of them counts as one test."""
+    helpful, harmful = listed
+    half = helpful.ids.shape[1]
+    twice = harmful.ids.unsqueeze(2) == helpful.ids.unsqueeze(1)
+    again = twice.any(dim=2)
+    distinct = torch.cat([p[:, :half], p[:, half:].masked_fill(again, 1)], dim=1)
+    q = benjamini_hochberg(distinct, tests=max(tests, p.shape[1]))
+    same = q[:, :half].gather(1, twice.int().argmax(dim=2))
+    q = torch.cat([q[:, :half], torch.where(again, same, q[:, half:])], dim=1)
 
     def part(ranking: Ranking, side: slice) -> Found:
         kept = (z[:, side], p[:, side], q[:, side])
         return Found(ranking.ids, ranking.scores, ranking.positions, *kept)
 
-    return part(listed[0], slice(0, half)), part(listed[1], slice(half, None))
+    return part(helpful, slice(0, half)), part(harmful, slice(half, None))

@@ -108,7 +108,7 @@ class FirstOrder:
         k: int = 10,
         *,
         rerank: int = 0,
-        ghosts: int = 1000,
+        ghosts: int = 2000,
         keep: Keep | None = None,
         checkpoint: Path | None = None,
         progress: Callable[[int, int], object] | None = None,
@@ -124,7 +124,8 @@ class FirstOrder:
             k: how many of each kind.
             rerank: score the first ``rerank`` of each kind exactly and rank them again.
             ghosts: ids never trained on, scored exactly for significance when re-ranking.
-            keep: filter of instances, as in :func:`turnover.estimation.top`.
+            keep: filter of instances, as in :func:`turnover.estimation.top`. Their q-values still
+                count every id as a test, which is conservative.
             checkpoint: file from which an interrupted scan resumes.
             progress: called with the number of scanned ids and of all.
 

@@ -80,13 +80,13 @@ def _gradients(
     if not torch.isfinite(losses).all():
         bad = int(torch.nonzero(~torch.isfinite(losses.detach()))[0])
         raise LossError(
-            f"The loss of query {int(query[bad])} is {float(losses[bad])}, so it has no gradient. "
+            f"The loss of query {int(query[bad])} is {losses[bad].item()}, so it has no gradient. "
             "Check its inputs and label, and whether training diverged."
         )
     if not losses.requires_grad:
         return {name: torch.zeros_like(gate) for name, gate in given.items()}
     found = torch.autograd.grad(
-        losses.sum(), list(given.values()), allow_unused=True, materialize_grads=True
+        losses, list(given.values()), torch.ones_like(losses), materialize_grads=True
     )
     return dict(zip(given, found, strict=True))
 
