@@ -234,9 +234,10 @@ def describe_masks(model: nn.Module) -> dict[str, dict[str, Any]]:
 
 
 def fingerprint(rows: Rows) -> str:
-    """SHA-256 of the ids and all tensors of a data set with a dict batch."""
+    """SHA-256 of the ids, the groups if any, and all tensors of a data set with a dict batch."""
     digest = hashlib.sha256()
-    for name, tensor in sorted({**rows.batch, ID: rows.ids}.items()):
+    groups = {} if rows.groups is None else {GROUP: rows.groups}
+    for name, tensor in sorted({**rows.batch, ID: rows.ids, **groups}.items()):
         digest.update(f"{name}:{tensor.dtype}:{list(tensor.shape)};".encode())
         digest.update(np.ascontiguousarray(tensor.numpy()).tobytes())
     return digest.hexdigest()

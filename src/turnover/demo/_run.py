@@ -32,9 +32,9 @@ def steps_of_demo(epochs: int) -> int:
 def run_demo(
     folder: str | Path,
     *,
-    epochs: int = 40,
+    epochs: int = 20,
     noise: float = 0.1,
-    seed: int = 0,
+    seed: int = 1,
     progress: Progress = lambda what, steps: None,
 ) -> Run:
     """Train, ask and measure; everything lands in the run folder.

@@ -1,6 +1,7 @@
 """Train the demo's three networks, or go on where an interruption left them."""
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
@@ -20,7 +21,15 @@ PLAIN = Network("plain", turnover=True, dropout=0.0)
 CONTROL = Network("control", turnover=False, dropout=0.5)
 NETWORKS = {network.name: network for network in (TURNOVER, PLAIN, CONTROL)}
 
+# Chosen on the split of seed 0; the demo reports that of seed 1.
+ADAM = partial(torch.optim.Adam, lr=3e-3)
+
 Tick = Callable[[], None]
+
+
+def cosine(progress: float) -> float:
+    """Learning-rate factor that falls from 1 to 0 (Loshchilov, Hutter 2017)."""
+    return (1 + math.cos(math.pi * progress)) / 2
 
 
 def train_network(
@@ -45,7 +54,7 @@ def train_network(
             curves.add(measure(model, cross_entropy, curves.clean, digits.test, epoch))
         tick()
 
-    recipe = Recipe(epochs, seed=seed, optimizer=partial(torch.optim.Adam, lr=1e-3))
+    recipe = Recipe(epochs, seed=seed, optimizer=ADAM, schedule=cosine)
     fit(model, digits.train, cross_entropy, recipe, on_epoch=on_epoch, checkpoint=checkpoint)
     run.save_model(model, network.name)
     checkpoint.unlink(missing_ok=True)

@@ -38,11 +38,7 @@ class Ensemble:
     members: Sequence[Exact | FirstOrder]
 
     def __post_init__(self) -> None:
-        if len(self.members) < 2:
-            raise ScoreError(
-                f"An ensemble of {len(self.members)} has no standard error; give at least two "
-                "members, or use the estimator itself."
-            )
+        _refuse_too_few(self.members)
 
     def scores(self, queries: Batch | Rows, ids: Tensor | range) -> Scores:
         """Mean scores ``[query, train]`` in nats, with ``stderr`` of the same shape.
@@ -80,6 +76,19 @@ def average(members: Sequence[LinearScores]) -> LinearScores:
 
 
 def standard_errors(members: Sequence[LinearScores], ids: Tensor) -> Tensor:
-    """Standard errors ``[query, id]`` of the averaged scores of a short list of ids, in nats."""
+    """Standard errors ``[query, id]`` of the averaged scores of a short list of ids, in nats.
+
+    Raises:
+        ScoreError: for fewer than two members.
+    """
+    _refuse_too_few(members)
     each = torch.stack([scan(member, ids) for member in members])
     return each.std(dim=0) / len(members) ** 0.5
+
+
+def _refuse_too_few(members: Sequence[object]) -> None:
+    if len(members) < 2:
+        raise ScoreError(
+            f"An ensemble of {len(members)} has no standard error; give at least two members, or "
+            "use the estimator itself."
+        )

@@ -86,7 +86,7 @@ class FirstOrder:
                 break
         assert best is not None
         linear, measured = best
-        if measured.spearman < LOW:
+        if measured.spearman < LOW and measured.ids > 1:
             warnings.warn(_low(measured), LowAgreementWarning, stacklevel=2)
         if count_rows(batch) > SAMPLE_QUERIES:
             gradients = gate_gradients(self.model, self.loss, batch, masks=measured.masks)
@@ -97,6 +97,7 @@ class FirstOrder:
         """Scores ``[query, train]`` in nats, positive = helped; arguments as :meth:`linear`."""
         rows = queries if isinstance(queries, Rows) else Rows(queries)
         linear, measured = self.linear(rows, ids)
+        ids = checked_ids(ids)
         train = torch.arange(ids.start, ids.stop, ids.step) if isinstance(ids, range) else ids
         about = {"estimator": "first-order", **measured.to_dict()}
         return Scores(scan(linear, train), train, rows.ids, about=about)
@@ -136,9 +137,8 @@ class FirstOrder:
         batch = queries.batch if isinstance(queries, Rows) else queries
         ids = checked_ids(ids)
         linear, measured = self.linear(batch, ids)
-        listed = extremes(
-            linear, ids, max(k, rerank), keep=keep, checkpoint=checkpoint, progress=progress
-        )
+        count = max(k, min(rerank, len(ids)))
+        listed = extremes(linear, ids, count, keep=keep, checkpoint=checkpoint, progress=progress)
         if not rerank:
             return rank_linear(linear, listed, len(ids), measured)
         avoid = None if isinstance(ids, range) else ids
@@ -155,9 +155,11 @@ class FirstOrder:
 
 
 def _sample(ids: Tensor | range) -> Tensor:
-    chosen = torch.linspace(0, len(ids) - 1, min(len(ids), SAMPLE_IDS)).long()
+    """Evenly spaced ids from the first to the last; Python's integers, since floats end at 2⁵³."""
+    count, last = min(len(ids), SAMPLE_IDS), len(ids) - 1
+    chosen = [last * place // max(1, count - 1) for place in range(count)]
     if isinstance(ids, range):
-        return torch.tensor([ids[int(position)] for position in chosen])
+        return torch.tensor([ids[place] for place in chosen])
     return ids[chosen].cpu()
 
 

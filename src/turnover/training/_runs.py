@@ -6,7 +6,7 @@ from pathlib import Path
 
 from torch import nn
 
-from turnover._errors import ConversionError
+from turnover._errors import ConversionError, RunError
 from turnover._rows import Loss
 from turnover.data import Rows
 from turnover.nn import masked_layers
@@ -40,14 +40,24 @@ def fit_runs(
 
     Raises:
         ConversionError: when two models have the same masks; their errors would not average out.
+        LossError, RunError: as :func:`fit`; runs that are finished keep their checkpoints.
     """
     seeds = [recipe.seed + run for run in range(runs)]
     models = [build(seed) for seed in seeds]
     _refuse_equal_masks(models)
+    if folder is not None:
+        _make(folder)
     for seed, model in zip(seeds, models, strict=True):
         checkpoint = None if folder is None else folder / f"run-{seed}.safetensors"
         fit(model, rows, loss, replace(recipe, seed=seed), checkpoint=checkpoint)
     return models
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"Cannot make the folder for checkpoints {folder}: {error}") from error
 
 
 def _refuse_equal_masks(models: list[nn.Module]) -> None:
