@@ -19,10 +19,10 @@ def demo(
     ] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON.")] = False,
 ) -> None:
-    """Train on real digit images with planted label errors, and find what stands behind errors.
+    """Train on real digit images with planted label errors; find what stands behind mistakes.
 
-    Takes about half a minute on two CPU cores. Interrupt it with Ctrl-C and repeat the command to go
-    on. The answer is in OUT/report.html.
+    Takes about half a minute. Interrupt it with Ctrl-C, and repeat the command to go on. The
+    answer is in OUT/report.html.
     """
     from turnover.cli._output import console, print_json, progress_bar
     from turnover.demo import run_demo, steps_of_demo

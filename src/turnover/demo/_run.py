@@ -1,7 +1,8 @@
 """The demo: real digits, planted label errors, three networks, one report."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -54,9 +55,28 @@ def run_demo(
         RunError: when the folder cannot be used.
         MissingExtra: when scikit-learn is not installed.
     """
+    with _one_thread():
+        return _run(folder, {"epochs": epochs, "noise": noise, "seed": seed}, progress)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Networks this small gain little from a second thread, and wait long for it on a busy machine.
+
+    One thread also rounds in the same way wherever the demo runs.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _run(folder: str | Path, arguments: dict[str, Any], progress: Progress) -> Run:
     start = time.perf_counter()
-    digits = load_digits(noise, seed)
-    arguments = {"epochs": epochs, "noise": noise, "seed": seed}
+    epochs, seed = arguments["epochs"], arguments["seed"]
+    digits = load_digits(arguments["noise"], seed)
     run = Run.create(folder, {"kind": "demo", "arguments": arguments, "seeds": {"all": seed}})
     if run.complete:
         return run
