@@ -6,6 +6,7 @@ it takes no more room for a billion ids than for a thousand, apart from its answ
 """
 
 import importlib.util
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
@@ -25,6 +26,7 @@ Kernel = Literal["auto", "torch", "numba"]
 SLICE = 16384
 QUERIES = 64
 NIBBLES_PER_WORD = 8
+WORTH_LOADING_NUMBA = 1 << 23  # mask bits
 
 
 def scan(linear: LinearScores, ids: Tensor | range, *, kernel: Kernel = "auto") -> Tensor:
@@ -50,15 +52,19 @@ def scan(linear: LinearScores, ids: Tensor | range, *, kernel: Kernel = "auto") 
     ids = checked_ids(ids)
     device = device_of(linear, ids)
     scores = torch.empty(linear.queries, len(ids), device=device)
-    scanner(linear, device, kernel)(ids, 0, scores)
+    scanner(linear, device, kernel, len(ids))(ids, 0, scores)
     return scores
 
 
 def scanner(
-    linear: LinearScores, device: torch.device, kernel: Kernel = "auto"
+    linear: LinearScores, device: torch.device, kernel: Kernel, total: int
 ) -> Callable[[Tensor | range, int, Tensor], None]:
-    """A function ``(ids, first, out)``: scores of ids from position ``first`` on, into ``out``."""
-    chosen = _choose(kernel, device)
+    """A function ``(ids, first, out)``: scores of ids from position ``first`` on, into ``out``.
+
+    ``total`` is the number of ids to come; a short scan does not load numba.
+    """
+    small = total * sum(spec.units for spec in linear.specs) < WORTH_LOADING_NUMBA
+    chosen = _choose(kernel, device, small and "numba" not in sys.modules)
     step = _slice(linear.queries, chosen, device)
     groups = [_queries(linear, at, device) for at in range(0, linear.queries, QUERIES)]
     if chosen == "torch":
@@ -125,12 +131,12 @@ def _slice(queries: int, chosen: Kernel, device: torch.device) -> int:
     return max(1, SLICE // min(queries, 8))
 
 
-def _choose(kernel: Kernel, device: torch.device) -> Kernel:
+def _choose(kernel: Kernel, device: torch.device, small: bool) -> Kernel:
     if kernel not in ("auto", "torch", "numba"):
         raise ScoreError(f"There is no scan kernel {kernel!r}. Choose 'auto', 'torch' or 'numba'.")
     installed = importlib.util.find_spec("numba") is not None
     if kernel == "auto":
-        return "numba" if installed and device.type == "cpu" else "torch"
+        return "numba" if installed and device.type == "cpu" and not small else "torch"
     if kernel == "numba" and not installed:
         raise MissingExtra("numba", "fast", "The compiled scan kernel")
     if kernel == "numba" and device.type != "cpu":

@@ -154,7 +154,7 @@ class _Scan:
 
     def _states(self, begin: _State) -> Iterator[_State]:
         device = device_of(self.linear, self.ids)
-        score = scanner(self.linear, device, self.kernel)
+        score = scanner(self.linear, device, self.kernel, len(self.ids))
         block = max(1, min(BLOCK, SCORES_PER_BLOCK // self.linear.queries))
         state = begin
         room = torch.empty(self.linear.queries, block, device=device)

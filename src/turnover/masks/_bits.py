@@ -14,6 +14,7 @@ The 128 bits of a call are four words in order, least significant bit first.
 """
 
 import importlib.util
+import sys
 from collections.abc import Callable
 from functools import cache, lru_cache
 from typing import cast
@@ -41,6 +42,7 @@ MASK_VERSION = 1
 UNITS_PER_CALL = 128
 RESOLUTION = 16
 PLANE_SHIFT = 24
+WORTH_LOADING_NUMBA = 100_000
 
 
 def check_mask_version(version: object) -> None:
@@ -124,7 +126,7 @@ def _words(ids: Tensor, units: int, seed: int, layer: int, p: float) -> Tensor:
     _check(units, seed, layer)
     ids, key, ladder = as_ids(ids), (seed & WORD, seed >> 32), planes(p)
     blocks = -(-units // UNITS_PER_CALL)
-    if ids.device.type == "cpu" and (kernel := _compiled()) is not None:
+    if ids.device.type == "cpu" and (kernel := _compiled(ids.numel() * blocks)) is not None:
         counters, ones = (np.array(part) for part in zip(*ladder, strict=True))
         words = kernel(ids.flatten().numpy(), blocks, *key, layer, counters, ones)
         return torch.from_numpy(words).view(*ids.shape, 4 * blocks)
@@ -158,8 +160,22 @@ def planes(p: float) -> tuple[tuple[int, bool], ...]:
     return tuple((k << PLANE_SHIFT, digits[k]) for k in reversed(range(last + 1)))
 
 
+def _compiled(calls: int) -> Callable[..., np.ndarray] | None:
+    """The kernel, once the calls of Philox so far would have paid for loading numba."""
+    _Work.calls += calls
+    if "numba" not in sys.modules and _Work.calls < WORTH_LOADING_NUMBA:
+        return None
+    return _kernel()
+
+
+class _Work:
+    """Calls of Philox in this process, counted until numba is worth its half second to load."""
+
+    calls = 0
+
+
 @cache
-def _compiled() -> Callable[..., np.ndarray] | None:
+def _kernel() -> Callable[..., np.ndarray] | None:
     if importlib.util.find_spec("numba") is None:
         return None
     from turnover.masks._numba import mask_words
