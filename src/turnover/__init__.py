@@ -22,7 +22,7 @@ layer 0: after 1 (ReLU)
 ...     return torch.nn.functional.cross_entropy(model(batch[0]), batch[1], reduction="none")
 >>> rows = turnover.Rows((torch.randn(30, 4), torch.arange(30) % 3))
 >>> turnover.fit(model, rows, loss, turnover.Recipe(epochs=2))
->>> scores = turnover.Exact(model, loss).scores(rows.select(slice(0, 5)), rows.ids)
+>>> scores = turnover.Exact(model, loss).scores(rows.select(slice(0, 5)), rows)
 >>> scores.values.shape
 torch.Size([5, 30])
 """
@@ -35,7 +35,8 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from turnover.data import Indexed, Rows
     from turnover.estimation import Ensemble, Exact, FirstOrder
-    from turnover.nn import check, convert, seen, unseen
+    from turnover.masks import string_id
+    from turnover.nn import after, check, convert, instead_of_dropout, seen, unseen
     from turnover.run import Run
     from turnover.scores import Scores
     from turnover.training import Recipe, fit, fit_runs
@@ -49,34 +50,37 @@ __all__ = [
     "Rows",
     "Run",
     "Scores",
+    "after",
     "check",
     "convert",
     "fit",
     "fit_runs",
+    "instead_of_dropout",
     "seen",
+    "string_id",
     "unseen",
 ]
 
-HOMES = {
-    "Ensemble": "estimation",
-    "Exact": "estimation",
-    "FirstOrder": "estimation",
-    "Indexed": "data",
-    "Recipe": "training",
-    "Rows": "data",
+_HOMES = {
+    **dict.fromkeys(("Indexed", "Rows"), "data"),
+    **dict.fromkeys(("Ensemble", "Exact", "FirstOrder"), "estimation"),
+    "string_id": "masks",
+    **dict.fromkeys(("after", "check", "convert", "instead_of_dropout", "seen", "unseen"), "nn"),
     "Run": "run",
     "Scores": "scores",
-    "check": "nn",
-    "convert": "nn",
-    "fit": "training",
-    "fit_runs": "training",
-    "seen": "nn",
-    "unseen": "nn",
+    **dict.fromkeys(("Recipe", "fit", "fit_runs"), "training"),
 }
+_PACKAGES = {*_HOMES.values(), "cli", "demo", "reports"}
 
 
 def __getattr__(name: str) -> object:
     """Import a public name at its first use, so that ``turnover --help`` need not import torch."""
-    if name not in HOMES:
+    if name in _PACKAGES:
+        return import_module(f"turnover.{name}")
+    if name not in _HOMES:
         raise AttributeError(f"module 'turnover' has no attribute {name!r}")
-    return getattr(import_module(f"turnover.{HOMES[name]}"), name)
+    return getattr(import_module(f"turnover.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*__all__, *_PACKAGES, "__version__"})

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from turnover._errors import DataError
 from turnover.data import Rows
 from turnover.demo._model import cross_entropy
-from turnover.estimation import Exact, FirstOrder, Found, same_group
+from turnover.estimation import Exact, FirstOrder, Found, SameGroup
 from turnover.nn import evaluating, full
 from turnover.scores import Scores
 from turnover.training import losses_of
@@ -43,7 +43,7 @@ def explain_errors(
         return []
     queries, guess = test.select(rows), predicted[rows]
     ask = partial(FirstOrder(model, cross_entropy).ask, rerank=RERANK, ghosts=GHOSTS)
-    mates = same_group(guess, train.batch["label"])
+    mates = SameGroup(guess, train.batch["label"])
     blame = ask(_asked(queries, guess), train.ids, k, keep=mates)
     truth = ask(_asked(queries, queries.batch["label"]), train.ids, k)
     losses = losses_of(model, cross_entropy, queries)

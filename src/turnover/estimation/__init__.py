@@ -15,7 +15,7 @@ from turnover.estimation._gates import gate_gradients
 from turnover.estimation._linear import LinearScores
 from turnover.estimation._mask_null import MaskNull
 from turnover.estimation._scan import scan
-from turnover.estimation._topk import extremes, same_group, top
+from turnover.estimation._topk import SameGroup, extremes, top
 
 __all__ = [
     "Agreement",
@@ -27,11 +27,11 @@ __all__ = [
     "LinearScores",
     "LowAgreementWarning",
     "MaskNull",
+    "SameGroup",
     "agreement",
     "average",
     "extremes",
     "gate_gradients",
-    "same_group",
     "scan",
     "standard_errors",
     "top",

@@ -6,7 +6,8 @@ from typing import final
 import torch
 from torch import Tensor
 
-from turnover._rows import Batch
+from turnover._errors import ScoreError
+from turnover._rows import Batch, select_rows
 from turnover.estimation._agreement import Agreement
 from turnover.estimation._exact import Exact
 from turnover.estimation._linear import LinearScores
@@ -63,26 +64,41 @@ class Answer:
     agreement: Agreement
 
     def significant(self, query: int, q: float = 0.1) -> list[int]:
-        """Ids of the listed instances that matter for a query at false discovery rate ``q``."""
+        """Ids of the listed instances that matter for a query at false discovery rate ``q``.
+
+        Raises:
+            ScoreError: for a query that does not exist, or a rate outside (0, 1).
+        """
+        if not 0 <= query < len(self.helpful.ids) or not 0 < q < 1:
+            raise ScoreError(
+                f"Asked about query {query} at false discovery rate {q}; there are "
+                f"{len(self.helpful.ids)} queries, from 0 on, and a rate lies between 0 and 1."
+            )
         ids = torch.cat([self.helpful.ids[query], self.harmful.ids[query]])
         passed = torch.cat([self.helpful.q[query], self.harmful.q[query]]) <= q
         return list(dict.fromkeys(ids[passed].tolist()))
 
     def verdict(self, query: int, q: float = 0.1) -> str:
-        """One sentence: which instances matter, or that none does by itself."""
+        """One sentence: which instances matter, or that none does by itself.
+
+        Raises:
+            ScoreError: for a query that does not exist, or a rate outside (0, 1).
+        """
         found = self.significant(query, q)
-        smallest = min(float(kind.q[query].min()) for kind in (self.helpful, self.harmful))
+        kinds = (self.helpful.q[query], self.harmful.q[query])
         if not found:
+            smallest = min(float(kind.min()) for kind in kinds)
             return (
                 f"No single training instance matters for this prediction: among "
                 f"{self.instances:,} no score stands out from those of instances that were never "
-                f"trained (smallest q = {min(smallest, 1):.2g}; discoveries need q ≤ {q:g})."
+                f"trained (smallest q = {smallest:.2g}; discoveries need q ≤ {q:g})."
             )
+        least = "At least " if any(bool((kind <= q).all()) for kind in kinds) else ""
         shown = ", ".join(map(str, found[:5])) + (", …" if len(found) > 5 else "")
-        noun = "instance matters" if len(found) == 1 else "instances matter"
+        verb = "matters" if len(found) == 1 else "matter"
         return (
-            f"{len(found)} of {self.instances:,} training {noun} for this prediction "
-            f"(false discovery rate {q:g}): {shown}."
+            f"{least}{len(found)} of {self.instances:,} training instances {verb} for this "
+            f"prediction (false discovery rate {q:g}): {shown}."
         )
 
 
@@ -107,13 +123,18 @@ def rank_exact(
     measured: Agreement,
 ) -> Answer:
     """Exact scores of a short list, ranked again; significance from exact scores of ghosts."""
-    ids = torch.unique(torch.cat([ranking.ids.flatten() for ranking in listed]))
-    scored = exact.scores(queries, torch.cat([ids, ghosts])).values
-    null = GhostNull(scored[:, len(ids) :])
+    ids = torch.cat([ranking.ids for ranking in listed], dim=1)
+    scored = torch.stack(
+        [
+            _scored(exact, select_rows(queries, slice(q, q + 1)), torch.cat([row, ghosts]))
+            for q, row in enumerate(ids)
+        ]
+    )
+    null = GhostNull(scored[:, ids.shape[1] :])
     again = []
-    for ranking, largest in zip(listed, (True, False), strict=True):
-        columns = torch.searchsorted(ids, ranking.ids)
-        values, order = scored.gather(1, columns).sort(dim=1, descending=largest, stable=True)
+    sides = scored[:, : ids.shape[1]].chunk(2, dim=1)
+    for ranking, side, largest in zip(listed, sides, (True, False), strict=True):
+        values, order = side.sort(dim=1, descending=largest, stable=True)
         again.append(
             Ranking(ranking.ids.gather(1, order), values, ranking.positions.gather(1, order))
         )
@@ -121,6 +142,12 @@ def rank_exact(
     found = _found((again[0], again[1]), scores, null.z(scores), null.p(scores), instances)
     helpful, harmful = (kind.first(k) for kind in found)
     return Answer(helpful, harmful, instances, "exact", measured)
+
+
+def _scored(exact: Exact, query: Batch, ids: Tensor) -> Tensor:
+    """Exact scores ``[id]`` of one query; an id may stand in several places."""
+    distinct, place = torch.unique(ids, return_inverse=True)
+    return exact.scores(query, distinct).values[0, place]
 
 
 def _found(

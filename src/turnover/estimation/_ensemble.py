@@ -40,7 +40,7 @@ class Ensemble:
     def __post_init__(self) -> None:
         _refuse_too_few(self.members)
 
-    def scores(self, queries: Batch | Rows, ids: Tensor | range) -> Scores:
+    def scores(self, queries: Batch | Rows, ids: Tensor | range | Rows) -> Scores:
         """Mean scores ``[query, train]`` in nats, with ``stderr`` of the same shape.
 
         Arguments and errors are those of the members.

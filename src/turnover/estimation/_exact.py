@@ -17,10 +17,11 @@ import torch
 from torch import Tensor, nn
 from torch.func import vmap
 
-from turnover._errors import LossError, ScoreError
+from turnover._errors import LossError, ScoreError, TurnoverError
 from turnover._rows import Batch, Loss, count_rows, per_example, repeat_rows, select_rows
 from turnover.data import Rows
 from turnover.estimation._memory import bytes_per_row
+from turnover.estimation._scan import checked_ids
 from turnover.masks import gates, unique_ids
 from turnover.nn import evaluating, full, gated, masked_layers
 from turnover.scores import Scores
@@ -28,6 +29,7 @@ from turnover.scores import Scores
 __all__ = ["Exact"]
 
 Progress = Callable[[int, int], None]
+PREFIX = {True: "shared", False: "repeated"}
 
 
 @final
@@ -56,13 +58,17 @@ class Exact:
             raise ScoreError(f"form is 'seen' or 'full', not {self.form!r}.")
 
     def scores(
-        self, queries: Batch | Rows, ids: Tensor | range, *, progress: Progress | None = None
+        self,
+        queries: Batch | Rows,
+        ids: Tensor | range | Rows,
+        *,
+        progress: Progress | None = None,
     ) -> Scores:
         """Scores ``[query, train]`` in nats, positive = helped.
 
         Args:
             queries: a batch of any structure, or :class:`Rows`, whose ids are then kept.
-            ids: ids of the training instances, ``[train]``.
+            ids: the training rows, or their ids ``[train]``.
             progress: called with the number of finished and of all pairs.
 
         Raises:
@@ -71,80 +77,89 @@ class Exact:
             ConversionError: for a model without turn-over layers.
         """
         rows = queries if isinstance(queries, Rows) else Rows(queries)
-        train = unique_ids(ids)
-        block = self._queries_per_block(rows.batch)
+        train = unique_ids(checked_ids(ids)).cpu()
         values = torch.empty(len(rows), len(train))
         with torch.no_grad(), evaluating(self.model):
-            for start in range(0, len(rows), block):
-                part = slice(start, start + block)
-                self._fill(values, part, select_rows(rows.batch, part), train, progress)
-        return Scores(values, train, rows.ids, about={"estimator": "exact", "form": self.form})
+            row = select_rows(rows.batch, slice(0, 1))
+            pairs = max(1, int(self.memory_mb * 2**20) // bytes_per_row(self.model, self.loss, row))
+            share = self.share_prefix and self._can_be_mapped(row, train[:2])
+            for part in _blocks(len(rows), max(1, pairs // (2 * len(train)))):
+                batch = select_rows(rows.batch, part)
+                self._fill(values, part, batch, train, pairs=pairs, share=share)
+                if progress is not None:
+                    progress(min(part.stop, len(rows)) * len(train), values.numel())
+        about = {"estimator": "exact", "form": self.form, "prefix": PREFIX[share]}
+        return Scores(values, train, rows.ids, about=about)
 
     def losses(self, queries: Batch, ids: Tensor, *, unseen: bool) -> Tensor:
         """Losses ``[query, train]`` of all queries in the sub-networks of all ids, in nats."""
         with torch.no_grad(), evaluating(self.model):
-            self._reach_layers(queries)
-            return self._losses(queries, ids, unseen=unseen).T
+            row = select_rows(queries, slice(0, 1))
+            bytes_per_row(self.model, self.loss, row)
+            share = self.share_prefix and self._can_be_mapped(row, ids[:2])
+            return self._losses(queries, self._gates(ids, unseen), share).T.float()
 
     def _fill(
-        self, values: Tensor, part: slice, queries: Batch, train: Tensor, progress: Progress | None
+        self, values: Tensor, part: slice, queries: Batch, train: Tensor, *, pairs: int, share: bool
     ) -> None:
-        out = values[part]
-        step = max(1, self._pairs_per_block(queries) // len(out))
-        if self.form == "full":
-            reference = self._full_losses(queries)
-        for start in range(0, len(train), step):
-            ids = train[start : start + step]
-            unseen = self._losses(queries, ids, unseen=True)
-            seen = reference if self.form == "full" else self._losses(queries, ids, unseen=False)
-            out[:, start : start + step] = _finite(unseen - seen, ids, part.start).T
-            if progress is not None:
-                here = len(out) * min(start + step, len(train))
-                progress(part.start * len(train) + here, values.numel())
+        whole = self._full_losses(queries) if self.form == "full" else None
+        for block in _blocks(len(train), max(1, pairs // (2 * count_rows(queries)))):
+            ids = train[block]
+            sides = [self._gates(ids, True)] + ([self._gates(ids, False)] if whole is None else [])
+            made = {name: torch.cat([side[name] for side in sides]) for name in sides[0]}
+            losses = self._losses(queries, made, share)
+            seen = losses[len(ids) :] if whole is None else whole
+            values[part, block] = _finite(losses[: len(ids)] - seen, ids, part.start).T.float()
 
-    def _losses(self, queries: Batch, ids: Tensor, *, unseen: bool) -> Tensor:
-        """L(f^m(z), q) for all pairs, ``[train, query]``."""
-        device = next((p.device for p in self.model.parameters()), torch.device("cpu"))
-        made = {
+    def _gates(self, ids: Tensor, unseen: bool) -> dict[str, Tensor]:
+        """Gates ``[train, units]`` of every layer, as precise as the weights."""
+        weights = next(self.model.parameters(), torch.empty(0))
+        dtype = torch.float64 if weights.dtype == torch.float64 else torch.float32
+        return {
             name: gates(
-                ids.to(device),
+                ids.to(weights.device),
                 layer.spec.units,
                 seed=layer.seed,
                 layer=layer.layer,
                 p=layer.p,
                 unseen=unseen,
+                dtype=dtype,
             )
             for name, layer in masked_layers(self.model).items()
         }
-        if self.share_prefix:
-            try:
-                return vmap(lambda gate: self._one(queries, gate))(made).cpu()
-            except RuntimeError:
-                pass
-        return self._whole_passes(queries, made, len(ids)).cpu()
+
+    def _losses(self, queries: Batch, made: dict[str, Tensor], share: bool) -> Tensor:
+        """L(f^γ, q) for all gates γ and queries, float64 ``[gates, query]``."""
+        if share:
+            return vmap(lambda gate: self._one(queries, gate))(made).double().cpu()
+        return self._whole_passes(queries, made).double().cpu()
+
+    def _can_be_mapped(self, row: Batch, ids: Tensor) -> bool:
+        """Whether ``torch.vmap`` can map the model: no branch on values, no change in place."""
+        try:
+            self._losses(row, self._gates(ids, True), share=True)
+        except (TurnoverError, torch.OutOfMemoryError):
+            raise
+        except RuntimeError:
+            return False
+        return True
 
     def _one(self, queries: Batch, gate: dict[str, Tensor]) -> Tensor:
         with gated(self.model, gate):
-            return per_example(self.loss(self.model, queries), count_rows(queries)).float()
+            return per_example(self.loss(self.model, queries), count_rows(queries))
 
-    def _whole_passes(self, queries: Batch, made: dict[str, Tensor], count: int) -> Tensor:
-        rows = count_rows(queries)
+    def _whole_passes(self, queries: Batch, made: dict[str, Tensor]) -> Tensor:
+        rows, count = count_rows(queries), len(next(iter(made.values())))
         repeated = {name: gate.repeat_interleave(rows, 0) for name, gate in made.items()}
         return self._one(repeat_rows(queries, count), repeated).view(count, rows)
 
     def _full_losses(self, queries: Batch) -> Tensor:
         with full(self.model):
-            return per_example(self.loss(self.model, queries), count_rows(queries)).float().cpu()
+            return per_example(self.loss(self.model, queries), count_rows(queries)).double().cpu()
 
-    def _reach_layers(self, queries: Batch) -> int:
-        return bytes_per_row(self.model, self.loss, select_rows(queries, slice(0, 1)))
 
-    def _pairs_per_block(self, queries: Batch) -> int:
-        return max(1, int(self.memory_mb * 2**20) // self._reach_layers(queries))
-
-    def _queries_per_block(self, queries: Batch) -> int:
-        with torch.no_grad(), evaluating(self.model):
-            return max(1, min(count_rows(queries), self._pairs_per_block(queries)))
+def _blocks(total: int, size: int) -> list[slice]:
+    return [slice(start, min(start + size, total)) for start in range(0, total, size)]
 
 
 def _finite(scores: Tensor, ids: Tensor, first_query: int) -> Tensor:

@@ -57,12 +57,14 @@ class FirstOrder:
     loss: Loss
     masks: int | Literal["auto"] = "auto"
 
-    def linear(self, queries: Batch | Rows, ids: Tensor | range) -> tuple[LinearScores, Agreement]:
+    def linear(
+        self, queries: Batch | Rows, ids: Tensor | range | Rows
+    ) -> tuple[LinearScores, Agreement]:
         """Scores as a linear function of mask bits, and their measured agreement with exact ones.
 
         Args:
             queries: a batch of any structure, or :class:`Rows`.
-            ids: ids of the training instances, of which 200 are sampled.
+            ids: the training rows, or their ids, of which 200 are sampled.
 
         Raises:
             LossError: for losses that are not finite or do not depend on a masked layer.
@@ -93,7 +95,7 @@ class FirstOrder:
             linear = LinearScores.from_gradients(*gradients)
         return linear, measured
 
-    def scores(self, queries: Batch | Rows, ids: Tensor | range) -> Scores:
+    def scores(self, queries: Batch | Rows, ids: Tensor | range | Rows) -> Scores:
         """Scores ``[query, train]`` in nats, positive = helped; arguments as :meth:`linear`."""
         rows = queries if isinstance(queries, Rows) else Rows(queries)
         linear, measured = self.linear(rows, ids)
@@ -105,7 +107,7 @@ class FirstOrder:
     def ask(
         self,
         queries: Batch | Rows,
-        ids: Tensor | range,
+        ids: Tensor | range | Rows,
         k: int = 10,
         *,
         rerank: int = 0,
@@ -121,7 +123,7 @@ class FirstOrder:
 
         Args:
             queries: a batch of any structure, or :class:`Rows`.
-            ids: ids of the training instances; a range is never written out in full.
+            ids: the training rows, or their ids; a range is never written out in full.
             k: how many of each kind.
             rerank: score the first ``rerank`` of each kind exactly and rank them again.
             ghosts: ids never trained on, scored exactly for significance when re-ranking.
@@ -137,11 +139,17 @@ class FirstOrder:
         batch = queries.batch if isinstance(queries, Rows) else queries
         ids = checked_ids(ids)
         linear, measured = self.linear(batch, ids)
-        count = max(k, min(rerank, len(ids)))
-        listed = extremes(linear, ids, count, keep=keep, checkpoint=checkpoint, progress=progress)
+        listed = extremes(
+            linear,
+            ids,
+            max(k, min(rerank, len(ids))),
+            least=k,
+            keep=keep,
+            checkpoint=checkpoint,
+            progress=progress,
+        )
         if not rerank:
             return rank_linear(linear, listed, len(ids), measured)
-        avoid = None if isinstance(ids, range) else ids
         exact = Exact(self.model, self.loss)
         return rank_exact(
             exact,
@@ -149,9 +157,21 @@ class FirstOrder:
             listed,
             k=k,
             instances=len(ids),
-            ghosts=ghost_ids(ghosts, avoid),
+            ghosts=ghost_ids(ghosts, _near_ghosts(ids, ghosts)),
             measured=measured,
         )
+
+
+def _near_ghosts(ids: Tensor | range, ghosts: int) -> Tensor:
+    """The ids that might be taken for ghosts: all of a tensor, few or none of a range."""
+    if isinstance(ids, Tensor):
+        return ids
+    rising = ids if ids.step > 0 else ids[::-1]
+    first = int(ghost_ids(1)[0])
+    window = range(first, first + 2 * ghosts)
+    near = rising[max(0, -((rising.start - window.start) // rising.step)) :]
+    near = near[: max(0, -((near.start - window.stop) // near.step))]
+    return torch.tensor(list(near), dtype=torch.int64)
 
 
 def _sample(ids: Tensor | range) -> Tensor:

@@ -75,20 +75,24 @@ def _gradients(
 ) -> dict[str, Tensor]:
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     given = {name: gate.to(device).requires_grad_() for name, gate in gates.items()}
-    with torch.enable_grad(), gated(model, given):
+    with torch.inference_mode(False), torch.enable_grad(), gated(model, given):
         losses = per_example(loss(model, select_rows(queries, query)), len(query))
+        _refuse_bad(losses.detach(), query)
+        if not losses.requires_grad:
+            return {name: torch.zeros_like(gate) for name, gate in given.items()}
+        found = torch.autograd.grad(
+            losses, list(given.values()), torch.ones_like(losses), materialize_grads=True
+        )
+    return dict(zip(given, found, strict=True))
+
+
+def _refuse_bad(losses: Tensor, query: Tensor) -> None:
     if not torch.isfinite(losses).all():
-        bad = int(torch.nonzero(~torch.isfinite(losses.detach()))[0])
+        bad = int(torch.nonzero(~torch.isfinite(losses))[0])
         raise LossError(
             f"The loss of query {int(query[bad])} is {losses[bad].item()}, so it has no gradient. "
             "Check its inputs and label, and whether training diverged."
         )
-    if not losses.requires_grad:
-        return {name: torch.zeros_like(gate) for name, gate in given.items()}
-    found = torch.autograd.grad(
-        losses, list(given.values()), torch.ones_like(losses), materialize_grads=True
-    )
-    return dict(zip(given, found, strict=True))
 
 
 def _refuse_zero(total: dict[str, Tensor]) -> None:

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from turnover._errors import IdError, MissingExtra, ScoreError
+from turnover.data import Rows
 from turnover.estimation._linear import LinearScores
 from turnover.estimation._tables import nibbles_of
 from turnover.masks import UNITS_PER_CALL, as_ids
@@ -92,12 +93,16 @@ def scanner(
     return run
 
 
-def checked_ids(ids: Tensor | range) -> Tensor | range:
+def checked_ids(ids: Tensor | range | Rows) -> Tensor | range:
     """Ids of a scan: a range, or a tensor ``int64 [train]``; not empty.
+
+    Of :class:`Rows` these are the ids, or the groups, each once, when rows of a group share a mask.
 
     Raises:
         IdError: otherwise.
     """
+    if isinstance(ids, Rows):
+        ids = ids.ids if ids.groups is None else ids.groups.unique()
     if not isinstance(ids, range):
         ids = as_ids(ids)
         if ids.dim() != 1:
@@ -134,17 +139,27 @@ def _slice(queries: int, chosen: Kernel, device: torch.device) -> int:
 def _choose(kernel: Kernel, device: torch.device, small: bool) -> Kernel:
     if kernel not in ("auto", "torch", "numba"):
         raise ScoreError(f"There is no scan kernel {kernel!r}. Choose 'auto', 'torch' or 'numba'.")
-    installed = importlib.util.find_spec("numba") is not None
     if kernel == "auto":
-        return "numba" if installed and device.type == "cpu" and not small else "torch"
-    if kernel == "numba" and not installed:
-        raise MissingExtra("numba", "fast", "The compiled scan kernel")
+        fits = device.type == "cpu" and not small
+        return "numba" if fits and _numba_works() else "torch"
     if kernel == "numba" and device.type != "cpu":
         raise ScoreError(
             f"The compiled scan kernel runs on the CPU, but the ids are on {device}. Move them "
             "with .cpu(), or choose kernel='torch'."
         )
+    if kernel == "numba" and not _numba_works():
+        raise MissingExtra("numba", "fast", "The compiled scan kernel")
     return kernel
+
+
+def _numba_works() -> bool:
+    if importlib.util.find_spec("numba") is None:
+        return False
+    try:
+        import turnover.estimation._scan_numba  # noqa: F401
+    except ImportError:
+        return False
+    return True
 
 
 def _queries(linear: LinearScores, at: int, device: torch.device) -> LinearScores:

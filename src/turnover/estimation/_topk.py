@@ -20,7 +20,7 @@ from turnover.estimation._linear import LinearScores
 from turnover.estimation._scan import Kernel, checked_ids, device_of, scanner
 from turnover.scores import Ranking
 
-__all__ = ["extremes", "same_group", "top"]
+__all__ = ["Keep", "SameGroup", "extremes", "top"]
 
 Keep = Tensor | Callable[[Tensor], Tensor]
 BLOCK = 1 << 18
@@ -50,17 +50,17 @@ def top(
             function of positions ``int64 [block]`` that gives one for the block.
         kernel: as in :func:`turnover.estimation.scan`.
         checkpoint: a file that is renewed every 30 seconds and on interruption, and removed at the
-            end. If it exists, the scan continues where it stands. A function given as ``keep`` is
-            known to it by name only, so it must be the same one.
+            end. If it exists, the scan continues where it stands. Of functions given as ``keep``
+            it can tell only a :class:`SameGroup` from another.
         progress: called after each block with the number of ids done and in all.
 
     Raises:
         IdError: for ids that are no integers, not one-dimensional, or none at all.
-        ScoreError: for k below 1 or above the number of ids that ``keep`` leaves, or a ``keep`` of
-            another shape or type.
+        ScoreError: for k below 1 or above the number of ids that ``keep`` leaves, a ``keep`` of
+            another shape or type, or a checkpoint together with a function that it cannot tell.
         RunError: for a checkpoint that is damaged, of another scan, or cannot be written.
     """
-    scan = _Scan(linear, checked_ids(ids), k, (largest,), keep, kernel)
+    scan = _Scan(linear, checked_ids(ids), k, k, (largest,), keep, kernel)
     return scan.run(checkpoint, progress)[0]
 
 
@@ -69,25 +69,38 @@ def extremes(
     ids: Tensor | range,
     k: int,
     *,
+    least: int | None = None,
     keep: Keep | None = None,
     kernel: Kernel = "auto",
     checkpoint: Path | None = None,
     progress: Callable[[int, int], object] | None = None,
 ) -> tuple[Ranking, Ranking]:
-    """The k largest and the k smallest scores in one scan; arguments are those of :func:`top`."""
-    scan = _Scan(linear, checked_ids(ids), k, (True, False), keep, kernel)
+    """The k largest and the k smallest scores in one scan; arguments are those of :func:`top`.
+
+    With ``least``, lists shorter than k, but not than that, do where ``keep`` leaves no more.
+    """
+    wanted = k if least is None else least
+    scan = _Scan(linear, checked_ids(ids), k, wanted, (True, False), keep, kernel)
     largest, smallest = scan.run(checkpoint, progress)
     return largest, smallest
 
 
-def same_group(queries: Tensor, train: Tensor) -> Callable[[Tensor], Tensor]:
+@final
+@dataclass(frozen=True, eq=False)
+class SameGroup:
     """A filter for :func:`top`: only training instances of the query's own group (label, say).
 
-    Args:
+    Attributes:
         queries: group of every query, ``int64 [query]``.
         train: group of every scanned id, ``int64 [train]``.
     """
-    return lambda positions: train[positions] == queries.unsqueeze(-1)
+
+    queries: Tensor
+    train: Tensor
+
+    def __call__(self, positions: Tensor) -> Tensor:
+        """Bool ``[query, block]``: which of the ids at ``positions`` each query may rank."""
+        return self.train[positions] == self.queries.unsqueeze(-1)
 
 
 @final
@@ -118,6 +131,7 @@ class _Scan:
     linear: LinearScores
     ids: Tensor | range
     k: int
+    least: int
     sides: tuple[bool, ...]
     keep: Keep | None
     kernel: Kernel
@@ -188,14 +202,16 @@ class _Scan:
         return _State(done, kept, tuple(best))
 
     def _rankings(self, state: _State) -> list[Ranking]:
-        if (short := state.kept < self.k).any():
+        if (short := state.kept < self.least).any():
             query = int(torch.nonzero(short)[0])
             raise ScoreError(
-                f"k is {self.k}, but the filter leaves only {int(state.kept[query])} of "
+                f"k is {self.least}, but the filter leaves only {int(state.kept[query])} of "
                 f"{len(self.ids)} ids for query {query}. Ask for at most that many, or widen keep."
             )
         rankings = []
+        width = min(self.k, int(state.kept.min()))
         for largest, (scores, positions) in zip(self.sides, state.best, strict=True):
+            scores, positions = scores[:, :width], positions[:, :width]
             if isinstance(self.ids, range):
                 ids = positions * self.ids.step + self.ids.start
             else:
@@ -214,7 +230,12 @@ class _Scan:
     def _work(self) -> str:
         """What a checkpoint must agree on; the kernel may change, since all give the same bits."""
         ids, keep = self.ids, self.keep
-        name = keep if isinstance(keep, Tensor | None) else getattr(keep, "__qualname__", "keep")
+        if not isinstance(keep, Tensor | SameGroup | None):
+            raise ScoreError(
+                "A checkpoint cannot tell one function given as keep from another, so that a scan "
+                "might go on with another filter. Give keep as a bool tensor or as a SameGroup."
+            )
+        groups = [keep.queries, keep.train] if isinstance(keep, SameGroup) else [keep]
         specs = [[s.units, s.layer, s.seed, s.p] for s in self.linear.specs]
         return _checkpoint.fingerprint(
             specs,
@@ -222,7 +243,7 @@ class _Scan:
             self.linear.offsets,
             [ids.start, ids.stop, ids.step] if isinstance(ids, range) else ids,
             [self.k, *self.sides],
-            name,
+            *groups,
         )
 
 

@@ -15,6 +15,7 @@ The 128 bits of a call are four words in order, least significant bit first.
 
 import importlib.util
 import sys
+import warnings
 from collections.abc import Callable
 from functools import cache, lru_cache
 from typing import cast
@@ -178,8 +179,11 @@ class _Work:
 def _kernel() -> Callable[..., np.ndarray] | None:
     if importlib.util.find_spec("numba") is None:
         return None
-    from turnover.masks._numba import mask_words
-
+    try:
+        from turnover.masks._numba import mask_words
+    except ImportError as error:
+        warnings.warn(f"numba cannot be used, and torch makes the masks: {error}", stacklevel=2)
+        return None
     return cast(Callable[..., np.ndarray], mask_words)
 
 

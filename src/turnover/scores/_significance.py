@@ -110,10 +110,11 @@ class Significance:
             )
         helped = int((matter & (self.z[query] > 0)).sum())
         found = int(matter.sum())
-        noun = "instance matters" if found == 1 else "instances matter"
+        verb = "matters" if found == 1 else "matter"
         return (
-            f"{found:,} of {count:,} training {noun} for this prediction: {helped:,} helped, "
-            f"{found - helped:,} harmed (at most {q:.0%} of such discoveries are false on average)."
+            f"{found:,} of {count:,} training instances {verb} for this prediction: "
+            f"{helped:,} helped, {found - helped:,} harmed "
+            f"(at most {q:.0%} of such discoveries are false on average)."
         )
 
 

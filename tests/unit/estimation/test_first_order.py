@@ -20,7 +20,7 @@ from tests.zoo import (
 )
 from turnover import Exact, FirstOrder, Rows, convert
 from turnover._errors import ConversionError, IdError, LossError, RunError, ScoreError
-from turnover.estimation import Agreement, Answer, Found, LowAgreementWarning, _topk, same_group
+from turnover.estimation import Agreement, Answer, Found, LowAgreementWarning, SameGroup, _topk
 from turnover.estimation._first_order import LADDER, SAMPLE_QUERIES, _sample
 from turnover.masks import MaskSpec
 from turnover.nn import masked_layers
@@ -155,7 +155,7 @@ def test_a_sample_runs_from_the_first_id_to_the_last(ids):
 def test_filters_hold_inside_the_scan():
     estimator, (x, y) = FirstOrder(wide(), loss, 0), batch()
     groups = torch.arange(len(IDS)) % 3
-    found = estimator.ask((x, y), IDS, 9, keep=same_group(y, groups))
+    found = estimator.ask((x, y), IDS, 9, keep=SameGroup(y, groups))
     scores = estimator.scores((x, y), IDS).values
     other = groups != y[:, None]
     highest = reference.ranked(scores.masked_fill(other, -torch.inf), 9)
@@ -207,7 +207,7 @@ def test_an_instance_that_matters_is_named(rerank):
     assert found.significant(0, q=1e-3) == [int(IDS[77])]
     assert found.helpful.positions[0, 0] == 77
     assert found.verdict(0, q=1e-3) == (
-        "1 of 600 training instance matters for this prediction (false discovery rate 0.001): "
+        "1 of 600 training instances matters for this prediction (false discovery rate 0.001): "
         f"{int(IDS[77])}."
     )
 

@@ -13,7 +13,7 @@ from turnover import _errors
 from turnover.estimation import _scan, _topk
 from turnover.estimation._linear import LinearScores
 from turnover.estimation._scan import scan
-from turnover.estimation._topk import extremes, same_group, top
+from turnover.estimation._topk import SameGroup, extremes, top
 from turnover.masks import MaskSpec
 from turnover.scores import Ranking
 
@@ -87,7 +87,7 @@ def test_filters_agree(monkeypatch: pytest.MonkeyPatch) -> None:
     linear, random = scores_of(3), torch.Generator().manual_seed(1)
     mine, theirs = torch.tensor([0, 1, 2]), torch.randint(3, (TRAIN,), generator=random)
     keep = theirs == mine.unsqueeze(-1)
-    highest, lowest = extremes(linear, IDS, 40, keep=same_group(mine, theirs))
+    highest, lowest = extremes(linear, IDS, 40, keep=SameGroup(mine, theirs))
     scores = scan(linear, IDS)
     assert_ranked(linear, IDS, highest, scores.masked_fill(~keep, -torch.inf), largest=True)
     assert_ranked(linear, IDS, lowest, scores.masked_fill(~keep, torch.inf), largest=False)
@@ -187,3 +187,36 @@ def test_a_damaged_checkpoint_is_refused(interrupted: Path) -> None:
 def test_a_checkpoint_without_a_folder_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(_errors.RunError, match="cannot be written"):
         top(scores_of(1), IDS, 1, checkpoint=tmp_path / "no" / "x", progress=stop_after(0))
+
+
+def test_a_checkpoint_tells_groups_apart(tmp_path):
+    linear = scores_of(2)
+    groups = torch.arange(len(IDS)) % 3
+    path = tmp_path / "scan"
+
+    def stop(done, total):
+        raise KeyboardInterrupt
+
+    one, other = (SameGroup(torch.full((linear.queries,), g), groups) for g in (0, 1))
+    with pytest.raises(KeyboardInterrupt):
+        top(linear, IDS, 5, keep=one, checkpoint=path, progress=stop)
+    with pytest.raises(_errors.RunError):
+        top(linear, IDS, 5, keep=other, checkpoint=path)
+    assert_same(top(linear, IDS, 5, keep=one, checkpoint=path), top(linear, IDS, 5, keep=one))
+
+
+def test_a_checkpoint_refuses_functions_that_it_cannot_tell(tmp_path):
+    with pytest.raises(_errors.ScoreError, match="cannot tell one function"):
+        top(scores_of(2), IDS, 5, keep=lambda at: at % 2 == 0, checkpoint=tmp_path / "scan")
+
+
+def test_short_lists_are_taken_where_they_do():
+    linear, keep = scores_of(2), torch.arange(len(IDS)) < 7
+    for found, wanted in zip(
+        extremes(linear, IDS, 20, least=3, keep=keep),
+        extremes(linear, IDS, 7, keep=keep),
+        strict=True,
+    ):
+        assert_same(found, wanted)
+    with pytest.raises(_errors.ScoreError, match="leaves only 7"):
+        extremes(linear, IDS, 20, least=8, keep=keep)

@@ -160,7 +160,7 @@ def test_a_verdict_of_something():
     assert significance.significant().tolist() == [[False] * 3, [True, True, False]]
     assert "2 of 3 training instances matter" in significance.verdict(1)
     assert "1 helped, 1 harmed" in significance.verdict(1)
-    assert "1 of 3 training instance matters" in significance.verdict(1, q=0.05)
+    assert "1 of 3 training instances matters" in significance.verdict(1, q=0.05)
 
 
 def test_verdicts_refuse_what_does_not_exist():

@@ -1,0 +1,252 @@
+"""Fill the tables of README and docs from committed results; ``--check`` only compares.
+
+A table stands between ``<!-- table:NAME -->`` and ``<!-- end -->`` and is made by the function
+``NAME`` below from ``benchmarks/results/*.json``.
+"""
+
+import argparse
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(r"(<!-- table:(\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def result(name: str) -> Any:
+    """A committed result."""
+    return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def table(header: list[str], rows: list[list[object]]) -> str:
+    """A Markdown table, first column left, the others right."""
+    lines = [header, ["---"] + ["---:"] * (len(header) - 1), *rows]
+    return "".join("| " + " | ".join(map(str, line)) + " |\n" for line in lines)
+
+
+def demo() -> str:
+    """The demo's own terminal output."""
+    lines = [line.rstrip() for line in result("demo")["terminal"].strip().splitlines()]
+    first_mistake = next(i for i, line in enumerate(lines) if line.startswith("Test id"))
+    return "\n".join(["```text", *lines[: first_mistake + 14], "…", "```", ""])
+
+
+def speed() -> str:
+    """What a question costs, beside the plain way of answering it."""
+    cases, ways = result("scan")["cases"], result("exact_scores")
+    one, many = "scores_of_a_million_ids", "scores_of_a_million_ids_64_queries"
+    rows = [
+        [
+            f"{case['ids']:,} instances × {case['units']:,} units, "
+            + (f"{case['queries']} queries" if case["queries"] > 1 else "one query"),
+            seconds(case["seconds_median"]),
+            seconds(rival["seconds_median"]),
+            f"{rival['seconds_median'] / case['seconds_median']:.0f}×",
+        ]
+        for case, rival in (
+            (cases[one], cases["stored_features"]),
+            (cases[many], cases["stored_features_64_queries"]),
+        )
+    ]
+    exact = f"exact scores, {ways['queries']} queries × {ways['ids']:,} instances"
+    rows.append([exact, *map(seconds, (ways["seconds"], ways["seconds_plain"]))])
+    rows[-1].append(f"{ways['ratio']:.0f}×")
+    full = [row for row in result("first_order") if row["K"] == 0]
+    gains, alike = ([row[key] for row in full] for key in ("speedup", "spearman"))
+    slowest = max(result("training_overhead"), key=lambda row: row["ratio"])
+    stored = cases["stored_features"]
+    return (
+        table(["what", "turnover", "the plain way", "gain"], rows)
+        + f"\nThe plain way of the first two lines loads and multiplies stored features: "
+        f"{stored['bytes_stored_per_id']:,} bytes per instance, against "
+        f"{cases[one]['bytes_stored_per_id']} here. That of the third takes two forward passes per "
+        f"pair. First-order scores are {min(gains):.0f} to {max(gains):.0f} times faster than even "
+        f"the shared exact ones, at a rank correlation of {min(alike):.2f} to {max(alike):.2f} "
+        f"with them ({len(full)} networks). Training with masks takes at most "
+        f"{slowest['ratio']:.2f} of the time with ordinary dropout.\n"
+        + origin(result("scan")["machine"], "scan", "exact_scores", "first_order")
+    )
+
+
+def scan() -> str:
+    """Scanning speeds, and what a rival of stored features needs."""
+    names = {"numba": "compiled", "torch": "torch", "stored fp16 features": "stored fp16 features"}
+    rows = [
+        [
+            f"{case['ids']:,} × {case['units']:,}",
+            case["queries"],
+            f"top {case['top']}" if case["top"] else "all",
+            names[case["kernel"]],
+            seconds(case["seconds_median"]),
+            f"{case['peak_mb_over_import']:,.0f} MB",
+            f"{case['bytes_stored_per_id']:,}",
+        ]
+        for case in result("scan")["cases"].values()
+    ]
+    header = ["instances × units", "queries", "kept", "kernel", "median"]
+    header += ["memory over import", "bytes stored per instance"]
+    return table(header, rows) + origin(result("scan")["machine"], "scan")
+
+
+def first_order() -> str:
+    """Agreement of first-order with exact scores, by network and number of random masks."""
+    found = result("first_order")
+    masks = sorted({row["K"] for row in found})
+    names = list(dict.fromkeys(row["model"] for row in found))
+    cells = {(row["model"], row["K"]): row for row in found}
+    rows = [
+        [
+            name,
+            *(f"{cells[name, k]['spearman']:.3f}" for k in masks),
+            f"{cells[name, 0]['sign_agreement']:.0%}",
+            f"{cells[name, 0]['speedup']:.0f}×",
+        ]
+        for name in names
+    ]
+    header = ["rank correlation, K =", *map(str, masks), "signs, K = 0", "speed-up, K = 0"]
+    return table(header, rows) + origin(found[0]["machine"], "first_order")
+
+
+def reliability() -> str:
+    """Reliability against units and instances, with and without extra dropout."""
+    found = result("ensembles")
+    cells = {(row["units"], row["instances"], row["dropout"]): row for row in found["law"]}
+    units, instances, dropout = (sorted({cell[i] for cell in cells}) for i in range(3))
+
+    def shown(*cell: float) -> str:
+        plain, dropped = (cells[*cell, d] for d in dropout)
+        return f"{plain['r']:.2f} ± {plain['r_sd']:.2f} ({dropped['r']:.2f})"
+
+    rows = [[f"{w:,}", *(shown(w, n) for n in instances)] for w in units]
+    fits = "; ".join(
+        f"c = {fit['c']:.2f} ({fit['interval'][0]:.2f}–{fit['interval'][1]:.2f}), "
+        f"R² = {fit['r_squared']:.3f}, exponent {fit['exponent']:.2f}"
+        + (f" with dropout {fit['dropout']:g}" if fit["dropout"] else " without dropout")
+        for fit in found["fit"]
+    )
+    header = ["masked units", *(f"{n:,} instances" for n in instances)]
+    seeds = found["setup"]["seeds"]["law"]
+    return (
+        table(header, rows)
+        + f"\nMean ± standard deviation of {seeds} data seeds (mean with extra dropout "
+        f"{dropout[-1]:g}). The fit: {fits}.\n" + origin(found["machine"], "ensembles")
+    )
+
+
+def runs() -> str:
+    """The mean of several runs."""
+    found = result("ensembles")
+    rows = [
+        [
+            row["runs"],
+            f"{row['r']:.2f} ± {row['r_sd']:.2f}",
+            f"{row['r_predicted']:.2f}",
+            *(f"{row[key]:.0%}" for key in ("same_class", "found_first")),
+            f"{row['stderr_ratio']:.2f}" if "stderr_ratio" in row else "–",
+            seconds(row["seconds"]),
+        ]
+        for row in found["runs"]
+    ]
+    header = ["runs", "reliability", "predicted", "top ten of the same class"]
+    header += ["planted error first", "true / stated error", "training"]
+    return table(header, rows) + origin(found["machine"], "ensembles")
+
+
+def checkpoints() -> str:
+    """Scores averaged over the last epochs of one run."""
+    found = result("ensembles")
+    rows = [
+        [row["checkpoints"], f"{row['r']:.3f} ± {row['r_sd']:.3f}"]
+        + [f"{row[key]:.0%}" for key in ("same_class", "found_first")]
+        for row in found["checkpoints"]
+    ]
+    header = ["epochs averaged", "reliability", "top ten of the same class", "planted error first"]
+    return table(header, rows) + origin(found["machine"], "ensembles")
+
+
+def calibration() -> str:
+    """Are p-values uniform, is the false discovery rate kept?"""
+    found = result("calibration")
+    each = [found["estimators"][name] for name in ("exact", "first-order")]
+    setup = found["setup"]
+    nominal, (low, high) = found["fdr_nominal"], ("0.01", "0.001")
+    rows: list[list[object]] = [
+        ["p-values uniform? (Kolmogorov–Smirnov)", *(f"{e['ks_p_value']:.2f}" for e in each)],
+        *(
+            [f"share with p ≤ {level}", *(f"{e['share_below'][level]:.5f}" for e in each)]
+            for level in (low, high)
+        ),
+        [
+            f"false discovery rate, nominal {nominal:.0%}",
+            *(
+                "{:.1%} ({:.1%}–{:.1%})".format(e["fdr_realised"], *e["fdr_realised_interval"])
+                for e in each
+            ),
+        ],
+    ]
+    about = setup["calibration"]
+    head = (
+        f"{each[0]['null_p_values']:,} ids held out of training, {len(about['seeds'])} networks, "
+        f"{about['units']:,} units, {about['instances']:,} instances"
+    )
+    header = [head, f"exact, {setup['ghosts']:,} ghosts", "first-order, `MaskNull`"]
+    return table(header, rows) + origin(found["machine"], "calibration")
+
+
+def power() -> str:
+    """How often is a memorised wrong label a discovery?"""
+    found = result("calibration")
+    cells = {(row["estimator"], row["units"], row["instances"]): row for row in found["power"]}
+    units, instances = (sorted({cell[i] for cell in cells}) for i in (1, 2))
+
+    def shown(*cell: int) -> str:
+        fast, exact = (cells[name, *cell]["power"] for name in ("first-order", "exact"))
+        return f"{fast:.0%} ({exact:.0%})"
+
+    rows = [[f"{w:,}", *(shown(w, n) for n in instances)] for w in units]
+    header = ["masked units", *(f"{n:,} instances" for n in instances)]
+    return table(header, rows) + origin(found["machine"], "calibration")
+
+
+def seconds(value: float) -> str:
+    """A time with two or three digits."""
+    return f"{value:.3f} s" if value < 0.1 else f"{value:.2g} s" if value < 10 else f"{value:.0f} s"
+
+
+def origin(machine: dict[str, Any], *names: str) -> str:
+    """Where a table comes from."""
+    files = ", ".join(f"{name}.json" for name in names)
+    cores, date = machine["cores"], machine["date"][:10]
+    return f"\n*Measured {date}, {cores} cores, torch {machine['versions']['torch']}: {files}.*\n"
+
+
+def filled(text: str) -> str:
+    """The page with every table made anew."""
+    return BLOCK.sub(lambda m: m[1] + TABLES[m[2]]() + m[3], text)
+
+
+MAKERS = (demo, speed, scan, first_order, reliability, runs, checkpoints, calibration, power)
+TABLES = {make.__name__: make for make in MAKERS}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="compare, and change nothing")
+    check = parser.parse_args().check
+    stale = []
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        if (fresh := filled(text)) != text:
+            stale.append(page.name)
+            if not check:
+                page.write_text(fresh, encoding="utf-8")
+    if check and stale:
+        sys.exit(f"Stale tables in {', '.join(stale)}; run: python -m benchmarks.tables")
+
+
+if __name__ == "__main__":
+    main()
