@@ -22,6 +22,7 @@ __all__ = [
 ]
 
 Results = Mapping[str, Any]
+DISCOVERY = 0.1
 LOSSES = {
     "seen_train_loss": ("Seen loss", "What the half that learned a training {noun} loses on it."),
     "unseen_train_loss": ("Unseen loss", "What the half that never saw it loses on it."),
@@ -208,15 +209,23 @@ def limits(
     units = sum(mask["units"] for mask in (manifest.get("masks") or {}).values())
     if units and results.get("train"):
         found.append(
-            "A single score is noisy. Its ratio of signal to noise is about √(masked units / "
-            f"training instances) = √({units:,} / {results['train']:,}) "
-            f"≈ {sqrt(units / results['train']):.1f}. Trust patterns over single instances."
+            "A single score is noisy. Its ratio of signal to noise is about half of √(masked units "
+            f"/ training instances) = √({units:,} / {results['train']:,}), here "
+            f"≈ {sqrt(units / results['train']) / 2:.1f}. Trust patterns over single instances."
         )
     shown = [i for e in explanations for i in (*e.helped, *e.harmed)]
     if shown and all(instance.q is None for instance in shown):
         found.append(
             "The instances shown are the extremes of a long ranking. This report does not test "
             "whether any of them stands out from chance."
+        )
+    tested = [instance.q for instance in shown if instance.q is not None]
+    if tested:
+        proven = sum(q <= DISCOVERY for q in tested)
+        found.append(
+            f"Of the {len(tested)} instances shown behind mistakes, {proven or 'none'} "
+            f"{'stands' if proven < 2 else 'stand'} out from chance alone (q ≤ {DISCOVERY:g}). "
+            "Most predictions rest on many instances, each too weak to be proven by itself."
         )
     if results.get("planted"):
         found.append(

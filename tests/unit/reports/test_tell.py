@@ -89,12 +89,15 @@ def test_the_gap_is_told_as_it_is(make_run, results):
     assert "does not close it" in tell(make_run(results, name="wider")).gap
 
 
-def test_significance_ends_the_warning_about_chance(make_run, results):
-    assert any("chance" in limit for limit in tell(make_run(results)).limits)
+def test_significance_takes_the_place_of_the_warning_about_chance(make_run, results):
+    assert any("does not test" in limit for limit in tell(make_run(results)).limits)
     for kind in ("helped_error", "harmed"):
         for instance in results["explanations"][0][kind]:
             instance.update(p=0.001, q=0.03)
-    assert not any("chance" in limit for limit in tell(make_run(results, name="tested")).limits)
+    limits = tell(make_run(results, name="tested")).limits
+    assert not any("does not test" in limit for limit in limits)
+    count = sum(len(results["explanations"][0][kind]) for kind in ("helped_error", "harmed"))
+    assert any(f"instances shown behind mistakes, {count} stand out" in limit for limit in limits)
 
 
 @pytest.mark.parametrize("section", OPTIONAL)
