@@ -84,6 +84,29 @@ class IsolatedSequence(Model):
         return super().forward(x).mean(1)
 
 
+class IsolatedChannelsLast(Model):
+    """Channels come last, as in ConvNeXt and Swin: shapes alone would take rows for units."""
+
+    INPUT = (3, 4, FEATURES)
+
+    def forward(self, x):
+        return super().forward(x).mean((1, 2))
+
+
+class IsolatedSeries(Model):
+    """Convolutions in time: shapes alone would take time steps for units."""
+
+    INPUT = (FEATURES, 7)
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Conv1d(FEATURES, UNITS, 3)
+        self.second = nn.Conv1d(UNITS, UNITS, 3)
+
+    def forward(self, x):
+        return self.head(self.act2(self.second(self.act1(self.first(x)))).mean(-1))
+
+
 class IsolatedDict(Model):
     def forward(self, x):
         return super().forward(x["x"])
@@ -320,7 +343,7 @@ class Centred(Model):
 
 ISOLATED = [
     *(IsolatedMLP, IsolatedCNN, IsolatedNorms, IsolatedSequence, IsolatedDict),
-    *(IsolatedAdapter, IsolatedTanh),
+    *(IsolatedAdapter, IsolatedTanh, IsolatedChannelsLast, IsolatedSeries),
 ]
 LEAKY = [
     *(OutputBias, UnmaskedFirst, LayerNormBetween, GroupNormBetween, NormsBeforeMask, Embedded),

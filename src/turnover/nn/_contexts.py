@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import numpy as np
 from torch import Tensor, nn
 
-from turnover._errors import ContextError
+from turnover._errors import ContextError, ConversionError
 from turnover.masks import as_ids
 from turnover.nn._dropout import TurnoverDropout, is_converted, masked_layers
 
@@ -24,9 +24,14 @@ def seen(model: nn.Module, ids: Ids) -> Iterator[None]:
         ids: one id per row of the batch, in its order; or, for packed sequences, one per row and
             position.
 
+    Where activations are checkpointed, call ``backward()`` inside the block of its forward pass,
+    one block per backward: a layer recomputed inside another block would take that block's masks,
+    and cannot tell.
+
     Raises:
         IdError: for ids that are not 64-bit integers.
-        ConversionError: for a model without turn-over layers.
+        ConversionError: for a model without turn-over layers, or with several that were given no
+            layer number, whose masks would be equal.
         ContextError: in the forward pass, when the ids do not fit the batch.
     """
     with _setting(model, as_ids(ids), unseen=False):
@@ -81,15 +86,30 @@ def gated(model: nn.Module, gates: Mapping[str, Tensor]) -> Iterator[None]:
 
 @contextmanager
 def _setting(model: nn.Module, ids: Tensor | None, *, unseen: bool) -> Iterator[None]:
-    layers = masked_layers(model).values()
-    before = [(layer, layer.ids, layer.unseen, layer.gate) for layer in layers]
+    layers = masked_layers(model)
+    if ids is not None:
+        _refuse_equal_masks(layers)
+    before = [(layer, layer.ids, layer.unseen, layer.gate) for layer in layers.values()]
     try:
-        for layer in layers:
+        for layer in layers.values():
             _set(layer, ids, unseen, None)
         yield
     finally:
         for state in before:
             _set(*state)
+
+
+def _refuse_equal_masks(layers: Mapping[str, TurnoverDropout]) -> None:
+    first: dict[tuple[int, int], str] = {}
+    for name, layer in layers.items():
+        other = first.setdefault((layer.seed, layer.layer), name)
+        if other != name and not (layer.numbered and layers[other].numbered):
+            raise ConversionError(
+                f"Two turn-over layers of this model, {other} and {name}, share seed "
+                f"{layer.seed} and number {layer.layer}, so their masks are equal. Number them: "
+                "TurnoverDropout(layer=0), TurnoverDropout(layer=1), …; one number for two, given "
+                "to both, if equal masks are meant."
+            )
 
 
 def _set(layer: TurnoverDropout, ids: Tensor | None, unseen: bool, gate: Tensor | None) -> None:

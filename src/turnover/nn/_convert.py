@@ -1,6 +1,6 @@
 """Insert turn-over layers into a model that stays as it is."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import final
@@ -12,7 +12,7 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 
 from turnover._errors import ConversionError
 from turnover.nn._dropout import TurnoverDropout
-from turnover.nn._places import Place, after, refusal, unit_dimension
+from turnover.nn._places import Place, after, dimensions, refusal, unit_count, unit_dimension
 
 __all__ = ["Change", "Conversion", "convert"]
 
@@ -23,15 +23,26 @@ Where = str | Place | Sequence[str | Place]
 @final
 @dataclass(frozen=True)
 class Change:
-    """One layer that was inserted: number, full module name, and what happened there."""
+    """One layer that was inserted.
+
+    Attributes:
+        layer: its number.
+        module: full name of the module at this place; one that is registered several times is
+            masked at each use, with the same masks, and has all its names, joined by ``" = "``.
+        kind: class of the module; for a replaced dropout module also its drop rate, which is gone.
+        action: ``"after"`` or ``"instead of"``.
+        dim: dimension of the units; None: dimension 1 of inputs with four or five, else the last.
+    """
 
     layer: int
     module: str
     kind: str
     action: str
+    dim: int | None = None
 
     def __str__(self) -> str:
-        return f"layer {self.layer}: {self.action} {self.module} ({self.kind})"
+        units = {None: "", -1: "", 1: ", channels"}.get(self.dim, f", dimension {self.dim}")
+        return f"layer {self.layer}: {self.action} {self.module} ({self.kind}){units}"
 
 
 @final
@@ -70,8 +81,11 @@ def convert(
         p: keep probability of a unit; the unseen sub-network keeps 1 − p.
         seed: seed of the masks.
         dropout: drop probability of ordinary dropout on top, while training.
-        dim: dimension of the units, where the kind of module does not tell (activations after
-            one-dimensional convolutions: ``dim=1``).
+        dim: dimension of the units. By default the last one for linear layers, embeddings and
+            LayerNorm, and 1 (channels) for convolutions, pooling and other norms. Other modules,
+            such as activations and blocks, have that of the last module of these kinds registered
+            in or before them; where there is none, 1 for inputs of four or five dimensions, else
+            the last. Give it where the order of registration misleads.
         allow_batchnorm: accept BatchNorm, whose statistics mix the instances of a batch.
 
     Returns:
@@ -79,38 +93,54 @@ def convert(
 
     Raises:
         ConversionError: when no module matches, a match cannot be followed by a mask, the model is
-            already converted there, or it holds BatchNorm.
+            already converted there, it holds BatchNorm, or ``dropout`` or ``dim`` is out of range.
+        MaskError: for ``p`` or ``seed`` out of range.
     """
     if not allow_batchnorm:
         _refuse_batchnorm(model)
     places = [_place(w) for w in ([where] if isinstance(where, str | Place) else where)]
-    found = [(name, module, place) for place in places for name, module in _matches(model, place)]
-    _refuse_repeats([name for name, _, _ in found])
-    _refuse_masked(found)
+    sites = [site for place in places for site in _sites(model, place)]
+    _refuse_repeats(sites)
+    _refuse_masked(sites)
     start = sum(isinstance(m, TurnoverDropout) for m in model.modules())
-    changes = []
-    for number, (name, module, place) in enumerate(found, start):
-        units = unit_dimension(module) if dim is None else dim
+    layers = []
+    for number, site in enumerate(sites, start):
+        source = _source(model, site)
+        units = dim if dim is not None or source is None else unit_dimension(source)
         layer = TurnoverDropout(p, seed=seed, layer=number, dim=units, dropout=dropout)
-        layer.name = f"the turn-over layer at {name or 'the root'}"
-        _insert(model, name, module, layer, place)
-        action = "instead of" if place.instead else "after"
-        changes.append(Change(number, name, type(module).__name__, action))
-    return Conversion(tuple(changes))
+        layer.name = f"the turn-over layer at {site.name or 'the root'}"
+        if dim is None and source is not None:
+            layer.expected = (unit_count(source), dimensions(source))
+        layers.append(layer)
+    for site, layer in zip(sites, layers, strict=True):
+        _insert(model, site, layer)
+    return Conversion(tuple(map(_change, sites, layers)))
+
+
+@dataclass(frozen=True)
+class _Site:
+    """A module at which a layer goes, under all its names."""
+
+    names: tuple[str, ...]
+    module: nn.Module
+    instead: bool
+
+    @property
+    def name(self) -> str:
+        return " = ".join(self.names)
 
 
 def _place(where: str | Place) -> Place:
     return after(where) if isinstance(where, str) else where
 
 
-def _matches(model: nn.Module, place: Place) -> list[tuple[str, nn.Module]]:
-    everywhere = _every_use(model) if place.instead else model.named_modules()
+def _sites(model: nn.Module, place: Place) -> list[_Site]:
     candidates = [
-        (name, module)
-        for name, module in everywhere
-        if any(fnmatchcase(name, pattern) for pattern in place.patterns)
-        and not isinstance(module, TurnoverDropout)
-        and (not place.instead or isinstance(module, _DropoutNd))
+        site
+        for site in _uses(model, place.instead)
+        if any(fnmatchcase(name, pattern) for name in site.names for pattern in place.patterns)
+        and not isinstance(site.module, TurnoverDropout)
+        and (not place.instead or isinstance(site.module, _DropoutNd))
     ]
     if not candidates[place.first :]:
         kind = "ordinary dropout module" if place.instead else "module"
@@ -120,45 +150,74 @@ def _matches(model: nn.Module, place: Place) -> list[tuple[str, nn.Module]]:
             f"No {kind} of this {type(model).__name__} matches {', '.join(place.patterns)}{beyond},"
             f" so there is no place for a mask. Its modules are: {_listed(names)}."
         )
-    return [_last_child(name, module) for name, module in candidates[place.first :]]
+    return [_last_child(model, site) for site in candidates[place.first :]]
 
 
-def _every_use(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Modules by name; one that is used in several places comes once for each of them."""
-    known = set()
+def _uses(model: nn.Module, instead: bool) -> list[_Site]:
+    """What can be masked: each module, or, to replace it, each place that holds one."""
+    names: dict[object, list[str]] = {}
+    modules = {}
     for name, module in model.named_modules(remove_duplicate=False):
         parent, _, key = name.rpartition(".")
-        use = (id(model.get_submodule(parent)), key)
-        if use not in known:
-            known.add(use)
-            yield name, module
+        use = (id(model.get_submodule(parent)), key) if instead else id(module)
+        names.setdefault(use, []).append(name)
+        modules[use] = module
+    return [_Site(tuple(names[use]), module, instead) for use, module in modules.items()]
 
 
-def _last_child(name: str, module: nn.Module) -> tuple[str, nn.Module]:
+def _last_child(model: nn.Module, site: _Site) -> _Site:
     """A Sequential's output is that of its last child, where a hook does not enter its list."""
+    module = site.module
     if why := refusal(module):
-        raise ConversionError(f"No mask can follow {name} ({type(module).__name__}): it {why}.")
-    if isinstance(module, nn.Sequential) and len(module):
-        key, child = list(module.named_children())[-1]
-        return _last_child(f"{name}.{key}" if name else key, child)
-    return name, module
+        raise ConversionError(
+            f"No mask can follow {site.name} ({type(module).__name__}): it {why}."
+        )
+    if not isinstance(module, nn.Sequential) or not len(module):
+        return site
+    return _last_child(model, next(s for s in _uses(model, False) if s.module is module[-1]))
 
 
-def _insert(
-    model: nn.Module, name: str, module: nn.Module, layer: TurnoverDropout, place: Place
-) -> None:
-    layer.train(module.training)
-    if place.instead:
-        parent, _, key = name.rpartition(".")
+def _source(model: nn.Module, site: _Site) -> nn.Module | None:
+    """The last module that tells the dimension of its units, in or before the site."""
+    if unit_dimension(site.module) is not None:
+        return site.module
+    sources = [_source_at(model, name) for name in site.names]
+    agree = len({source and unit_dimension(source) for source in sources}) == 1
+    return sources[0] if agree else None
+
+
+def _source_at(model: nn.Module, name: str) -> nn.Module | None:
+    source, inside = None, False
+    for other, module in model.named_modules(remove_duplicate=False):
+        within = not name or other == name or other.startswith(f"{name}.")
+        if inside and not within:
+            break
+        inside = within
+        source = source if unit_dimension(module) is None else module
+    return source
+
+
+def _insert(model: nn.Module, site: _Site, layer: TurnoverDropout) -> None:
+    layer.train(site.module.training)
+    if site.instead:
+        parent, _, key = site.names[0].rpartition(".")
         setattr(model.get_submodule(parent), key, layer)
     else:
-        module.add_module(CHILD, layer)
-        module.register_forward_hook(_apply_mask)
+        site.module.add_module(CHILD, layer)
+        site.module.register_forward_hook(_apply_mask)
 
 
 def _apply_mask(module: nn.Module, args: object, output: Tensor) -> Tensor:
     masked: Tensor = getattr(module, CHILD)(output)
     return masked
+
+
+def _change(site: _Site, layer: TurnoverDropout) -> Change:
+    kind = type(site.module).__name__
+    if isinstance(site.module, _DropoutNd) and site.instead:
+        kind += f" p={site.module.p:g}"
+    action = "instead of" if site.instead else "after"
+    return Change(layer.layer, site.name, kind, action, layer.dim)
 
 
 def _refuse_batchnorm(model: nn.Module) -> None:
@@ -173,19 +232,19 @@ def _refuse_batchnorm(model: nn.Module) -> None:
             )
 
 
-def _refuse_repeats(names: Iterable[str]) -> None:
-    names = list(names)
+def _refuse_repeats(sites: Iterable[_Site]) -> None:
+    names = [name for site in sites for name in site.names]
     repeated = [name for name in names if names.count(name) > 1]
     if repeated:
         raise ConversionError(f"{repeated[0]} is matched twice. Make the patterns disjoint.")
 
 
-def _refuse_masked(found: Iterable[tuple[str, nn.Module, Place]]) -> None:
-    for name, module, place in found:
-        if not place.instead and CHILD in dict(module.named_children()):
+def _refuse_masked(sites: Iterable[_Site]) -> None:
+    for site in sites:
+        if not site.instead and CHILD in dict(site.module.named_children()):
             raise ConversionError(
-                f"{name} is already followed by a turn-over layer. A second one would keep only p² "
-                "of its units. Convert a fresh copy of the model."
+                f"{site.name} is already followed by a turn-over layer. A second one would keep "
+                "only p² of its units. Convert a fresh copy of the model."
             )
 
 

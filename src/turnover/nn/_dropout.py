@@ -1,12 +1,12 @@
 """A layer that gives every instance its own, fixed dropout mask."""
 
-from typing import final
+from typing import Any, final
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from turnover._errors import ContextError, ConversionError
+from turnover._errors import ContextError, ConversionError, MaskError
 from turnover.masks import MaskSpec, gates, keep_probability
 
 __all__ = ["TurnoverDropout", "is_converted", "masked_layers"]
@@ -32,10 +32,15 @@ class TurnoverDropout(nn.Module):
         p: keep probability of a unit.
         seed: seed of the run.
         layer: number of this layer within its model; layers with one number share their masks.
+            By default 0, for the only layer of a model: ``seen`` refuses two that were given none.
         dim: dimension of the units. By default the last one, and dimension 1 for inputs of four or
             five dimensions (feature maps of convolutions).
         dropout: drop probability of ordinary dropout added on top while training (the paper's
             remedy against overfitting).
+
+    Raises:
+        MaskError: for p, seed or layer out of range.
+        ConversionError: for dropout or dim out of range.
 
     Reference: Kobayashi, Yokoi, Suzuki, Inui 2020, "Efficient Estimation of Influence of a
     Training Instance", section 3.
@@ -49,15 +54,17 @@ class TurnoverDropout(nn.Module):
         p: float = 0.5,
         *,
         seed: int = 0,
-        layer: int = 0,
+        layer: int | None = None,
         dim: int | None = None,
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        self.p = keep_probability(p)
-        self.seed, self.layer, self.dim, self.dropout = seed, layer, dim, dropout
-        self.name = f"layer {layer}"
+        self.p, self.numbered, self.layer = keep_probability(p), layer is not None, layer or 0
+        self.seed, self.dim, self.dropout = seed, dim, dropout
+        self._check()
+        self.name = f"layer {self.layer}"
         self.units: int | None = None
+        self.expected: tuple[int | None, int | None] = (None, None)
         self.ids, self.unseen, self.gate = None, False, None
 
     @property
@@ -86,6 +93,22 @@ class TurnoverDropout(nn.Module):
             self._refuse_recomputation()
         return F.dropout(x, self.dropout, self.training) if self.dropout else x
 
+    def _check(self) -> None:
+        if not 0 <= self.seed < 2**63:
+            raise MaskError(f"The mask seed is {self.seed}, but it must lie in [0, 2**63).")
+        if not 0 <= self.layer < 2**32:
+            raise MaskError(f"The layer number is {self.layer}, but it must lie in [0, 2**32).")
+        if not 0 <= self.dropout < 1:
+            raise ConversionError(
+                f"The drop probability of ordinary dropout is {self.dropout}, but it must lie in "
+                "[0, 1)."
+            )
+        if self.dim == 0:
+            raise ConversionError(
+                "Dimension 0 holds the rows of a batch, not units. Set dim=1 for channels, dim=-1 "
+                "for units on the last dimension."
+            )
+
     def _unit_dimension(self, x: Tensor) -> int:
         if not isinstance(x, Tensor):
             raise ConversionError(
@@ -93,15 +116,36 @@ class TurnoverDropout(nn.Module):
                 "the mask after a module that returns a tensor."
             )
         dim = self.dim if self.dim is not None else (1 if x.dim() in (4, 5) else -1)
+        if not -x.dim() <= dim < x.dim():
+            raise ConversionError(
+                f"{self.name} masks dimension {dim} but received {_shape(x)} activations. Set dim= "
+                "to the dimension of the units."
+            )
+        self._refuse_doubt(x, dim % x.dim())
         return dim % x.dim()
+
+    def _refuse_doubt(self, x: Tensor, dim: int) -> None:
+        # Lengths of token sequences often equal a width by chance: [batch, tokens, units] is clear.
+        units, dimensions = self.expected
+        clear = x.dim() == 3 and dim == 2
+        elsewhere = not clear and units != x.shape[dim] and units in x.shape[1:]
+        if elsewhere or (x.dim() > 2 and dimensions not in (None, x.dim())):
+            raise ConversionError(
+                f"{self.name} received {_shape(x)} activations. Going by the module registered "
+                f"before it ({units or '?'} units) it would mask the {x.shape[dim]} units of "
+                f"dimension {dim}, but the shape speaks against this. Convert this place with dim= "
+                "set to the dimension of the units."
+            )
 
     def _remember(self, units: int) -> None:
         if self.units is None:
             self.units = units
         elif self.units != units:
             raise ConversionError(
-                f"{self.name} masked {self.units} units before and now meets {units}. One module "
-                "is used in several places of the model; give each place a module of its own."
+                f"{self.name} masked {self.units} units before and now meets {units}. Either one "
+                "module is used in several places of the model: give each place a module of its "
+                "own. Or the masked dimension is not that of the units (but tokens or pixels, "
+                "whose number changes): set dim=."
             )
 
     def _gates_of_ids(self, x: Tensor, dim: int) -> Tensor:
@@ -112,6 +156,7 @@ class TurnoverDropout(nn.Module):
                 f"{self.name} received {_shape(x)} activations, but the block chose ids of shape "
                 f"{_shape(ids)}. The shape of the ids must be the leading shape of the activations:"
                 " one id per row (or per row and position), in the order of the rows."
+                f"{_repetition(ids, x)}"
             )
         return torch.ops.turnover.gates(
             ids.to(x.device), x.shape[dim], self.seed, self.layer, self.p, self.unseen, x.dtype
@@ -129,7 +174,7 @@ class TurnoverDropout(nn.Module):
         return gate.view(shape)
 
     def _refuse_recomputation(self) -> None:
-        if torch.compiler.is_compiling() or torch._C._current_graph_task_id() == -1:
+        if torch.compiler.is_compiling() or _backward_task() == -1:
             return
         raise ContextError(
             f"{self.name} was recomputed during backward (activation checkpointing), but the block "
@@ -177,6 +222,27 @@ def _(
     ids: Tensor, units: int, seed: int, layer: int, p: float, unseen: bool, dtype: torch.dtype
 ) -> Tensor:
     return ids.new_empty((*ids.shape, units), dtype=dtype)
+
+
+@_gates.register_vmap
+def _(info: Any, in_dims: tuple[int | None, ...], ids: Tensor, *rest: Any) -> tuple[Tensor, int]:
+    return _gates(ids.movedim(in_dims[0] or 0, 0), *rest), 0
+
+
+def _backward_task() -> int:
+    """Number of the running backward pass, −1 outside; a private name that torch may drop."""
+    return getattr(torch._C, "_current_graph_task_id", lambda: -1)()
+
+
+def _repetition(ids: Tensor, x: Tensor) -> str:
+    """What to do when every row became several, as flattened tokens do."""
+    times, rest = divmod(x.shape[0], len(ids)) if ids.dim() == 1 and len(ids) else (0, 1)
+    if rest or times < 2:
+        return ""
+    return (
+        f" If every row became {times} rows here, as flattened tokens do, repeat the ids: "
+        f"ids.repeat_interleave({times})."
+    )
 
 
 def _shape(tensor: Tensor) -> list[int]:

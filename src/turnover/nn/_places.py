@@ -3,8 +3,25 @@
 from dataclasses import dataclass
 
 from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.conv import _ConvNd
+from torch.nn.modules.pooling import (
+    _AdaptiveAvgPoolNd,
+    _AdaptiveMaxPoolNd,
+    _AvgPoolNd,
+    _LPPoolNd,
+    _MaxPoolNd,
+)
 
-__all__ = ["Place", "after", "instead_of_dropout", "refusal", "unit_dimension"]
+__all__ = [
+    "Place",
+    "after",
+    "dimensions",
+    "instead_of_dropout",
+    "refusal",
+    "unit_count",
+    "unit_dimension",
+]
 
 
 @dataclass(frozen=True)
@@ -25,6 +42,8 @@ class Place:
 def after(*patterns: str, first: int = 0) -> Place:
     """Masks on the outputs of the modules whose full names match one of the patterns.
 
+    A module registered under several names matches by any of them, and counts once.
+
     With ``first=k`` only from the k-th match on, counted from 0 (the paper masks VGG19 only after
     its 11th layer).
     """
@@ -32,25 +51,47 @@ def after(*patterns: str, first: int = 0) -> Place:
 
 
 def instead_of_dropout(*patterns: str, first: int = 0) -> Place:
-    """Masks in place of the ordinary dropout modules, all or those whose names match."""
+    """Masks in place of the ordinary dropout modules, all or those whose names match.
+
+    The drop rate of a replaced module is not kept (the report of the conversion states it):
+    ``convert(model, instead_of_dropout(), dropout=rate)`` puts ordinary dropout on top.
+    """
     return Place(patterns or ("*",), instead=True, first=first)
 
 
-UNITS_LAST: tuple[type[nn.Module], ...] = (nn.Linear, nn.LayerNorm, nn.Embedding, nn.RMSNorm)
-UNITS_SECOND: tuple[type[nn.Module], ...] = (
-    *(nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d),
-    *(nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d),
-    *(nn.GroupNorm, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d),
-    *(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d),
-    *(nn.Dropout1d, nn.Dropout2d, nn.Dropout3d),
+UNITS_LAST: tuple[type[nn.Module], ...] = (
+    *(nn.Linear, nn.Bilinear, nn.Embedding, nn.EmbeddingBag, nn.RNNBase),
+    *(nn.LayerNorm, nn.RMSNorm),
 )
+UNITS_SECOND: tuple[type[nn.Module], ...] = (
+    *(_ConvNd, _NormBase, nn.GroupNorm),
+    *(_MaxPoolNd, _AvgPoolNd, _LPPoolNd, _AdaptiveMaxPoolNd, _AdaptiveAvgPoolNd),
+)
+DIMENSIONS = {"1d": 3, "2d": 4, "3d": 5}
+COUNTS = ("out_features", "out_channels", "embedding_dim", "num_features", "num_channels")
 
 
 def unit_dimension(module: nn.Module) -> int | None:
-    """Dimension of the units in the output of a module of a known kind; None: by the shape."""
+    """Dimension of the units in the output of a module, or None if its kind does not tell."""
+    if dimensions(module) is not None:
+        return 1
     if isinstance(module, UNITS_LAST):
         return -1
+    if isinstance(module, nn.Flatten):
+        return -1 if module.start_dim == 1 else None
     return 1 if isinstance(module, UNITS_SECOND) else None
+
+
+def dimensions(module: nn.Module) -> int | None:
+    """How many dimensions a batch of feature maps has, by a class name such as ``LayerNorm2d``."""
+    return DIMENSIONS.get(type(module).__name__[-2:])
+
+
+def unit_count(module: nn.Module) -> int | None:
+    """How many units the output of a module has, or None if it does not state that."""
+    if isinstance(module, nn.LayerNorm | nn.RMSNorm):
+        return module.normalized_shape[-1]
+    return next((getattr(module, name) for name in COUNTS if hasattr(module, name)), None)
 
 
 REFUSALS: dict[type[nn.Module], str] = {

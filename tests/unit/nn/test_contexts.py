@@ -57,6 +57,43 @@ def test_a_wrong_number_of_ids_is_never_broadcast(half, count):
         model(x)
 
 
+def test_flattened_tokens_are_told_to_repeat_ids():
+    model, x = IsolatedMLP.make(), torch.ones(2, 3, FEATURES)
+    with seen(model, IDS[:2]), pytest.raises(ContextError, match=r"ids.repeat_interleave\(3\)"):
+        model(x.flatten(0, 1))
+    with seen(model, IDS[:2]):
+        together = model(x)
+    with seen(model, IDS[:2].repeat_interleave(3)):
+        assert torch.equal(model(x.flatten(0, 1)).view_as(together), together)
+    with seen(model, IDS[:4]), pytest.raises(ContextError) as refused:
+        model(x.flatten(0, 1))
+    assert "repeat" not in str(refused.value)
+
+
+@pytest.mark.parametrize("numbers", [(None, None), (0, None), (None, 0)])
+@pytest.mark.parametrize("half", [seen, unseen])
+def test_layers_without_a_number_are_not_masked_alike(half, numbers):
+    model = nn.Sequential(*(TurnoverDropout(layer=number) for number in numbers))
+    with pytest.raises(ConversionError, match=r"0 and 1, share seed 0"), half(model, IDS):
+        pass
+    assert setting(model) == [(None, False, None)] * 2
+    assert model(torch.ones(6, 8)).shape == (6, 8)
+
+
+@pytest.mark.parametrize("numbers", [(2, 2), (None, 1), (0, 1)])
+def test_layers_with_numbers_are_masked_as_numbered(numbers):
+    model = nn.Sequential(*(TurnoverDropout(layer=number) for number in numbers))
+    with seen(model, IDS):
+        first, second = (layer(torch.ones(6, 50)) for layer in model)
+    assert torch.equal(first, second) == (numbers == (2, 2))
+
+
+def test_one_layer_at_two_places_needs_no_number():
+    layer = TurnoverDropout()
+    with seen(nn.Sequential(layer, nn.Identity(), layer), IDS):
+        assert layer(torch.ones(6, 8)).shape == (6, 8)
+
+
 def test_one_id_for_several_rows_is_refused_even_as_a_number():
     model, (x, _) = IsolatedMLP.make(), IsolatedMLP.batch()
     with seen(model, 3), pytest.raises(ContextError, match="the turn-over layer at act1"):

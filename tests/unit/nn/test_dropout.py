@@ -203,6 +203,39 @@ def test_vmap_over_gates():
     assert slopes.shape == many.shape
 
 
+@pytest.mark.parametrize("dim", [0, 1])
+def test_vmap_over_ids(dim):
+    operator = torch.ops.turnover.gates
+    ids = torch.arange(12).view(4, 3)
+    many = vmap(lambda i: operator(i, 9, 3, 1, 0.5, False, torch.float32), in_dims=dim)(ids)
+    assert torch.equal(many, operator(ids.movedim(dim, 0), 9, 3, 1, 0.5, False, torch.float32))
+
+
+def test_vmap_over_rows_and_their_ids():
+    model, (x, y) = IsolatedMLP.make(), IsolatedMLP.batch()
+    weights = dict(model.named_parameters())
+
+    def row_loss(weights, x, y, id_):
+        with seen(model, id_.view(1)):
+            logits = functional_call(model, weights, (x.unsqueeze(0),))
+        return nn.functional.cross_entropy(logits, y.unsqueeze(0))
+
+    each = vmap(torch.func.grad(row_loss), in_dims=(None, 0, 0, 0))(weights, x, y, IDS)
+    for row in range(len(x)):
+        model.zero_grad()
+        row_loss(weights, x[row], y[row], IDS[row]).backward()
+        for name, parameter in model.named_parameters():
+            # Batched matrix products may add in another order: float32 roundings.
+            assert torch.allclose(each[name][row], parameter.grad, rtol=1e-5, atol=1e-6)
+
+
+def test_a_torch_without_the_private_name_only_loses_the_check(monkeypatch):
+    model, (x, y) = IsolatedMLP.make(), IsolatedMLP.batch()
+    monkeypatch.delattr(torch._C, "_current_graph_task_id")
+    nn.functional.cross_entropy(model(x), y).backward()
+    assert all(p.grad is not None for p in model.parameters())
+
+
 def test_the_spec_is_known_after_the_first_batch():
     layer = TurnoverDropout(0.25, seed=3, layer=4)
     with pytest.raises(ContextError, match="unknown until its first forward pass"):
@@ -223,6 +256,14 @@ def test_layers_of_one_number_share_their_masks():
 def test_impossible_keep_probabilities(p):
     with pytest.raises(MaskError):
         TurnoverDropout(p)
+
+
+@pytest.mark.parametrize(
+    "options", [{"seed": -1}, {"seed": 2**63}, {"layer": -1}, {"layer": 2**32}]
+)
+def test_impossible_seeds_and_numbers(options):
+    with pytest.raises(MaskError, match="must lie in"):
+        TurnoverDropout(**options)
 
 
 def test_export_of_the_operator_is_sound():
