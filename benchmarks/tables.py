@@ -32,7 +32,7 @@ def demo() -> str:
     """The demo's own terminal output."""
     lines = [line.rstrip() for line in result("demo")["terminal"].strip().splitlines()]
     first_mistake = next(i for i, line in enumerate(lines) if line.startswith("Test id"))
-    return "\n".join(["```text", *lines[: first_mistake + 14], "…", "```", ""])
+    return "\n".join(["```text", *lines[: first_mistake + 12], "…", "```", ""])
 
 
 def speed() -> str:

@@ -128,8 +128,7 @@ def _words(ids: Tensor, units: int, seed: int, layer: int, p: float) -> Tensor:
     ids, key, ladder = as_ids(ids), (seed & WORD, seed >> 32), planes(p)
     blocks = -(-units // UNITS_PER_CALL)
     if ids.device.type == "cpu" and (kernel := _compiled(ids.numel() * blocks)) is not None:
-        counters, ones = (np.array(part) for part in zip(*ladder, strict=True))
-        words = kernel(ids.flatten().numpy(), blocks, *key, layer, counters, ones)
+        words = kernel(ids.flatten().numpy(), blocks, *key, layer, *_arrays(ladder))
         return torch.from_numpy(words).view(*ids.shape, 4 * blocks)
     return _torch_words(ids, blocks, key, layer, ladder)
 
@@ -159,6 +158,11 @@ def planes(p: float) -> tuple[tuple[int, bool], ...]:
     digits = [_fraction(p) >> (RESOLUTION - 1 - k) & 1 == 1 for k in range(RESOLUTION)]
     last = max(k for k in range(RESOLUTION) if digits[k])
     return tuple((k << PLANE_SHIFT, digits[k]) for k in reversed(range(last + 1)))
+
+
+@lru_cache(maxsize=64)
+def _arrays(ladder: tuple[tuple[int, bool], ...]) -> tuple[np.ndarray, ...]:
+    return tuple(np.array(part) for part in zip(*ladder, strict=True))
 
 
 def _compiled(calls: int) -> Callable[..., np.ndarray] | None:

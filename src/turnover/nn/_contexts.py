@@ -113,4 +113,5 @@ def _refuse_equal_masks(layers: Mapping[str, TurnoverDropout]) -> None:
 
 
 def _set(layer: TurnoverDropout, ids: Tensor | None, unseen: bool, gate: Tensor | None) -> None:
-    layer.ids, layer.unseen, layer.gate = ids, unseen, gate
+    # Past nn.Module.__setattr__, which looks for parameters first: this runs in every step.
+    vars(layer).update(ids=ids, unseen=unseen, gate=gate)
