@@ -39,7 +39,7 @@ def gate_gradients(model: nn.Module, loss: Loss, queries: Batch, *, masks: int =
         ConversionError: for a model without turn-over layers.
     """
     rows = count_rows(queries)
-    with evaluating(model):
+    with torch.inference_mode(False), evaluating(model):
         bytes_per_row(model, loss, select_rows(queries, slice(0, 1)))
         layers = masked_layers(model)
         specs = {name: layer.spec for name, layer in layers.items()}
@@ -75,7 +75,7 @@ def _gradients(
 ) -> dict[str, Tensor]:
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     given = {name: gate.to(device).requires_grad_() for name, gate in gates.items()}
-    with torch.inference_mode(False), torch.enable_grad(), gated(model, given):
+    with torch.enable_grad(), gated(model, given):
         losses = per_example(loss(model, select_rows(queries, query)), len(query))
         _refuse_bad(losses.detach(), query)
         if not losses.requires_grad:

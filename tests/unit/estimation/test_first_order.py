@@ -320,3 +320,65 @@ def test_the_model_is_left_as_found():
     assert all(parameter.grad is None for parameter in model.parameters())
     layers = masked_layers(model).values()
     assert all(layer.ids is None and layer.gate is None for layer in layers)
+
+
+def test_groups_are_asked_about_by_their_numbers():
+    model = wide()
+    rows = Rows(batch(40), torch.arange(1000, 1040), groups=torch.arange(40) // 4)
+    asked = FirstOrder(model, loss, 0).ask(batch(), rows, 3)
+    assert asked.instances == 10
+    by_number = FirstOrder(model, loss, 0).ask(batch(), rows.groups.unique(), 3)
+    assert torch.equal(asked.helpful.ids, by_number.helpful.ids)
+    assert torch.equal(asked.helpful.scores, by_number.helpful.scores)
+
+
+def test_models_that_checkpoint_activations_can_be_asked():
+    class Checkpointed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = wide()
+
+        def forward(self, x):
+            return torch.utils.checkpoint.checkpoint(self.inner, x, use_reentrant=False)
+
+    plain, model = wide(), Checkpointed()
+    wanted = FirstOrder(plain, loss, 0).scores(batch(), IDS)
+    found = FirstOrder(model, loss, 0).scores(batch(), IDS)
+    torch.testing.assert_close(found.values, wanted.values, rtol=0, atol=TOLERANCE)
+
+
+def test_inference_mode_changes_nothing():
+    estimator, queries = FirstOrder(wide(), loss, 0), batch()
+    wanted = estimator.scores(queries, IDS)
+    with torch.inference_mode():
+        found = estimator.scores(queries, IDS)
+    assert torch.equal(found.values, wanted.values)
+
+
+def test_reranking_takes_what_a_filter_leaves():
+    keep = torch.zeros(len(IDS), dtype=torch.bool)
+    keep[:20] = True
+    found = FirstOrder(wide(), loss).ask(batch(), IDS, 3, rerank=100, keep=keep, ghosts=200)
+    assert set(found.helpful.ids.flatten().tolist()) <= set(IDS[:20].tolist())
+    wanted = Exact(wide(), loss).scores(batch(), IDS[:20]).top(3)
+    assert torch.equal(found.helpful.ids, wanted.ids)
+
+
+def test_ghosts_avoid_the_ids_of_a_range():
+    first = -(2**62)
+    ids = range(first - 50, first + 50)
+    found = FirstOrder(wide(), loss).ask(batch(), ids, 3, rerank=10, ghosts=200)
+    assert found.estimator == "exact"
+
+
+def test_a_short_list_says_at_least():
+    found = Found(*(torch.zeros(1, 2) for _ in range(6)))
+    answer = Answer(found, found, 40, "first-order", Agreement(1.0, 1.0, 0, 200, 1))
+    assert answer.verdict(0).startswith("At least 1 of 40 training instances matters")
+
+
+@pytest.mark.parametrize(("query", "q"), [(5, 0.1), (-1, 0.1), (0, 7.0), (0, 0.0)])
+def test_a_verdict_needs_a_query_and_a_rate(query, q):
+    answer = FirstOrder(wide(), loss).ask(batch(), IDS, 3)
+    with pytest.raises(ScoreError):
+        answer.verdict(query, q)
