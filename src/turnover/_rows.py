@@ -1,8 +1,14 @@
-"""Batches of any structure: tensors in tuples, lists and dicts that share their first dimension."""
+"""Batches of any structure: tensors in tuples, lists and dicts that share their first dimension.
 
-from collections.abc import Callable, Mapping
+A leaf that is no tensor but a NumPy array or a list of other things (names, say) is one item per
+row too and is selected with its row; any other leaf belongs to the batch as a whole. A list or
+tuple in which there is a tensor is part of the structure.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -11,6 +17,7 @@ from turnover._errors import DataError, LossError
 __all__ = [
     "Batch",
     "Loss",
+    "beside",
     "count_rows",
     "map_tensors",
     "per_example",
@@ -24,46 +31,111 @@ Loss = Callable[[torch.nn.Module, Batch], Tensor]
 
 def map_tensors(function: Callable[[Tensor], Tensor], batch: Batch) -> Batch:
     """The same structure with every tensor replaced by ``function(tensor)``."""
-    if isinstance(batch, Tensor):
+    return _map_leaves(lambda leaf: function(leaf) if isinstance(leaf, Tensor) else leaf, batch)
+
+
+def _map_leaves(function: Callable[[Any], Any], batch: Batch) -> Batch:
+    if not _is_structure(batch):
         return function(batch)
     if isinstance(batch, Mapping):
-        return {key: map_tensors(function, value) for key, value in batch.items()}
-    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
-        return type(batch)(*(map_tensors(function, value) for value in batch))
-    if isinstance(batch, tuple | list):
-        return type(batch)(map_tensors(function, value) for value in batch)
-    return batch
+        return _rebuilt(batch, {k: _map_leaves(function, value) for k, value in batch.items()})
+    parts = [_map_leaves(function, value) for value in batch]
+    return type(batch)(*parts) if hasattr(batch, "_fields") else type(batch)(parts)
+
+
+def _rebuilt(batch: Mapping[Any, Any], content: dict[Any, Any]) -> Mapping[Any, Any]:
+    try:
+        return type(batch)(content)  # type: ignore[call-arg]
+    except TypeError:  # a class that is not made from a dict, such as defaultdict
+        return content
+
+
+def _is_structure(batch: Batch) -> bool:
+    is_named_tuple = isinstance(batch, tuple) and hasattr(batch, "_fields")
+    return isinstance(batch, Mapping) or is_named_tuple or _holds_tensors(batch)
+
+
+def _holds_tensors(value: object) -> bool:
+    if isinstance(value, Mapping):
+        return any(map(_holds_tensors, value.values()))
+    return isinstance(value, tuple | list) and any(
+        isinstance(part, Tensor) or _holds_tensors(part) for part in value
+    )
+
+
+def _leaves(batch: Batch, key: str = "batch") -> Iterator[tuple[str, Any]]:
+    if not _is_structure(batch):
+        yield key, batch
+        return
+    for name, value in batch.items() if isinstance(batch, Mapping) else enumerate(batch):
+        yield from _leaves(value, f"{key}[{name!r}]")
+
+
+def _has_rows(leaf: object) -> bool:
+    return isinstance(leaf, list | tuple) or (isinstance(leaf, np.ndarray) and leaf.ndim > 0)
 
 
 def count_rows(batch: Batch) -> int:
-    """Number of rows that all tensors of the batch share.
+    """Number of rows that all tensors, arrays and lists of the batch share.
 
     Raises:
-        DataError: for a batch without tensors, or tensors of different lengths.
+        DataError: for a batch without tensors, or with leaves of different lengths.
     """
-    lengths: list[int] = []
-
-    def note(tensor: Tensor) -> Tensor:
-        lengths.append(len(tensor) if tensor.dim() else -1)
-        return tensor
-
-    map_tensors(note, batch)
-    if not lengths or len(set(lengths)) > 1 or lengths[0] < 0:
+    leaves = list(_leaves(batch))
+    tensors = [leaf for _, leaf in leaves if isinstance(leaf, Tensor)]
+    lengths = {len(tensor) if tensor.dim() else -1 for tensor in tensors}
+    if len(lengths) != 1 or -1 in lengths:
         raise DataError(
-            f"The tensors of this {type(batch).__name__} have {sorted(set(lengths)) or 'no'} rows, "
+            f"The tensors of this {type(batch).__name__} have {sorted(lengths) or 'no'} rows, "
             "but a batch is one or more tensors whose first dimension is the same number of rows."
         )
-    return lengths[0]
+    rows = lengths.pop()
+    for key, leaf in leaves:
+        if _has_rows(leaf) and len(leaf) != rows:
+            raise DataError(
+                f"{key} is a {type(leaf).__name__} of length {len(leaf)}, but the tensors have "
+                f"{rows} rows. An array or a list in a batch holds one item for each row; keep "
+                "what belongs to the batch as a whole out of it."
+            )
+    return rows
 
 
 def select_rows(batch: Batch, index: Tensor | slice) -> Batch:
     """The rows of the batch at ``index``, in the same structure."""
-    return map_tensors(lambda tensor: tensor[index], batch)
+    return _map_leaves(lambda leaf: _select(leaf, index), batch)
+
+
+def _select(leaf: Any, index: Tensor | slice) -> Any:
+    if not isinstance(leaf, Tensor) and not _has_rows(leaf):
+        return leaf
+    if isinstance(leaf, Tensor) or isinstance(index, slice):
+        return leaf[index]
+    if isinstance(leaf, np.ndarray):
+        return leaf[index.cpu().numpy()]
+    numbers = index.nonzero().flatten() if index.dtype == torch.bool else index
+    return type(leaf)([leaf[row] for row in numbers.tolist()])
 
 
 def repeat_rows(batch: Batch, times: int) -> Batch:
     """The whole batch ``times`` times over: rows 0, 1, …, 0, 1, …"""
-    return map_tensors(lambda tensor: tensor.repeat(times, *[1] * (tensor.dim() - 1)), batch)
+    return _map_leaves(lambda leaf: _repeat(leaf, times), batch)
+
+
+def _repeat(leaf: Any, times: int) -> Any:
+    if isinstance(leaf, Tensor):
+        return leaf.repeat(times, *[1] * (leaf.dim() - 1))
+    if isinstance(leaf, np.ndarray):
+        return np.concatenate([leaf] * times) if leaf.ndim else leaf
+    return leaf * times if _has_rows(leaf) else leaf
+
+
+def beside(model: torch.nn.Module, batch: Batch) -> Batch:
+    """The batch on the device of the model's parameters, or as it is when they are on several."""
+    devices = {parameter.device for parameter in model.parameters()}
+    if len(devices) != 1:
+        return batch
+    device = devices.pop()
+    return map_tensors(lambda tensor: tensor.to(device), batch)
 
 
 def per_example(losses: object, rows: int) -> Tensor:

@@ -26,7 +26,7 @@ from typing import Any, final
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -40,6 +40,8 @@ __all__ = ["Run", "describe_masks", "fingerprint"]
 
 FORMAT = "turnover-run-1"
 ID, GROUP = "id", "group"
+STRUCTURE = "structure"
+TYPES = {"kind": str, "state": str, "arguments": dict}
 
 
 @final
@@ -103,6 +105,11 @@ class Run:
         return run
 
     @property
+    def arguments(self) -> dict[str, Any]:
+        """The arguments of the command that made the run."""
+        return dict(self.manifest.get("arguments", {}))
+
+    @property
     def complete(self) -> bool:
         """Whether the run came to its end."""
         return self.manifest.get("state") == "complete"
@@ -117,14 +124,15 @@ class Run:
         """
         folder = Path(folder)
         manifest = _read_json(folder / "manifest.json")
-        if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-            found = (
-                manifest.get("format") if isinstance(manifest, dict) else type(manifest).__name__
-            )
+        found = manifest.get("format") if isinstance(manifest, dict) else type(manifest).__name__
+        if not isinstance(manifest, dict) or found != FORMAT:
             raise RunError(
                 f"{folder} is no run folder of turnover: format {found!r}, not {FORMAT!r}."
             )
         check_mask_version(manifest.get("mask_version"))
+        for name, kind in TYPES.items():
+            if not isinstance(value := manifest.get(name, kind()), kind):
+                raise RunError(f"{folder / 'manifest.json'} is damaged: its {name} is {value!r}.")
         return cls(folder, manifest)
 
     def finish(self, **more: object) -> "Run":
@@ -143,7 +151,7 @@ class Run:
         Raises:
             RunError: for a missing or truncated file, or weights of another architecture.
         """
-        weights = self._read_tensors(f"{name}.safetensors")
+        weights, _ = self._read_tensors(f"{name}.safetensors")
         try:
             model.load_state_dict(weights)
         except RuntimeError as error:
@@ -152,31 +160,28 @@ class Run:
             ) from error
 
     def save_rows(self, name: str, rows: Rows) -> None:
-        """Write rows whose batch is a dict of tensors, and their ids.
+        """Write rows whose batch is a dict or a tuple of tensors, and their ids.
 
         Raises:
-            DataError: for a tensor that has the name of the ids or groups.
+            DataError: for another structure, or a tensor with the name of the ids or groups.
         """
-        if taken := {ID, GROUP} & set(rows.batch):
-            raise DataError(
-                f"These rows have a tensor {min(taken)!r}, but in a file of rows that name is for "
-                "the ids or groups. Rename it in the batch."
-            )
-        groups = {} if rows.groups is None else {GROUP: rows.groups}
-        self._write_tensors(f"{name}.safetensors", {**rows.batch, ID: rows.ids, **groups})
+        header = {STRUCTURE: "tuple"} if isinstance(rows.batch, tuple) else None
+        self._write_tensors(f"{name}.safetensors", _named(rows), header)
 
     def load_rows(self, name: str) -> Rows:
-        """Read rows; the batch is a dict of tensors.
+        """Read rows; the batch is a dict or a tuple of tensors, as it was saved.
 
         Raises:
             RunError: for a missing, truncated or foreign file.
         """
-        tensors = self._read_tensors(f"{name}.safetensors")
+        tensors, header = self._read_tensors(f"{name}.safetensors")
         if ID not in tensors:
             raise RunError(f"{self.folder / name}.safetensors holds no ids, so it is no data set.")
         ids = tensors.pop(ID)
         groups = tensors.pop(GROUP, None)
-        return Rows(tensors, ids, groups)
+        in_order = sorted(tensors, key=lambda number: (len(number), number))
+        is_tuple = header.get(STRUCTURE) == "tuple"
+        return Rows(tuple(tensors[n] for n in in_order) if is_tuple else tensors, ids, groups)
 
     def save_results(self, results: Mapping[str, Any]) -> None:
         """Write ``results.json``."""
@@ -186,12 +191,21 @@ class Run:
         """Read ``results.json``.
 
         Raises:
-            RunError: when it is missing or truncated.
+            RunError: when it is missing, since the run is unfinished, or truncated.
         """
-        found = _read_json(self.folder / "results.json")
+        if not self.complete and not (self.folder / "results.json").exists():
+            raise RunError(
+                f"The run in {self.folder} is unfinished and has no results yet. The command that "
+                f"made it goes on when given the same folder and arguments: {self.arguments}."
+            )
+        found = self.read_json("results.json")
         if not isinstance(found, dict):
             raise RunError(f"{self.folder / 'results.json'} holds no results.")
         return found
+
+    def read_json(self, name: str) -> object:
+        """Read a JSON file of the folder; a RunError when it is missing or truncated."""
+        return _read_json(self.folder / name)
 
     def write_text(self, name: str, text: str) -> Path:
         """Replace a text file of the folder in one step; its path."""
@@ -206,18 +220,22 @@ class Run:
     def _write_json(self, name: str, value: object) -> None:
         self.write_text(name, json.dumps(value, indent=1, allow_nan=False) + "\n")
 
-    def _write_tensors(self, name: str, tensors: Mapping[str, Tensor]) -> None:
+    def _write_tensors(
+        self, name: str, tensors: Mapping[str, Tensor], header: dict[str, str] | None = None
+    ) -> None:
         path = self.folder / name
         copies = {k: v.detach().clone().contiguous() for k, v in tensors.items()}
         try:
             with replacing(path) as fresh:
-                save_file(copies, fresh)
+                save_file(copies, fresh, header)
         except (OSError, SafetensorError) as error:
             raise RunError(f"Cannot write {path}: {error}") from error
 
-    def _read_tensors(self, name: str) -> dict[str, Tensor]:
+    def _read_tensors(self, name: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+        path = self.folder / name
         try:
-            return load_file(self.folder / name)
+            with safe_open(path, "pt") as file:
+                return load_file(path), file.metadata() or {}
         except (OSError, SafetensorError) as error:
             raise RunError(
                 f"Cannot read {self.folder / name}: {error}. The run is incomplete or damaged; the "
@@ -234,13 +252,32 @@ def describe_masks(model: nn.Module) -> dict[str, dict[str, Any]]:
 
 
 def fingerprint(rows: Rows) -> str:
-    """SHA-256 of the ids, the groups if any, and all tensors of a data set with a dict batch."""
-    digest = hashlib.sha256()
-    groups = {} if rows.groups is None else {GROUP: rows.groups}
-    for name, tensor in sorted({**rows.batch, ID: rows.ids, **groups}.items()):
+    """SHA-256 of the ids, the groups if any, and all tensors of a dict or tuple batch."""
+    digest = hashlib.sha256(b"tuple;" if isinstance(rows.batch, tuple) else b"")
+    for name, tensor in sorted(_named(rows).items()):
         digest.update(f"{name}:{tensor.dtype}:{list(tensor.shape)};".encode())
-        digest.update(np.ascontiguousarray(tensor.numpy()).tobytes())
+        contents = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+        digest.update(contents.numpy().data)
     return digest.hexdigest()
+
+
+def _named(rows: Rows) -> dict[str, Tensor]:
+    """The tensors of the batch by name, or by number in a tuple, with the ids and groups."""
+    batch = rows.batch
+    named = dict(enumerate(batch)) if type(batch) is tuple else batch
+    if not isinstance(named, Mapping) or not all(isinstance(t, Tensor) for t in named.values()):
+        raise DataError(
+            "A file of rows holds a dict or a tuple of tensors, but this batch is a "
+            f"{type(batch).__name__} with other things in it. Leave them out, or flatten it."
+        )
+    tensors = {str(name): tensor for name, tensor in named.items()}
+    if taken := {ID, GROUP} & set(tensors):
+        raise DataError(
+            f"These rows have a tensor {min(taken)!r}, but in a file of rows that name is for the "
+            "ids or groups. Rename it in the batch."
+        )
+    groups = {} if rows.groups is None else {GROUP: rows.groups}
+    return {**tensors, ID: rows.ids, **groups}
 
 
 def _versions() -> dict[str, str]:

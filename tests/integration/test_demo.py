@@ -3,17 +3,25 @@
 import errno
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
 import time
+import warnings
 from functools import partial
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from tests.integration.conftest import ENVIRONMENT, EPOCHS, TURNOVER, last_line, turnover
+from turnover import nn
+from turnover.cli import _main
 from turnover.cli._main import app
+from turnover.demo import _run
+from turnover.estimation import LowAgreementWarning
+from turnover.run import Run
 
 FRACTIONS = [
     "accuracy_turnover",
@@ -221,6 +229,12 @@ DAMAGE = {
     "other kind": (lambda run: edit_manifest(run, kind="sweep"), 3, "'sweep'"),
     "no arguments": (lambda run: edit_manifest(run, remove="arguments"), 3, "manifest.json"),
     "no fingerprints": (lambda run: edit_manifest(run, data={}), 3, "manifest.json"),
+    "no seed": (lambda run: edit_manifest(run, arguments={}), 3, "manifest.json"),
+    "odd seed": (lambda run: edit_manifest(run, arguments={"seed": "x"}), 3, "manifest.json"),
+    "other seed": (lambda run: edit_manifest(run, arguments={"seed": 2}), 3, "made again"),
+    "no masks": (lambda run: edit_manifest(run, remove="masks"), 3, "made again"),
+    "odd fingerprints": (lambda run: edit_manifest(run, data=[1]), 3, "manifest.json"),
+    "odd kind": (lambda run: edit_manifest(run, kind=[1]), 3, "manifest.json"),
     "odd arguments": (lambda run: edit_manifest(run, arguments=[1]), 3, "manifest.json"),
     "other rows": (
         lambda run: shutil.copy(run / "test.safetensors", run / "train.safetensors"),
@@ -242,6 +256,33 @@ def test_a_damaged_run_is_refused_and_kept(copy, damage):
     before = contents(copy)
     assert_refused(invoke("ask", copy, "--query", 0, "--json"), code, found)
     assert contents(copy) == before
+
+
+@pytest.mark.parametrize("command", [["ask", "--query", "0"], ["check"], ["report"]])
+def test_an_unfinished_demo_says_how_to_finish_it(tmp_path, command):
+    folder = tmp_path / "it's a run"
+    arguments = {"epochs": 3, "noise": 0.2, "seed": 7}
+    Run.create(folder, {"kind": "demo", "arguments": arguments})
+    before = contents(folder)
+    result = invoke(command[0], folder, *command[1:])
+    assert_refused(result, 3, "is unfinished. Finish it with: turnover demo --out ")
+    words = shlex.split(result.stderr.split("Finish it with: ")[1])
+    assert words[2:] == [
+        *("--out", str(folder)),
+        *("--epochs", "3", "--noise", "0.2", "--seed", "7"),
+    ]
+    assert contents(folder) == before
+
+
+@pytest.mark.parametrize("text", ["[", "null", "[1]", '[{"epoch": 1}]', '[{"typo": 1}]'])
+def test_damaged_curves_of_an_interrupted_demo_are_refused(tmp_path, text):
+    folder = tmp_path / "run"
+    Run.create(folder, {"kind": "demo", "arguments": {"epochs": 1, "noise": 0.1, "seed": 1}})
+    (folder / "model.curves.json").write_text(text, encoding="utf-8")
+    result = invoke("demo", "--out", folder, "--epochs", 1)
+    assert isinstance(result.exception, SystemExit), result.exception
+    assert result.exit_code == 3
+    assert "model.curves.json" in result.stderr and "Traceback" not in result.stderr
 
 
 def test_a_pickle_in_a_run_is_not_executed(copy, pickle_bomb):
@@ -281,6 +322,48 @@ def test_a_disk_that_takes_nothing_is_refused(tmp_path, monkeypatch, number):
 def test_answers_that_cannot_be_saved_are_an_error(demo, tmp_path):
     path = tmp_path / "none" / "scores.csv"
     assert_refused(invoke("ask", demo[0], "--query", 0, "--save", path), 3, "Cannot write scores")
+
+
+@pytest.mark.parametrize("name", ["scores.txt", "scores", "scores.csv.gz"])
+def test_answers_are_saved_in_known_formats_only(demo, tmp_path, name):
+    result = invoke("ask", demo[0], "--query", 0, "--save", tmp_path / name)
+    assert_refused(result, 2, "one of .safetensors, .csv, .parquet")
+    assert contents(tmp_path) == {}
+
+
+@pytest.mark.parametrize("category", [LowAgreementWarning, UserWarning])
+def test_a_warning_of_turnover_is_one_line_and_others_stay(monkeypatch, capsys, category):
+    def warn():
+        warnings.warn("first line\n  second line", category, stacklevel=2)
+
+    others = []
+    monkeypatch.setattr(_main, "app", warn)
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.showwarning = lambda message, *where, **to: others.append(str(message))
+        _main.main()
+    said = capsys.readouterr().err
+    if category is LowAgreementWarning:
+        assert (said, others) == ("turnover: first line second line\n", [])
+    else:
+        assert (said, others) == ("", ["first line\n  second line"])
+
+
+class Taken(Exception):
+    pass
+
+
+@pytest.mark.parametrize("command", ["demo", "check"])
+def test_the_audit_takes_the_steps_of_the_training(demo, tmp_path, monkeypatch, command):
+    def note(model, batch, loss, *, optimizer, **options):
+        made = optimizer(model.parameters())
+        assert type(made) is torch.optim.Adam and made.defaults["lr"] == 3e-3
+        raise Taken
+
+    monkeypatch.setattr(nn, "check", note)
+    monkeypatch.setattr(_run, "check", note)
+    arguments = ["demo", "--out", tmp_path / "run"] if command == "demo" else ["check", demo[0]]
+    assert isinstance(invoke(*arguments).exception, Taken)
 
 
 def test_answers_are_saved_as_a_table(demo, tmp_path):

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+from collections import namedtuple
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from turnover.run import describe_masks, fingerprint
 
 ARGUMENTS = {"epochs": 3, "noise": 0.1, "layers": (1, 2)}
 MANIFEST = {"kind": "test", "arguments": ARGUMENTS}
+FINGERPRINT = "d0b3b8d5fb4db1188d328bcb2c5cef03ca650798c923ec427b317b7056008a97"
 ROWS = Rows({"x": torch.randn(4, 2), "y": torch.arange(4)}, [5, -1, 2**63 - 1, 0])
 
 needs_permissions = pytest.mark.skipif(
@@ -147,6 +149,18 @@ def test_a_foreign_manifest_is_refused(tmp_path, text, found):
         Run.open(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [{"arguments": [1]}, {"arguments": None}, {"kind": {}}, {"state": 1}],
+    ids=str,
+)
+def test_a_manifest_with_a_value_of_another_type_is_refused(made, changes):
+    rewrite(made, **changes)
+    for use in (Run.open, lambda folder: Run.create(folder, MANIFEST)):
+        with pytest.raises(RunError, match=rf"manifest.json is damaged: its {next(iter(changes))}"):
+            use(made.folder)
+
+
 @pytest.mark.parametrize("version", [None, 0, MASK_VERSION + 1, str(MASK_VERSION), "x", [1]])
 def test_an_unknown_mask_version_is_refused(made, version):
     rewrite(made, mask_version=version)
@@ -191,6 +205,44 @@ def test_rows_are_loaded_to_the_last_bit(made, groups):
     assert (None if loaded.groups is None else loaded.groups.tolist()) == groups
 
 
+TUPLES = {
+    "two": (ROWS.batch["x"], ROWS.batch["y"]),
+    "twelve": tuple(torch.full((4,), n) for n in range(12)),
+}
+
+
+@pytest.mark.parametrize("name", TUPLES)
+@pytest.mark.parametrize("groups", [None, [1, 1, -7, 2**40]])
+def test_rows_in_a_tuple_are_loaded_as_a_tuple(made, name, groups):
+    rows = Rows(TUPLES[name], ROWS.ids, groups)
+    made.save_rows("train", rows)
+    loaded = made.load_rows("train")
+    assert type(loaded.batch) is tuple
+    assert_same_bits(dict(enumerate(loaded.batch)), dict(enumerate(rows.batch)))
+    assert torch.equal(loaded.ids, rows.ids) and torch.equal(loaded.mask_ids, rows.mask_ids)
+    assert fingerprint(loaded) == fingerprint(rows)
+
+
+@pytest.mark.parametrize(
+    "batch",
+    [
+        ROWS.batch["x"],
+        [ROWS.batch["x"]],
+        namedtuple("Pair", "x y")(*TUPLES["two"]),
+        {"x": ROWS.batch["x"], "names": list("abcd")},
+        {"x": {"deep": ROWS.batch["x"]}},
+        (ROWS.batch["x"], (ROWS.batch["y"],)),
+    ],
+    ids=["tensor", "list", "namedtuple", "names", "nested dict", "nested tuple"],
+)
+def test_rows_of_another_structure_are_refused(made, batch):
+    before = contents(made.folder)
+    for use in (lambda rows: made.save_rows("train", rows), fingerprint):
+        with pytest.raises(DataError, match="a dict or a tuple of tensors"):
+            use(Rows(batch))
+    assert contents(made.folder) == before
+
+
 @pytest.mark.parametrize("name", ["id", "group"])
 def test_a_tensor_with_the_name_of_the_ids_is_refused(made, name):
     with pytest.raises(DataError, match=f"a tensor '{name}'"):
@@ -226,6 +278,11 @@ def test_nothing_in_a_folder_is_executed(made, name, pickle_bomb):
     with pytest.raises(RunError, match=name):
         read(made, name)
     assert not pickle_bomb.exploded()
+
+
+def test_an_unfinished_run_without_results_says_how_to_finish(made):
+    with pytest.raises(RunError, match=r"unfinished and has no results .*'epochs': 3"):
+        made.results()
 
 
 @pytest.mark.parametrize("value", [[], "text", 3])
@@ -334,11 +391,34 @@ def test_masks_are_described_by_all_that_makes_them():
         Rows({"x": ROWS.batch["x"], "z": ROWS.batch["y"]}, ROWS.ids),
         Rows({"x": ROWS.batch["x"], "y": ROWS.batch["y"].int()}, ROWS.ids),
         Rows({"x": ROWS.batch["x"].view(4, 1, 2), "y": ROWS.batch["y"]}, ROWS.ids),
+        Rows((ROWS.batch["x"], ROWS.batch["y"]), ROWS.ids),
     ],
-    ids=["content", "ids", "name", "type", "shape"],
+    ids=["content", "ids", "name", "type", "shape", "tuple"],
 )
 def test_a_fingerprint_tells_data_apart(other):
     assert fingerprint(other) != fingerprint(ROWS)
+
+
+def test_a_fingerprint_is_the_same_in_every_release():
+    rows = Rows({"x": torch.arange(6.0).view(3, 2), "y": torch.tensor([1, 0, 1])}, [5, -1, 0])
+    assert fingerprint(rows) == FINGERPRINT
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.bool, torch.complex64])
+def test_a_fingerprint_takes_any_dtype(dtype):
+    one, other = (Rows({"x": torch.tensor([0, 1, n]).to(dtype)}) for n in (0, 1))
+    assert fingerprint(one) != fingerprint(other)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a second device")
+def test_a_fingerprint_does_not_depend_on_the_device():
+    far = {name: tensor.cuda() for name, tensor in ROWS.batch.items()}
+    assert fingerprint(Rows(far, ROWS.ids)) == fingerprint(ROWS)
+
+
+def test_a_fingerprint_tells_a_tuple_from_a_dict_of_its_numbers():
+    x, y = TUPLES["two"]
+    assert fingerprint(Rows((x, y))) != fingerprint(Rows({"0": x, "1": y}))
 
 
 def test_a_fingerprint_does_not_depend_on_the_order_of_names_or_memory():

@@ -91,6 +91,24 @@ def test_what_cannot_be_selected_is_refused(arguments, found):
         make().top(**arguments)
 
 
+@pytest.mark.parametrize("kind", ["helpful", "harmful"])
+def test_scores_that_are_no_numbers_have_no_order(kind):
+    values = VALUES.clone()
+    values[1, 2] = torch.nan
+    scores = make(values=values)
+    with pytest.raises(ScoreError, match=rf"1 of 2 queries .*NaN.* id {-(2**63)}"):
+        scores.top(2, kind)
+    number = torch.arange(5) != 2
+    assert torch.equal(scores.top(4, kind, where=number).ids, make().top(4, kind, where=number).ids)
+
+
+def test_scores_are_compared_by_identity():
+    """Tensors have no single truth value, so that comparing by parts could only fail."""
+    one, other = make(), make()
+    assert one == one and one != other and one.top(1) != other.top(1)
+    assert len({one, other}) == 2
+
+
 def test_a_label_filter_needs_labels():
     with pytest.raises(ScoreError, match="no labels"):
         make(labels=None).top(1, label=1)
@@ -102,6 +120,14 @@ def test_a_label_filter_needs_labels():
         ({"values": VALUES.T}, "transpose"),
         ({"values": VALUES[0]}, r"\[5\]"),
         ({"labels": LABELS[:3]}, "3 labels for 5"),
+        ({"labels": LABELS.tolist()}, "Scores.labels must be a tensor, not a list"),
+        ({"labels": torch.tensor(1)}, "1 labels for 5"),
+        ({"values": VALUES.tolist()}, "Scores.values must be a tensor, not a list"),
+        ({"values": None}, "Scores.values must be a tensor, not a NoneType"),
+        ({"stderr": VALUES.T}, r"Standard errors have shape \[5, 2\]"),
+        ({"stderr": VALUES[0]}, r"Standard errors have shape \[5\]"),
+        ({"ghosts": VALUES[0]}, r"Scores of ghosts have shape \[5\]"),
+        ({"ghosts": [0.5]}, "Scores.ghosts must be a tensor"),
     ],
 )
 def test_parts_that_do_not_fit_together_are_refused(changes, found):
@@ -155,6 +181,13 @@ def test_an_incomplete_file_is_refused(tmp_path, about):
     save_file({"scores": VALUES}, tmp_path / "half.safetensors", header)
     with pytest.raises(RunError, match="damaged"):
         Scores.load(tmp_path / "half.safetensors")
+
+
+def test_a_file_whose_parts_do_not_fit_together_is_refused(tmp_path):
+    parts = {"scores": VALUES.T.contiguous(), "train_ids": TRAIN, "query_ids": TRAIN[:2].clone()}
+    save_file(parts, tmp_path / "odd.safetensors", {_scores.FORMAT: "{}"})
+    with pytest.raises(RunError, match=r"damaged.* transpose"):
+        Scores.load(tmp_path / "odd.safetensors")
 
 
 def test_a_missing_file_is_refused(tmp_path):
@@ -223,6 +256,22 @@ def test_parquet_holds_every_pair_exactly(tmp_path):
     assert table.columns == ["query", "train", "score"]
     assert [str(t) for t in table.types] == ["BIGINT", "BIGINT", "FLOAT"]
     assert table.fetchall() == wanted_records()
+
+
+def test_an_error_keeps_the_old_parquet_file(tmp_path, monkeypatch):
+    pytest.importorskip("duckdb")
+    path = tmp_path / "scores.parquet"
+    make().to_parquet(path)
+    old = path.read_bytes()
+
+    def refuse(source, target):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "replace", refuse)
+    with pytest.raises(RunError, match="No space left"):
+        make(values=-VALUES).to_parquet(path)
+    assert path.read_bytes() == old
+    assert os.listdir(tmp_path) == [path.name]
 
 
 def test_pandas_has_query_ids_as_index_and_training_ids_as_columns():

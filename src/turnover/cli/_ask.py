@@ -5,7 +5,11 @@ from typing import Annotated, Any
 
 import typer
 
+from turnover._errors import ScoreError
+
 __all__ = ["ask"]
+
+WRITERS = {".safetensors": "save", ".csv": "to_csv", ".parquet": "to_parquet"}
 
 
 def ask(
@@ -33,13 +37,12 @@ def ask(
     from turnover.cli._output import console, print_json
     from turnover.demo import answer, open_demo, score_all
 
+    _refuse_other_formats(save)
     _, model, train, test = open_demo(run)
     found = answer(model, train, test, query=query, label=label, k=top, exact=exact)
     if save is not None:
         scores = score_all(model, train, test, query=query, label=found["asked"], exact=exact)
-        formats = {".csv": scores.to_csv, ".parquet": scores.to_parquet}
-        write = formats.get(save.suffix, scores.save)
-        write(save)
+        getattr(scores, WRITERS[save.suffix])(save)
     if as_json:
         print_json(found)
         return
@@ -49,6 +52,14 @@ def ask(
         out.print(_table(kind, found))
     out.print(found["verdict"], highlight=False)
     out.print(_reading(found), style="dim", highlight=False)
+
+
+def _refuse_other_formats(save: Path | None) -> None:
+    if save is not None and save.suffix not in WRITERS:
+        raise ScoreError(
+            f"Cannot save scores as {save.name}: the file name must end with one of "
+            f"{', '.join(WRITERS)}, which chooses the format."
+        )
 
 
 def _sentence(found: dict[str, Any]) -> str:

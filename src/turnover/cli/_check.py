@@ -23,7 +23,7 @@ def check(
     """
     from turnover._rows import select_rows
     from turnover.cli._output import console, print_json
-    from turnover.demo import cross_entropy, open_demo
+    from turnover.demo import ADAM, cross_entropy, open_demo
     from turnover.nn import check as audit_model
 
     _, model, train, _ = open_demo(run)
@@ -34,6 +34,7 @@ def check(
         cross_entropy,
         ids=train.ids[part],
         instances=instances,
+        optimizer=ADAM,
     )
     if as_json:
         print_json(audit.to_dict())

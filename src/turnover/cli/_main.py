@@ -1,8 +1,10 @@
 """The commands in one program, and the way from an error to one paragraph and an exit code."""
 
 import sys
+import warnings
 from collections.abc import Callable
 from functools import wraps
+from typing import Any
 
 import typer
 
@@ -28,7 +30,17 @@ app = typer.Typer(
 
 def main() -> None:
     """Run the command line and exit with its code."""
-    app()
+    with warnings.catch_warnings():
+        usual = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *where: Any, **to: Any) -> None:
+            if category.__module__.startswith("turnover."):
+                print(f"turnover: {' '.join(str(message).split())}", file=sys.stderr)
+            else:
+                usual(message, category, *where, **to)
+
+        warnings.showwarning = show
+        app()
 
 
 def _reported(command: Callable[..., None]) -> Callable[..., None]:

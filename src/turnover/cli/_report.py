@@ -14,10 +14,13 @@ def report(
 ) -> None:
     """Show a run in the terminal and write its self-contained page RUN/report.html."""
     from turnover.cli._output import console, print_json
+    from turnover.demo import unfinished
     from turnover.reports import render_html, render_terminal, summary
     from turnover.run import Run
 
     opened = Run.open(run)
+    if opened.manifest.get("kind") == "demo" and not opened.complete:
+        raise unfinished(opened)
     page = opened.write_text("report.html", render_html(opened))
     if as_json:
         print_json({**summary(opened), "report": str(page)})

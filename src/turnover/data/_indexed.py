@@ -36,7 +36,7 @@ class Indexed(Dataset[tuple[int, Any]]):
         if not isinstance(data, Sized):
             raise DataError("Indexed needs a data set with a length, not an iterable one.")
         self.data = data
-        self.ids = unique_ids(torch.arange(len(data)) if ids is None else ids, len(data))
+        self.ids = _checked(ids, len(data))
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -50,22 +50,26 @@ class Rows:
     """A data set held in memory: one batch of all rows, and their ids.
 
     Args:
-        batch: tensors in tuples, lists or dicts that share their first dimension.
+        batch: tensors in tuples, lists or dicts that share their first dimension. NumPy arrays and
+            lists of other things hold one item for each row, too.
         ids: one distinct 64-bit integer per row; row numbers by default.
         groups: one 64-bit integer per row. Rows of one group (a source, an author, a class) then
             share the mask of that number, so that training tells what the model would have said
-            without the whole group; single rows of a group can no longer be told apart.
+            without the whole group; single rows of a group can no longer be told apart. Ask about
+            the groups, then: estimators take ``rows.mask_ids.unique()`` in place of ``rows.ids``.
+
+    Ids and groups are kept on the CPU, whatever the device of the batch.
 
     Raises:
-        DataError: when the tensors have different numbers of rows.
+        DataError: when the tensors, arrays and lists have different numbers of rows.
         IdError: for ids that repeat, or ids or groups of the wrong type, count or range.
     """
 
     def __init__(self, batch: Batch, ids: Ids | None = None, groups: Ids | None = None) -> None:
         rows = count_rows(batch)
         self.batch = batch
-        self.ids = unique_ids(torch.arange(rows) if ids is None else ids, rows)
-        self.groups = None if groups is None else as_ids(groups)
+        self.ids = _checked(ids, rows)
+        self.groups = None if groups is None else as_ids(groups).cpu()
         if self.groups is not None and self.groups.shape != self.ids.shape:
             raise IdError(
                 f"Groups have shape {list(self.groups.shape)} for {rows} rows. Each row needs "
@@ -82,6 +86,7 @@ class Rows:
 
     def select(self, index: Tensor | slice) -> "Rows":
         """The rows at ``index``, which keep their ids and groups."""
+        index = index.cpu() if isinstance(index, Tensor) else index
         groups = None if self.groups is None else self.groups[index]
         return Rows(select_rows(self.batch, index), self.ids[index], groups)
 
@@ -91,9 +96,13 @@ class Rows:
         Raises:
             IdError: for an id that is not among the rows.
         """
-        order = torch.argsort(self.ids)
+        ids, order = ids.cpu(), torch.argsort(self.ids)
         at = torch.searchsorted(self.ids[order], ids).clamp(max=len(self) - 1)
         rows = order[at]
         if (missing := ids[self.ids[rows] != ids]).numel():
             raise IdError(f"Id {int(missing[0])} is not among the {len(self)} rows of this data.")
         return rows
+
+
+def _checked(ids: Ids | None, rows: int) -> Tensor:
+    return unique_ids(torch.arange(rows, device="cpu") if ids is None else ids, rows).cpu()

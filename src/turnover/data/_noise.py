@@ -32,10 +32,11 @@ def flip_labels(
         )
     if (outside := labels[(labels < 0) | (labels >= classes)]).numel():
         raise DataError(f"Found label {int(outside[0])}; labels are 0 to {classes - 1}.")
-    generator = torch.Generator().manual_seed(seed)
-    chosen = torch.randperm(len(labels), generator=generator)[: round(fraction * len(labels))]
-    shift = torch.randint(1, classes, (len(chosen),), generator=generator)
-    noisy, flipped = labels.clone(), torch.zeros(len(labels), dtype=torch.bool)
-    noisy[chosen] = (labels[chosen] + shift) % classes
+    generator = torch.Generator("cpu").manual_seed(seed)
+    order = torch.randperm(len(labels), generator=generator, device="cpu")
+    chosen = order[: round(fraction * len(labels))]
+    shift = torch.randint(1, classes, (len(chosen),), generator=generator, device="cpu")
+    noisy, flipped = labels.clone(), torch.zeros_like(labels, dtype=torch.bool)
+    noisy[chosen] = (labels[chosen] + shift.to(labels.device)) % classes
     flipped[chosen] = True
     return noisy, flipped

@@ -42,7 +42,8 @@ def load_digits(noise: float, seed: int) -> Digits:
     bunch = read()
     images = torch.from_numpy(bunch.images).float().unsqueeze(1) / 16
     truth = torch.from_numpy(bunch.target).long()
-    order = torch.randperm(len(truth), generator=torch.Generator().manual_seed(seed))
+    generator = torch.Generator("cpu").manual_seed(seed)
+    order = torch.randperm(len(truth), generator=generator, device="cpu")
     train, test = order[:TRAIN], order[TRAIN:]
     labels, _ = flip_labels(truth[train], noise, CLASSES, seed)
     return Digits(

@@ -1,5 +1,6 @@
 """The demo: real digits, planted label errors, three networks, one report."""
 
+import shlex
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,16 +11,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from turnover._errors import RunError
 from turnover.data import Rows
 from turnover.demo._data import Digits, load_digits
 from turnover.demo._explain import explain_errors, find_suspects, predict
 from turnover.demo._model import cross_entropy
-from turnover.demo._train import CONTROL, NETWORKS, PLAIN, TURNOVER, train_network
+from turnover.demo._train import ADAM, CONTROL, NETWORKS, PLAIN, TURNOVER, train_network
 from turnover.nn import check
 from turnover.run import Run, describe_masks, fingerprint
 from turnover.training import Curve, losses_of
 
-__all__ = ["open_demo", "run_demo", "steps_of_demo"]
+__all__ = ["open_demo", "run_demo", "steps_of_demo", "unfinished"]
 
 Progress = Callable[[str, int], None]
 ERRORS, BEHIND, SUSPECTS = 8, 5, 40
@@ -83,7 +85,7 @@ def _run(folder: str | Path, arguments: dict[str, Any], progress: Progress) -> R
     run.save_rows("train", digits.train)
     run.save_rows("test", digits.test)
     progress("Proving that no instance reaches its unseen half", 0)
-    audit = check(TURNOVER.build(seed), _probe(digits.train), cross_entropy)
+    audit = check(TURNOVER.build(seed), _probe(digits.train), cross_entropy, optimizer=ADAM)
     progress("Training", 1)
     models: dict[str, nn.Module] = {}
     curves: dict[str, list[Curve]] = {}
@@ -152,21 +154,16 @@ def open_demo(folder: str | Path) -> tuple[Run, nn.Module, Rows, Rows]:
     Raises:
         RunError: for a folder that is missing, damaged, of another kind or unfinished.
     """
-    from turnover._errors import RunError
-
     run = Run.open(folder)
-    if run.manifest.get("kind") != "demo" or not run.complete:
-        raise RunError(
-            f"{folder} holds a run of kind {run.manifest.get('kind')!r} that is "
-            f"{run.manifest.get('state')}; expected a complete demo. Finish it with: "
-            f"turnover demo --out {folder}"
-        )
+    if run.manifest.get("kind") != "demo":
+        raise RunError(f"{folder} holds a run of kind {run.manifest.get('kind')!r}, not a demo.")
+    if not run.complete:
+        raise unfinished(run)
     try:
-        seed = run.manifest["arguments"]["seed"]
+        model = TURNOVER.build(run.arguments["seed"])
         wanted = {name: run.manifest["data"][name] for name in ("train", "test")}
-    except (KeyError, TypeError) as error:
-        raise RunError(f"{run.folder / 'manifest.json'} is damaged: {error}.") from error
-    model = TURNOVER.build(seed)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise RunError(f"{run.folder / 'manifest.json'} is damaged: {error!r}.") from error
     run.load_model(model)
     rows = {name: run.load_rows(name) for name in wanted}
     for name, found in rows.items():
@@ -175,7 +172,27 @@ def open_demo(folder: str | Path) -> tuple[Run, nn.Module, Rows, Rows]:
                 f"The rows in {run.folder / name}.safetensors are not those that the model was "
                 "trained and tested on: their fingerprint is not that of the manifest."
             )
+    _refuse_other_masks(run, model, rows["test"])
     return run, model, rows["train"], rows["test"]
+
+
+def unfinished(run: Run) -> RunError:
+    """The error for a demo that was interrupted, with the command that goes on."""
+    options = "".join(f" --{name} {value}" for name, value in run.arguments.items())
+    return RunError(
+        f"The demo in {run.folder} is unfinished. Finish it with: "
+        f"turnover demo --out {shlex.quote(str(run.folder))}{options}"
+    )
+
+
+def _refuse_other_masks(run: Run, model: nn.Module, rows: Rows) -> None:
+    predict(model, rows.select(slice(0, 1)))  # a layer knows its units after one forward pass
+    if (made := describe_masks(model)) != run.manifest.get("masks"):
+        raise RunError(
+            f"The masks of {run.folder} cannot be made again: its manifest describes "
+            f"{run.manifest.get('masks')}, but this release makes {made}. Its scores would be "
+            "those of other sub-networks."
+        )
 
 
 def _probe(train: Rows) -> dict[str, Tensor]:

@@ -9,12 +9,13 @@ from functools import partial
 import torch
 from torch import nn
 
+from turnover._errors import RunError
 from turnover.demo._data import Digits
 from turnover.demo._model import Network, cross_entropy
 from turnover.run import Run
 from turnover.training import Curve, Recipe, fit, measure
 
-__all__ = ["NETWORKS", "train_network", "untrained"]
+__all__ = ["ADAM", "NETWORKS", "train_network", "untrained"]
 
 TURNOVER = Network("model", turnover=True, dropout=0.5)
 PLAIN = Network("plain", turnover=True, dropout=0.0)
@@ -61,9 +62,9 @@ def train_network(
     return model, curves.points
 
 
-def untrained(seed: int) -> nn.Module:
-    """The demo's turn-over network before training."""
-    return TURNOVER.build(seed)
+def untrained(seed: int, network: str = TURNOVER.name) -> nn.Module:
+    """One of the demo's networks before training: ``"model"``, ``"plain"`` or ``"control"``."""
+    return NETWORKS[network].build(seed)
 
 
 class _Curves:
@@ -73,8 +74,13 @@ class _Curves:
         batch = digits.train.batch
         self.clean = digits.train.select(torch.nonzero(batch["label"] == batch["truth"]).flatten())
         self.run, self.name = run, f"{network.name}.curves.json"
-        path = run.folder / self.name
-        self.points = [Curve(**p) for p in json.loads(path.read_text())] if path.exists() else []
+        self.points = self._read() if (run.folder / self.name).exists() else []
+
+    def _read(self) -> list[Curve]:
+        try:
+            return [Curve(**point) for point in self.run.read_json(self.name)]  # type: ignore[attr-defined]
+        except TypeError as error:
+            raise RunError(f"{self.run.folder / self.name} is damaged: {error}.") from error
 
     def add(self, point: Curve) -> None:
         self.points = [p for p in self.points if p.epoch < point.epoch] + [point]

@@ -26,7 +26,7 @@ Kind = Literal["helpful", "harmful"]
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Ranking:
     """The best instances for each query, best first.
 
@@ -42,7 +42,7 @@ class Ranking:
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Scores:
     """Influence of every training instance on every query.
 
@@ -67,6 +67,10 @@ class Scores:
     ghosts: Tensor | None = None
 
     def __post_init__(self) -> None:
+        for name in ("values", "train_ids", "query_ids", *OPTIONAL):
+            part = getattr(self, name)
+            if not isinstance(part, Tensor) and not (part is None and name in OPTIONAL):
+                raise ScoreError(f"Scores.{name} must be a tensor, not a {type(part).__name__}.")
         expected = (len(self.query_ids), len(self.train_ids))
         if self.values.shape != expected:
             raise ScoreError(
@@ -74,7 +78,12 @@ class Scores:
                 f"and {expected[1]} training ids. Scores are [query, train]; transpose them?"
             )
         if self.labels is not None and self.labels.shape != self.train_ids.shape:
-            raise ScoreError(f"Found {len(self.labels)} labels for {expected[1]} training ids.")
+            raise ScoreError(f"Found {self.labels.numel()} labels for {expected[1]} training ids.")
+        if self.stderr is not None and self.stderr.shape != expected:
+            raise ScoreError(
+                f"Standard errors have shape {list(self.stderr.shape)}, but scores have shape "
+                f"{list(expected)}: each score needs one."
+            )
         if self.ghosts is not None and (self.ghosts.dim() != 2 or len(self.ghosts) != expected[0]):
             raise ScoreError(
                 f"Scores of ghosts have shape {list(self.ghosts.shape)}, but must be "
@@ -116,7 +125,8 @@ class Scores:
             where: only instances marked in this bool tensor ``[train]``.
 
         Raises:
-            ScoreError: when fewer than ``k`` instances pass the filters, or a filter is unusable.
+            ScoreError: when fewer than ``k`` instances pass the filters, a filter is unusable, or
+                a score is not a number.
         """
         if kind not in ("helpful", "harmful"):
             raise ScoreError(f"kind is 'helpful' or 'harmful', not {kind!r}.")
@@ -124,12 +134,17 @@ class Scores:
         if not 0 < k <= len(columns):
             raise ScoreError(f"Asked for the top {k} of {len(columns)} instances (after filters).")
         values = self.values[:, columns]
+        if (bad := values.isnan().any(dim=1)).any():
+            raise ScoreError(
+                f"Scores of {int(bad.sum())} of {len(bad)} queries are not all numbers (NaN), so "
+                f"they have no order; the first query has id {int(self.query_ids[bad][0])}."
+            )
         order = torch.argsort(values, dim=1, descending=kind == "helpful", stable=True)[:, :k]
         chosen = columns[order]
         return Ranking(self.train_ids[chosen], values.gather(1, order), chosen)
 
     def _columns(self, label: int | None, where: Tensor | None) -> Tensor:
-        keep = torch.ones(len(self.train_ids), dtype=torch.bool)
+        keep = torch.ones_like(self.train_ids, dtype=torch.bool)
         if label is not None:
             if self.labels is None:
                 raise ScoreError("These scores carry no labels to filter by; set Scores.labels.")
@@ -159,7 +174,7 @@ class Scores:
         if groups.shape != self.train_ids.shape:
             raise ScoreError(f"Found {len(groups)} groups for {len(self.train_ids)} instances.")
         names, member = torch.unique(groups, return_inverse=True)
-        sums = torch.zeros(len(self.values), len(names), dtype=self.values.dtype)
+        sums = self.values.new_zeros(len(self.values), len(names))
         sums.index_add_(1, member, self.values)
         return Scores(sums, names, self.query_ids, about={**self.about, "grouped": True})
 
@@ -206,9 +221,9 @@ class Scores:
         try:
             about = json.loads(header[FORMAT])
             values, train, query = (tensors[k] for k in ("scores", "train_ids", "query_ids"))
+            return cls(values, train, query, about=about, **optional)
         except (KeyError, ValueError) as error:
-            raise RunError(f"{path} is damaged, part of its scores is missing: {error}") from error
-        return cls(values, train, query, about=about, **optional)
+            raise RunError(f"{path} is damaged, its scores cannot be read: {error}") from error
 
     def records(self) -> Iterator[tuple[int, int, float]]:
         """All scores as rows (query id, train id, score), query by query."""
@@ -260,9 +275,10 @@ class Scores:
             "train": self.train_ids.repeat(len(self.query_ids)).numpy(),
             "score": self.values.flatten().numpy(),
         }
-        target = str(path).replace("'", "''")
         try:
-            duckdb.sql(f"COPY (SELECT * FROM pairs) TO '{target}' (FORMAT parquet)")
-        except duckdb.IOException as error:
+            with replacing(path) as fresh:
+                target = str(fresh).replace("'", "''")
+                duckdb.sql(f"COPY (SELECT * FROM pairs) TO '{target}' (FORMAT parquet)")
+        except (OSError, duckdb.IOException) as error:
             raise RunError(f"Cannot write scores to {path}: {error}") from error
         del pairs

@@ -68,7 +68,7 @@ def benjamini_hochberg(p: Tensor, tests: int | None = None) -> Tensor:
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Significance:
     """How far each score stands out from those of ghosts; every field is ``[query, train]``.
 

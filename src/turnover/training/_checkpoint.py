@@ -1,6 +1,11 @@
-"""Training state in one safetensors file: weights, optimizer state, finished epochs."""
+"""Training state in one safetensors file: weights, optimizer state, finished epochs.
 
+The header describes the training, so that no other one goes on from it unnoticed.
+"""
+
+import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +16,41 @@ from torch import Tensor, nn
 
 from turnover._errors import RunError
 from turnover._files import replacing
+from turnover.data import Rows
+from turnover.masks import MASK_VERSION
+from turnover.nn import is_converted, masked_layers
 
-__all__ = ["load_checkpoint", "save_checkpoint"]
+__all__ = ["describe_training", "load_checkpoint", "save_checkpoint"]
 
-FORMAT = "turnover-checkpoint-1"
+FORMAT = "turnover-checkpoint-2"
+
+
+def describe_training(
+    model: nn.Module, optimizer: torch.optim.Optimizer, rows: Rows, plan: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What a training must share with the one that it continues, as JSON values."""
+    ids = rows.mask_ids.cpu().contiguous().numpy()
+    about = {
+        **plan,
+        "optimizer": type(optimizer).__name__,
+        "number of rows": len(rows),
+        "hash of mask ids": hashlib.sha256(ids.tobytes()).hexdigest()[:32],
+    }
+    if not is_converted(model):
+        return about
+    masks = {
+        f"mask {name} (layer, seed, p)": [layer.layer, layer.seed, layer.p]
+        for name, layer in masked_layers(model).items()
+    }
+    return {**about, "mask version": MASK_VERSION, **masks}
 
 
 def save_checkpoint(
-    path: Path | None, model: nn.Module, optimizer: torch.optim.Optimizer, seed: int, epochs: int
+    path: Path | None,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    about: Mapping[str, Any],
+    epochs: int,
 ) -> None:
     """Replace the checkpoint in one step, so that an interruption leaves the old or the new one.
 
@@ -36,8 +68,8 @@ def save_checkpoint(
                 tensors[f"optimizer.{parameter}.{key}"] = value
             else:
                 plain.setdefault(str(parameter), {})[key] = value
-    header = {"format": FORMAT, "epochs": str(epochs), "seed": str(seed)}
-    header |= {"optimizer_kind": type(optimizer).__name__, "optimizer": json.dumps(plain)}
+    header = {"format": FORMAT, "epochs": str(epochs), "training": json.dumps(about)}
+    header["optimizer"] = json.dumps(plain)
     copies = {k: v.detach().clone().contiguous() for k, v in tensors.items()}
     try:
         with replacing(path) as fresh:
@@ -47,12 +79,17 @@ def save_checkpoint(
 
 
 def load_checkpoint(
-    path: Path | None, model: nn.Module, optimizer: torch.optim.Optimizer, seed: int
+    path: Path | None,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    about: Mapping[str, Any],
+    wanted: int,
 ) -> int:
     """Restore model and optimizer; the number of finished epochs, 0 without a checkpoint.
 
     Raises:
-        RunError: for a truncated or foreign file, or one of another model or seed.
+        RunError: for a truncated or foreign file, or one of another model or training, or of more
+            epochs than ``wanted``.
     """
     if path is None or not path.exists():
         return 0
@@ -64,15 +101,32 @@ def load_checkpoint(
         raise RunError(
             f"Cannot read the checkpoint {path}: {error}. Delete it to begin anew."
         ) from error
-    expected = {"format": FORMAT, "seed": str(seed), "optimizer_kind": type(optimizer).__name__}
-    for name, value in expected.items():
-        if header.get(name) != value:
+    _refuse_other(path, {"format": FORMAT}, {"format": header.get("format")})
+    try:
+        found, plain = json.loads(header["training"]), json.loads(header["optimizer"])
+        epochs = int(header["epochs"])
+    except (KeyError, ValueError) as error:
+        raise RunError(
+            f"The checkpoint {path} is damaged: {error}. Delete it to begin anew."
+        ) from error
+    _refuse_other(path, about, found)
+    if epochs > wanted:
+        raise RunError(
+            f"The checkpoint {path} holds {epochs} finished epochs, more than the {wanted} asked "
+            "for. Ask for as many, delete it to begin anew, or give another file."
+        )
+    _restore(path, model, optimizer, tensors, plain)
+    return epochs
+
+
+def _refuse_other(path: Path, wanted: Mapping[str, Any], found: Mapping[str, Any]) -> None:
+    for name in {**wanted, **found}:
+        if found.get(name) != wanted.get(name):
             raise RunError(
-                f"{path} is no checkpoint of this training: its {name} is {header.get(name)!r}, "
-                f"not {value!r}. Delete it to begin anew."
+                f"{path} is no checkpoint of this training: its {name} is {found.get(name)!r}, "
+                f"not {wanted.get(name)!r}. Going on would mix two trainings. Delete it to begin "
+                "anew, or give another file."
             )
-    _restore(path, model, optimizer, tensors, json.loads(header["optimizer"]))
-    return int(header["epochs"])
 
 
 def _restore(

@@ -6,7 +6,8 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
-from turnover._rows import Loss, per_example, select_rows
+from turnover._errors import DataError
+from turnover._rows import Loss, beside, per_example, select_rows
 from turnover.data import Rows
 from turnover.nn import evaluating, full, seen, unseen
 
@@ -44,16 +45,23 @@ def losses_of(model: nn.Module, loss: Loss, rows: Rows, which: str = "full") -> 
         which: ``"seen"``, ``"unseen"`` or ``"full"``.
 
     Returns:
-        ``float32 [rows]`` in nats.
+        ``float32 [rows]`` in nats, on the CPU.
+
+    Raises:
+        DataError: for no rows, or another ``which``.
     """
+    if which != "full" and which not in SIDES:
+        raise DataError(f"Losses are of the 'seen', 'unseen' or 'full' network, not {which!r}.")
+    if not len(rows):
+        raise DataError("There are no rows to evaluate: the data set is empty.")
     parts = []
     with torch.no_grad(), evaluating(model):
         for start in range(0, len(rows), BLOCK):
             part = slice(start, start + BLOCK)
             ids = rows.mask_ids[part]
             with full(model) if which == "full" else SIDES[which](model, ids):
-                losses = loss(model, select_rows(rows.batch, part))
-            parts.append(per_example(losses, len(ids)).float())
+                losses = loss(model, beside(model, select_rows(rows.batch, part)))
+            parts.append(per_example(losses, len(ids)).float().cpu())
     return torch.cat(parts)
 
 

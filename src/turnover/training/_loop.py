@@ -6,20 +6,21 @@ The order of the rows is a pure function of (seed, epoch), and a checkpoint is w
 epoch, so that an interrupted training resumes and ends with the same bits.
 """
 
-from collections.abc import Callable, Iterable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import final
 
 import torch
 from torch import Tensor, nn
 
-from turnover._errors import LossError
-from turnover._rows import Loss, per_example, select_rows
+from turnover._errors import ConversionError, DataError, LossError
+from turnover._rows import Loss, beside, per_example, select_rows
 from turnover.data import Rows
 from turnover.nn import is_converted, seen
-from turnover.training._checkpoint import load_checkpoint, save_checkpoint
+from turnover.training._checkpoint import describe_training, load_checkpoint, save_checkpoint
 
 __all__ = ["Recipe", "fit"]
 
@@ -37,6 +38,9 @@ class Recipe:
         seed: seed of the order of the rows and of ordinary dropout.
         optimizer: from the trainable parameters to an optimizer; Adam by default.
         schedule: learning-rate factor as a function of the progress in [0, 1).
+
+    Raises:
+        DataError: for fewer than 0 epochs or fewer than 1 row per step.
     """
 
     epochs: int
@@ -44,6 +48,13 @@ class Recipe:
     seed: int = 0
     optimizer: MakeOptimizer = torch.optim.Adam
     schedule: Callable[[float], float] | None = None
+
+    def __post_init__(self) -> None:
+        if self.epochs < 0 or self.batch_size < 1:
+            raise DataError(
+                f"Cannot train for {self.epochs} epochs with {self.batch_size} rows per step: "
+                "epochs begin at 0, the batch size at 1."
+            )
 
 
 def fit(
@@ -53,9 +64,13 @@ def fit(
     recipe: Recipe,
     *,
     on_epoch: Callable[[int], None] | None = None,
-    checkpoint: Path | None = None,
+    checkpoint: str | Path | None = None,
 ) -> None:
     """Train ``model`` in place; with turn-over layers, each row through its own mask.
+
+    Batches are moved to the device of the model. It is put into training mode, unless it is there
+    already (modules in evaluation mode inside a training model stay so); afterwards every module
+    is in the mode in which it was found.
 
     Args:
         model: any module, converted or not (then this is ordinary training).
@@ -64,20 +79,29 @@ def fit(
         recipe: epochs, batch size, seed, optimizer.
         on_epoch: called with the number of finished epochs, before the checkpoint is written; an
             interruption between the two repeats the call after a resume.
-        checkpoint: file written after every epoch; when it exists, training goes on from it.
+        checkpoint: file written after every epoch; when it exists, training goes on from it. More
+            epochs may be asked for than before, unless a schedule depends on their number.
 
     Raises:
+        ConversionError: for a model in which nothing can be trained.
+        DataError: for no rows.
         LossError: for losses of a wrong shape or that are not numbers; the model then holds the
             weights of the last good step.
-        RunError: for a checkpoint of another training.
+        RunError: for a checkpoint of another training: other masks, ids, seed, batch size,
+            optimizer or schedule length, or more epochs than asked for.
     """
-    optimizer = recipe.optimizer([p for p in model.parameters() if p.requires_grad])
+    if not len(rows):
+        raise DataError("There are no rows to train on: the training set is empty.")
+    optimizer = recipe.optimizer(_trainable(model))
     rates = [group["lr"] for group in optimizer.param_groups]
-    done = load_checkpoint(checkpoint, model, optimizer, recipe.seed)
-    with torch.random.fork_rng():
+    path = None if checkpoint is None else Path(checkpoint)
+    about = describe_training(model, optimizer, rows, _plan(recipe))
+    done = load_checkpoint(path, model, optimizer, about, recipe.epochs)
+    with torch.random.fork_rng(), _training(model) as set_modes:
         for epoch in range(done, recipe.epochs):
+            set_modes()
             torch.manual_seed(_epoch_seed(recipe.seed, epoch))
-            batches = torch.randperm(len(rows)).split(recipe.batch_size)
+            batches = torch.randperm(len(rows), device="cpu").split(recipe.batch_size)
             for number, batch in enumerate(batches):
                 if recipe.schedule is not None:
                     progress = (epoch + number / len(batches)) / recipe.epochs
@@ -86,7 +110,43 @@ def fit(
                 _step(model, rows, batch, loss, optimizer, epoch)
             if on_epoch is not None:
                 on_epoch(epoch + 1)
-            save_checkpoint(checkpoint, model, optimizer, recipe.seed, epoch + 1)
+            save_checkpoint(path, model, optimizer, about, epoch + 1)
+
+
+def _trainable(model: nn.Module) -> list[nn.Parameter]:
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    if not parameters:
+        raise ConversionError(
+            f"Nothing in this {type(model).__name__} can be trained: it has no parameter that "
+            "requires a gradient. Unfreeze some with parameter.requires_grad_()."
+        )
+    return parameters
+
+
+def _plan(recipe: Recipe) -> dict[str, int]:
+    plan = {"seed": recipe.seed, "batch size": recipe.batch_size}
+    return plan if recipe.schedule is None else {**plan, "epochs of the schedule": recipe.epochs}
+
+
+@contextmanager
+def _training(model: nn.Module) -> Iterator[Callable[[], None]]:
+    """A function that sets the modes for training; after the block each is as it was."""
+    found = _modes(model)
+    try:
+        if not model.training:
+            model.train()
+        yield partial(_set_modes, _modes(model))
+    finally:
+        _set_modes(found)
+
+
+def _modes(model: nn.Module) -> list[tuple[nn.Module, bool]]:
+    return [(module, module.training) for module in model.modules()]
+
+
+def _set_modes(modes: list[tuple[nn.Module, bool]]) -> None:
+    for module, training in modes:
+        module.training = training
 
 
 def _step(
@@ -97,11 +157,11 @@ def _step(
     optimizer: torch.optim.Optimizer,
     epoch: int,
 ) -> None:
-    model.train()
     with seen(model, rows.mask_ids[batch]) if is_converted(model) else nullcontext():
-        losses = per_example(loss(model, select_rows(rows.batch, batch)), len(batch))
+        part = beside(model, select_rows(rows.batch, batch))
+        losses = per_example(loss(model, part), len(batch))
         if not torch.isfinite(losses).all():
-            bad = batch[~torch.isfinite(losses.detach())]
+            bad = batch[~torch.isfinite(losses.detach().cpu())]
             raise LossError(
                 f"In epoch {epoch + 1} the loss of {len(bad)} of {len(batch)} rows is not a finite "
                 f"number; the first has id {int(rows.ids[bad[0]])}. Check its inputs and label, or "

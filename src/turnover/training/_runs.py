@@ -22,7 +22,7 @@ def fit_runs(
     recipe: Recipe,
     *,
     runs: int,
-    folder: Path | None = None,
+    folder: str | Path | None = None,
 ) -> list[nn.Module]:
     """Train ``runs`` models for an ensemble.
 
@@ -33,7 +33,8 @@ def fit_runs(
         loss: (model, batch) → per-example losses ``[rows]``.
         recipe: run e uses ``recipe.seed + e`` for the order of the rows, and for ``build``.
         runs: how many.
-        folder: keeps a checkpoint of every run, so that an interrupted call resumes.
+        folder: keeps a checkpoint of every run, so that an interrupted call resumes; that of
+            another training is refused, as in :func:`fit`.
 
     Returns:
         The trained models, in the order of their seeds.
@@ -46,9 +47,9 @@ def fit_runs(
     models = [build(seed) for seed in seeds]
     _refuse_equal_masks(models)
     if folder is not None:
-        _make(folder)
+        _make(Path(folder))
     for seed, model in zip(seeds, models, strict=True):
-        checkpoint = None if folder is None else folder / f"run-{seed}.safetensors"
+        checkpoint = None if folder is None else Path(folder) / f"run-{seed}.safetensors"
         fit(model, rows, loss, replace(recipe, seed=seed), checkpoint=checkpoint)
     return models
 

@@ -36,6 +36,17 @@ def test_the_flips_are_a_function_of_the_seed():
     assert not torch.equal(first[1], other[1])
 
 
+def test_the_default_device_and_dtype_play_no_part():
+    plain = flip_labels(LABELS, 0.3, 7)
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.device("meta"):
+            other = flip_labels(LABELS, 0.3, 7)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert all(map(torch.equal, plain, other))
+
+
 def test_the_labels_given_are_not_changed():
     labels = LABELS.clone()
     flip_labels(labels, 1.0, 7)

@@ -1,6 +1,6 @@
 """Rows and data sets: an id belongs to its row through every selection."""
 
-from collections import namedtuple
+from collections import OrderedDict, UserDict, defaultdict, namedtuple
 
 import numpy as np
 import pytest
@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader, IterableDataset, Subset, TensorDataset
 
 from turnover import Indexed, Rows
 from turnover._errors import DataError, IdError
+from turnover._rows import map_tensors, repeat_rows
 
 IDS = [5, 2**63 - 1, -7, -(2**63), 0, 2**40]
 X = torch.arange(12.0).view(6, 2)
@@ -104,6 +105,86 @@ def test_a_selection_keeps_structure_and_ids(batch):
     assert len(rows) == 6
     assert part.ids.tolist() == [IDS[3], IDS[0]]
     assert leaves(part.batch) == [chosen(leaf) for leaf in leaves(batch)]
+
+
+NAMES = list("abcdef")
+MARKED = torch.tensor([True, False, False, True, False, False])
+
+
+@pytest.mark.parametrize("index", [slice(0, 4, 3), torch.tensor([0, 3]), MARKED])
+def test_arrays_and_lists_are_selected_with_their_rows(index):
+    batch = {
+        "x": X,
+        "array": np.arange(12).reshape(6, 2),
+        "names": NAMES,
+        "pairs": tuple((name, None) for name in NAMES),
+        "arrays": [np.full(n, n) for n in range(6)],
+        "deep": [{"words": NAMES}, X[:, 0]],
+        "note": "kept",
+        "number": np.float64(3),
+        "scale": np.array(2.0),
+    }
+    part = Rows(batch, IDS).select(index).batch
+    assert part["array"].tolist() == [[0, 1], [6, 7]]
+    assert part["names"] == part["deep"][0]["words"] == ["a", "d"]
+    assert part["pairs"] == (("a", None), ("d", None))
+    assert [len(array) for array in part["arrays"]] == [0, 3]
+    assert part["deep"][1].tolist() == [0, 6]
+    assert (part["note"], part["number"], part["scale"]) == ("kept", 3, 2)
+
+
+def test_arrays_and_lists_are_repeated_with_their_rows():
+    batch = {"x": X, "array": np.arange(6), "names": NAMES, "note": "kept", "scale": np.array(2.0)}
+    twice = repeat_rows(batch, 2)
+    assert torch.equal(twice["x"], torch.cat([X, X]))
+    assert twice["array"].tolist() == [*range(6), *range(6)]
+    assert twice["names"] == NAMES * 2
+    assert (twice["note"], twice["scale"]) == ("kept", 2)
+
+
+@pytest.mark.parametrize(
+    ("leaf", "found"),
+    [
+        (["a", "b"], r"batch\['deep'\]\[0\] is a list of length 2, but the tensors have 6 rows"),
+        ((28, 28), "is a tuple of length 2"),
+        ([], "is a list of length 0"),
+        (np.zeros((5, 6)), "is a ndarray of length 5"),
+        ([X.numpy(), X.numpy()], "is a list of length 2"),
+    ],
+)
+def test_arrays_and_lists_of_another_length_are_refused_by_name(leaf, found):
+    with pytest.raises(DataError, match=found):
+        Rows({"x": X, "deep": (leaf, X)})
+
+
+class Made(dict):
+    """A dict that cannot be made from a dict alone."""
+
+    def __init__(self, one, other):
+        super().__init__(one | other)
+
+
+@pytest.mark.parametrize(
+    ("batch", "kind"),
+    [
+        (UserDict(x=X), UserDict),
+        (OrderedDict(x=X), OrderedDict),
+        (defaultdict(list, x=X), dict),
+        (Made({"x": X}, {}), dict),
+    ],
+)
+def test_a_mapping_keeps_its_class_where_it_can_be_made_from_a_dict(batch, kind):
+    part = map_tensors(torch.clone, batch)
+    assert type(part) is kind
+    assert part.keys() == batch.keys() and torch.equal(part["x"], X)
+
+
+def test_the_default_device_plays_no_part():
+    with torch.device("meta"):
+        rows = Rows(X)
+        part = rows.select(torch.tensor([3, 0], device="cpu"))
+    assert part.ids.tolist() == [3, 0]
+    assert rows.rows_of(torch.tensor([4])).tolist() == [4]
 
 
 def test_a_selection_is_a_slice_or_a_mark_too():

@@ -258,9 +258,9 @@ def trained(path):
 @pytest.mark.parametrize(
     ("model", "plan", "found"),
     [
-        (IsolatedMLP, recipe(seed=1), "seed is '0', not '1'"),
+        (IsolatedMLP, recipe(seed=1), "seed is 0, not 1"),
         (IsolatedCNN, recipe(), "another model"),
-        (IsolatedMLP, recipe("adam"), "optimizer_kind is 'SGD'"),
+        (IsolatedMLP, recipe("adam"), "optimizer is 'SGD', not 'Adam'"),
     ],
     ids=["seed", "model", "optimizer"],
 )
