@@ -136,7 +136,7 @@ def _slice(queries: int, chosen: Kernel, device: torch.device) -> int:
     return max(1, SLICE // min(queries, 8))
 
 
-def _choose(kernel: Kernel, device: torch.device, small: bool) -> Kernel:
+def _choose(kernel: Kernel, device: torch.device, small: bool = False) -> Kernel:
     if kernel not in ("auto", "torch", "numba"):
         raise ScoreError(f"There is no scan kernel {kernel!r}. Choose 'auto', 'torch' or 'numba'.")
     if kernel == "auto":

@@ -43,7 +43,8 @@ MASK_VERSION = 1
 UNITS_PER_CALL = 128
 RESOLUTION = 16
 PLANE_SHIFT = 24
-WORTH_LOADING_NUMBA = 100_000
+WORTH_LOADING_NUMBA = 200
+CALLS_LIKE_ONE_OVERHEAD = 10_000
 
 
 def check_mask_version(version: object) -> None:
@@ -166,17 +167,20 @@ def _arrays(ladder: tuple[tuple[int, bool], ...]) -> tuple[np.ndarray, ...]:
 
 
 def _compiled(calls: int) -> Callable[..., np.ndarray] | None:
-    """The kernel, once the calls of Philox so far would have paid for loading numba."""
-    _Work.calls += calls
-    if "numba" not in sys.modules and _Work.calls < WORTH_LOADING_NUMBA:
+    """The kernel, once masks were made so often that loading numba pays."""
+    _Work.done += 1 + calls / CALLS_LIKE_ONE_OVERHEAD
+    if "numba" not in sys.modules and _Work.done < WORTH_LOADING_NUMBA:
         return None
     return _kernel()
 
 
 class _Work:
-    """Calls of Philox in this process, counted until numba is worth its half second to load."""
+    """Masks made by this process, in units of about half a millisecond in torch.
 
-    calls = 0
+    Loading numba takes about half a second: too long for one question, nothing in a training.
+    """
+
+    done = 0.0
 
 
 @cache
