@@ -55,8 +55,8 @@ class Rows:
         ids: one distinct 64-bit integer per row; row numbers by default.
         groups: one 64-bit integer per row. Rows of one group (a source, an author, a class) then
             share the mask of that number, so that training tells what the model would have said
-            without the whole group; single rows of a group can no longer be told apart. Ask about
-            the groups, then: estimators take ``rows.mask_ids.unique()`` in place of ``rows.ids``.
+            without the whole group; single rows of a group can no longer be told apart. Hand
+            the rows themselves to an estimator, and it scores the groups by their numbers.
 
     Ids and groups are kept on the CPU, whatever the device of the batch.
 

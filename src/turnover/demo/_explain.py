@@ -97,7 +97,7 @@ def answer(
     found = FirstOrder(model, cross_entropy).ask(
         _asked(rows, torch.tensor([asked])),
         train.ids,
-        min(k, len(train)),
+        k,
         rerank=min(RERANK, len(train)) if exact else 0,
         ghosts=GHOSTS,
     )
