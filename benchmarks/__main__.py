@@ -1,6 +1,6 @@
 """Measure this machine: ``python -m benchmarks [--all] [--out DIR]``.
 
-The quick set takes about five minutes on two cores: the demo, exact scores, training overhead, and
+The quick set takes about six minutes on two cores: the demo, exact scores, training overhead, and
 a scan of a million ids. ``--all`` also repeats the long ones (first order, calibration, ensembles,
 all scans). Results are JSON files; with ``--out benchmarks/results`` they replace the committed
 ones, from which ``python -m benchmarks.tables`` makes the tables of README and docs.
