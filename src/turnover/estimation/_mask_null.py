@@ -31,6 +31,7 @@ from torch import Tensor
 from turnover._errors import ScoreError
 from turnover.estimation._linear import LinearScores
 from turnover.masks import MaskSpec, keep_probability
+from turnover.scores import testable
 
 __all__ = ["MaskNull"]
 
@@ -85,7 +86,7 @@ class MaskNull:
         Raises:
             ScoreError: for scores that are not finite, or of another number of queries.
         """
-        _check(values, self.linear.queries)
+        testable(values, self.linear.queries)
         values = values.detach().to(self.mean.device, torch.float64)
         return (values - self.mean.unsqueeze(1)) / self.std.unsqueeze(1)
 
@@ -218,16 +219,3 @@ def _saddlepoint(cumulants: _Cumulants, x: Tensor) -> Tensor:
         inside = (step > low) & (step < high)
         t = torch.where(error.abs() <= ACCURACY, t, torch.where(inside, step, (low + high) / 2))
     return t
-
-
-def _check(values: Tensor, queries: int) -> None:
-    if values.dim() != 2 or len(values) != queries:
-        raise ScoreError(
-            f"Found scores of shape {list(values.shape)}, but the null distribution is that of "
-            f"{queries} queries: scores to be tested are [{queries}, n]."
-        )
-    if not bool((finite := values.isfinite().all(dim=1)).all()):
-        raise ScoreError(
-            f"A score of query {int(torch.nonzero(~finite)[0])} is not a finite number, so it has "
-            "no p-value."
-        )

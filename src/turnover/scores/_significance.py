@@ -26,7 +26,7 @@ from torch import Tensor
 
 from turnover._errors import ScoreError
 
-__all__ = ["GhostNull", "Significance", "benjamini_hochberg"]
+__all__ = ["GhostNull", "Significance", "benjamini_hochberg", "testable"]
 
 FEWEST = 100
 EXCEEDING = 10
@@ -168,7 +168,7 @@ class GhostNull:
         Raises:
             ScoreError: for scores that are not finite, or of another number of queries.
         """
-        return self._standard(_checked(values, len(self.ghosts)))
+        return self._standard(testable(values, len(self.ghosts)))
 
     def p(self, values: Tensor) -> Tensor:
         """Two-sided p-values ``float64 [query, n]`` of scores; never exactly 0.
@@ -252,7 +252,12 @@ def _posterior(excess: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return theta, k, torch.softmax(n * (torch.log(theta / k) + k - 1), dim=1)
 
 
-def _checked(values: Tensor, queries: int) -> Tensor:
+def testable(values: Tensor, queries: int) -> Tensor:
+    """Scores ``[query, n]`` in nats that a null distribution of ``queries`` queries can test.
+
+    Raises:
+        ScoreError: for another shape, or scores that are not finite.
+    """
     if values.dim() != 2 or len(values) != queries:
         raise ScoreError(
             f"Found scores of shape {list(values.shape)}, but the null distribution is that of "
