@@ -105,7 +105,7 @@ class Answer:
 def rank_linear(
     linear: LinearScores, listed: tuple[Ranking, Ranking], instances: int, measured: Agreement
 ) -> Answer:
-    """Significance of a short list from the exact distribution of linear scores over masks."""
+    """Significance of a short list from the distribution of linear scores over masks."""
     null = MaskNull(linear)
     scores = torch.cat([ranking.scores for ranking in listed], dim=1)
     found = _found(listed, scores, null.z(scores), null.p(scores), instances)

@@ -119,7 +119,7 @@ class FirstOrder:
         """The k most helpful and the k most harmful instances of every query, with significance.
 
         Never holds a ``[query, train]`` array. Without re-ranking, the null distribution of a
-        score is known exactly from the mask bits; with it, from exact scores of ghosts.
+        score follows from the mask bits; with it, from exact scores of ghosts.
 
         Args:
             queries: a batch of any structure, or :class:`Rows`.
