@@ -23,6 +23,7 @@ __all__ = [
     "per_example",
     "repeat_rows",
     "select_rows",
+    "tensors_of",
 ]
 
 Batch = Any
@@ -71,6 +72,11 @@ def _leaves(batch: Batch, key: str = "batch") -> Iterator[tuple[str, Any]]:
         yield from _leaves(value, f"{key}[{name!r}]")
 
 
+def tensors_of(batch: Batch) -> list[Tensor]:
+    """The tensors of a batch, in the order of its structure."""
+    return [leaf for _, leaf in _leaves(batch) if isinstance(leaf, Tensor)]
+
+
 def _has_rows(leaf: object) -> bool:
     return isinstance(leaf, list | tuple) or (isinstance(leaf, np.ndarray) and leaf.ndim > 0)
 
@@ -81,8 +87,7 @@ def count_rows(batch: Batch) -> int:
     Raises:
         DataError: for a batch without tensors, or with leaves of different lengths.
     """
-    leaves = list(_leaves(batch))
-    tensors = [leaf for _, leaf in leaves if isinstance(leaf, Tensor)]
+    leaves, tensors = list(_leaves(batch)), tensors_of(batch)
     lengths = {len(tensor) if tensor.dim() else -1 for tensor in tensors}
     if len(lengths) != 1 or -1 in lengths:
         raise DataError(

@@ -22,7 +22,7 @@ from turnover.data import Rows
 from turnover.nn import is_converted, seen
 from turnover.training._checkpoint import describe_training, load_checkpoint, save_checkpoint
 
-__all__ = ["Recipe", "fit"]
+__all__ = ["Recipe", "epoch_seed", "fit", "set_rates"]
 
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 
@@ -100,17 +100,23 @@ def fit(
     with torch.random.fork_rng(), _training(model) as set_modes:
         for epoch in range(done, recipe.epochs):
             set_modes()
-            torch.manual_seed(_epoch_seed(recipe.seed, epoch))
+            torch.manual_seed(epoch_seed(recipe.seed, epoch))
             batches = torch.randperm(len(rows), device="cpu").split(recipe.batch_size)
             for number, batch in enumerate(batches):
-                if recipe.schedule is not None:
-                    progress = (epoch + number / len(batches)) / recipe.epochs
-                    for group, rate in zip(optimizer.param_groups, rates, strict=True):
-                        group["lr"] = rate * recipe.schedule(progress)
+                set_rates(optimizer, rates, recipe, epoch + number / len(batches))
                 _step(model, rows, batch, loss, optimizer, epoch)
             if on_epoch is not None:
                 on_epoch(epoch + 1)
             save_checkpoint(path, model, optimizer, about, epoch + 1)
+
+
+def set_rates(
+    optimizer: torch.optim.Optimizer, rates: list[float], recipe: Recipe, epochs: float
+) -> None:
+    """The learning rates of a schedule after so many epochs, a fraction included."""
+    if recipe.schedule is not None:
+        for group, rate in zip(optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate * recipe.schedule(epochs / recipe.epochs)
 
 
 def _trainable(model: nn.Module) -> list[nn.Parameter]:
@@ -172,5 +178,6 @@ def _step(
     optimizer.step()
 
 
-def _epoch_seed(seed: int, epoch: int) -> int:
+def epoch_seed(seed: int, epoch: int) -> int:
+    """Seed of the order of the rows and of ordinary dropout in one epoch."""
     return (seed * 1_000_003 + epoch) % 2**63

@@ -258,7 +258,7 @@ def test_an_interrupted_question_continues(tmp_path, monkeypatch):
     assert torch.equal(found.harmful.scores, wanted.harmful.scores)
     with pytest.raises(KeyboardInterrupt):
         estimator.ask(batch(), IDS, 8, checkpoint=path, progress=interrupt)
-    with pytest.raises(RunError, match="another scan"):
+    with pytest.raises(RunError, match="other work"):
         estimator.ask(batch(), IDS, 9, checkpoint=path)
 
 

@@ -173,7 +173,7 @@ def test_the_checkpoint_of_another_scan_is_refused(interrupted: Path) -> None:
         lambda: extremes(scores_of(2), IDS, 25, keep=IDS > 0, checkpoint=interrupted),
         lambda: top(scores_of(2), IDS, 25, checkpoint=interrupted),
     ):
-        with pytest.raises(_errors.RunError, match="belongs to another scan"):
+        with pytest.raises(_errors.RunError, match="belongs to other work"):
             other()
     assert interrupted.read_bytes() == before
 

@@ -1,4 +1,4 @@
-"""Where a long scan stands: a few small tensors and the name of the work they belong to."""
+"""Parts of long work: a few tensors in a file, and the name of the work that they belong to."""
 
 import json
 import os
@@ -30,10 +30,14 @@ def fingerprint(*parts: object) -> str:
 
 
 def save(path: Path, tensors: Mapping[str, Tensor], work: str) -> None:
-    """Replace the checkpoint in one step; an interruption leaves the old one or the new one."""
+    """Replace the file in one step; an interruption leaves the old one or the new one.
+
+    Raises:
+        RunError: when it cannot be written.
+    """
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        save_file({k: v.cpu().contiguous() for k, v in tensors.items()}, partial, {"scan": work})
+        save_file({k: v.cpu().contiguous() for k, v in tensors.items()}, partial, {"work": work})
         os.replace(partial, path)
     except (OSError, SafetensorError) as error:
         partial.unlink(missing_ok=True)
@@ -41,24 +45,24 @@ def save(path: Path, tensors: Mapping[str, Tensor], work: str) -> None:
 
 
 def load(path: Path, work: str) -> dict[str, Tensor]:
-    """The tensors of a checkpoint of this very work.
+    """The tensors of a part of this very work.
 
     Raises:
-        RunError: for a file that is damaged or belongs to another scan.
+        RunError: for a file that is damaged or belongs to other work.
     """
     try:
         with safe_open(path, framework="pt") as file:
-            found = (file.metadata() or {}).get("scan")
+            found = (file.metadata() or {}).get("work")
             names = file.keys()
             tensors = {name: file.get_tensor(name) for name in names}
     except (OSError, SafetensorError) as error:
         raise RunError(
-            f"The checkpoint {path} cannot be read: {error}. Delete it to begin the scan anew."
+            f"The checkpoint {path} cannot be read: {error}. Delete it to begin anew."
         ) from error
     if found != work:
         raise RunError(
-            f"The checkpoint {path} belongs to another scan: its masks, slopes, ids, filter or k "
-            "differ, so continuing would mix two rankings. Repeat the scan that wrote it, delete "
-            "it, or give another file."
+            f"The checkpoint {path} belongs to other work: its data, masks or arguments (ids, "
+            "filter, k, recipe, …) differ, so continuing would mix two results. Repeat the call "
+            "that wrote it, delete it, or give another file."
         )
     return tensors

@@ -1,0 +1,76 @@
+"""The user's loss as a function of the parameters: what ``torch.func`` maps and derives."""
+
+from collections.abc import Callable, Iterator, Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, grad, vmap
+
+from turnover._errors import ConversionError
+from turnover._rows import Batch, Loss, count_rows, map_tensors, per_example, select_rows
+
+__all__ = ["Parameters", "flat", "functional_loss", "per_example_gradients", "trainable"]
+
+Parameters = Mapping[str, Tensor]
+
+
+def trainable(model: nn.Module) -> dict[str, Tensor]:
+    """The parameters that require a gradient, by name, detached.
+
+    Raises:
+        ConversionError: when there is none.
+    """
+    found = {n: p.detach() for n, p in model.named_parameters() if p.requires_grad}
+    if not found:
+        raise ConversionError(
+            f"Nothing in this {type(model).__name__} can be trained: it has no parameter that "
+            "requires a gradient. Unfreeze some with parameter.requires_grad_()."
+        )
+    return found
+
+
+def functional_loss(model: nn.Module, loss: Loss) -> Callable[[Parameters, Batch], Tensor]:
+    """(parameters, batch) → per-example losses ``[rows]``; parameters left out are the model's."""
+    whole = _Whole(model, loss)
+
+    def losses(parameters: Parameters, batch: Batch) -> Tensor:
+        given = {f"model.{name}": value for name, value in parameters.items()}
+        return functional_call(whole, given, (batch,))
+
+    return losses
+
+
+def flat(parameters: Parameters) -> Tensor:
+    """All parameters in one vector ``[parameters]``, in the order of the mapping."""
+    return torch.cat([value.reshape(-1) for value in parameters.values()])
+
+
+def per_example_gradients(
+    model: nn.Module, loss: Loss, batch: Batch, *, rows_per_block: int = 64
+) -> Iterator[Tensor]:
+    """∂L(z)/∂θ of every row: blocks ``[rows, parameters]``, in the order of the batch.
+
+    The model is run as it is: put it into evaluation mode first.
+    """
+    losses, parameters = functional_loss(model, loss), trainable(model)
+
+    def one(parameters: Parameters, row: Batch) -> Tensor:
+        single = map_tensors(lambda tensor: tensor.unsqueeze(0), row)
+        return per_example(losses(parameters, single), 1).squeeze(0)
+
+    every = vmap(grad(one), in_dims=(None, 0), randomness="different")
+    rows = count_rows(batch)
+    for start in range(0, rows, rows_per_block):
+        found = every(parameters, select_rows(batch, slice(start, start + rows_per_block)))
+        yield torch.cat([g.reshape(len(g), -1) for g in found.values()], dim=1)
+
+
+class _Whole(nn.Module):
+    """Model and loss as one module, so that ``functional_call`` reaches the model inside."""
+
+    def __init__(self, model: nn.Module, loss: Loss) -> None:
+        super().__init__()
+        self.model, self._loss = model, loss
+
+    def forward(self, batch: Batch) -> Tensor:
+        return self._loss(self.model, batch)
