@@ -2,10 +2,27 @@
 
 Identity is explicit: an id is a 64-bit integer that belongs to an instance for ever, and every
 batch carries the ids of its rows. ``Indexed`` adds them to any map-style data set for a
-``DataLoader``; ``Rows`` holds a whole data set in memory.
+``DataLoader``; ``Rows`` holds a whole data set in memory. ``read_labelled`` takes rows from a file
+of one's own, with their own names, and says which rows cannot be used, where, and why.
 """
 
+from turnover.data import _duckdb, _folder  # noqa: F401  (they register their readers)
 from turnover.data._indexed import Indexed, Rows
+from turnover.data._labelled import Classes, Labelled, id_of, read_labelled
 from turnover.data._noise import flip_labels
+from turnover.data._table import READERS, BadRow, Table, listing, read_table
 
-__all__ = ["Indexed", "Rows", "flip_labels"]
+__all__ = [
+    "READERS",
+    "BadRow",
+    "Classes",
+    "Indexed",
+    "Labelled",
+    "Rows",
+    "Table",
+    "flip_labels",
+    "id_of",
+    "listing",
+    "read_labelled",
+    "read_table",
+]

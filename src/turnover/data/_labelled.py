@@ -1,0 +1,230 @@
+"""Usable rows of a data file: a value to learn from, a label, and a name that is kept."""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, final
+
+import torch
+from torch import Tensor
+
+from turnover._errors import DataError
+from turnover.data._table import BadRow, Table, listing, read_table, shortened
+from turnover.masks import string_id
+
+__all__ = ["Classes", "Labelled", "OnBadRows", "id_of", "read_labelled"]
+
+OnBadRows = Literal["stop", "skip"]
+Usable = Callable[[Any], str | None]
+INTEGER = re.compile(r"0|-?[1-9]\d{0,18}")
+WHOLE = re.compile(r"-?\d+\.0+")
+MOST_CLASSES = 1000
+
+
+@final
+@dataclass(frozen=True)
+class Classes:
+    """The classes of a data set, numbered.
+
+    Attributes:
+        names: name of every class, in the order of their numbers.
+        numbers: number of a class by every way to write it: its value and its name.
+    """
+
+    names: tuple[str, ...]
+    numbers: Mapping[str, int]
+
+    @classmethod
+    def of(cls, labels: Sequence[Any], label_names: Sequence[str] = ()) -> "Classes":
+        """The classes that occur among the labels; whole numbers in their order, words in theirs.
+
+        Args:
+            labels: strings or whole numbers.
+            label_names: names of the labels 0, 1, …, where the data has them.
+
+        Raises:
+            DataError: for fewer than two classes, or so many that these are hardly labels.
+        """
+        values = sorted(set(map(written, labels)), key=_in_order)
+        if len(values) < 2:
+            raise DataError(
+                f"All labels are {values[0]!r}, so that there is nothing to tell apart. A "
+                "classifier needs at least two classes."
+                if values
+                else "There are no labels."
+            )
+        if len(values) > MOST_CLASSES:
+            raise DataError(
+                f"Found {len(values):,} different labels in {len(labels):,} rows, such as "
+                f"{values[0]!r} and {values[1]!r}. More than {MOST_CLASSES:,} classes are hardly "
+                "labels; is it the right column?"
+            )
+        names = tuple(_named(value, label_names) for value in values)
+        numbers = {name: number for number, name in enumerate(names)}
+        return cls(names, numbers | {value: number for number, value in enumerate(values)})
+
+    def number(self, label: Any, label_names: Sequence[str] = ()) -> int | None:
+        """The number of a label's class; None when it has none."""
+        value = written(label)
+        return self.numbers.get(value, self.numbers.get(_named(value, label_names)))
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+def written(label: Any) -> str:
+    """A label as text, the same from every file format: 1, 1.0 and "1" are one label."""
+    if isinstance(label, bool):
+        return str(label).lower()
+    text = str(label).strip()
+    return text.split(".")[0] if WHOLE.fullmatch(text) else text
+
+
+def _named(value: str, label_names: Sequence[str]) -> str:
+    if value.isdecimal() and int(value) < len(label_names):
+        return label_names[int(value)]
+    return value
+
+
+def _in_order(value: str) -> tuple[int, float, str]:
+    try:
+        return 0, float(value), value
+    except ValueError:
+        return 1, 0.0, value
+
+
+def id_of(name: Any) -> int:
+    """The 64-bit id of a row's own name: a whole number is its own id, text is hashed.
+
+    The rule looks at one name at a time, so that an id never depends on the rest of the file.
+    """
+    text = str(name)
+    if INTEGER.fullmatch(text) and -(2**63) <= int(text) < 2**63:
+        return int(text)
+    return string_id(text)
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Labelled:
+    """The usable rows of a data file.
+
+    Attributes:
+        values: what to learn from, one per row: texts, say.
+        labels: numbers of their classes, ``int64 [rows]``.
+        ids: permanent ids, ``int64 [rows]``.
+        names: names of the rows as they stand in the file; row numbers where it has none.
+        classes: the classes.
+        bad: rows that were left out.
+    """
+
+    values: list[Any]
+    labels: Tensor
+    ids: Tensor
+    names: list[str]
+    classes: Classes
+    bad: tuple[BadRow, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def select(self, rows: Tensor) -> "Labelled":
+        """The given rows; what was left out stays with them."""
+        values, names = ([part[i] for i in rows.tolist()] for part in (self.values, self.names))
+        labels, ids = self.labels[rows], self.ids[rows]
+        return Labelled(values, labels, ids, names, self.classes, self.bad)
+
+
+def read_labelled(
+    path: str | Path,
+    *,
+    value: str,
+    label: str,
+    id: str | None = None,
+    classes: Classes | None = None,
+    usable: Usable = lambda value: "missing value" if value is None else None,
+    on_bad_rows: OnBadRows = "stop",
+) -> Labelled:
+    """Read rows with labels and names, and list the rows that cannot be used.
+
+    A row is bad when its line is broken, its encoding is, its label, value or name is missing, its
+    name stands in an earlier row, or its label is none of ``classes``.
+
+    Args:
+        path: a CSV, JSONL or Parquet file, or a ``datasets`` folder.
+        value: column to learn from.
+        label: column of the labels, words or whole numbers.
+        id: column of the rows' own names; by default they are numbered from 0.
+        classes: those of the training data, if this is other data.
+        usable: what is wrong with a value (None if it is missing), or None.
+        on_bad_rows: ``"stop"`` raises an error that lists them, ``"skip"`` leaves them out.
+
+    Raises:
+        DataError: for bad rows under ``"stop"``, for no usable rows, and as :func:`read_table`.
+    """
+    roles = {"value": value, "label": label} | ({} if id is None else {"id": id})
+    table = read_table(path, roles)
+    known = table.columns["label"]
+    kept, found = _sorted_out(table, classes, usable)
+    bad = [*table.bad, *found]
+    if bad and on_bad_rows == "stop":
+        raise DataError(
+            f"{len(bad):,} of {len(table) + len(table.bad):,} rows of {path} cannot be used: "
+            f"{listing(bad)}\nMend them, or leave them out: --on-bad-rows skip, in Python "
+            "on_bad_rows='skip'."
+        )
+    if not kept:
+        raise DataError(f"No row of {path} can be used: {listing(bad)}")
+    labels = [known[row] for row in kept]
+    classes = Classes.of(labels, table.label_names) if classes is None else classes
+    names = [_name(table, row) for row in kept]
+    return Labelled(
+        [table.columns["value"][row] for row in kept],
+        torch.tensor([classes.number(found, table.label_names) for found in labels]),
+        torch.tensor([id_of(name) for name in names]),
+        names,
+        classes,
+        tuple(bad),
+    )
+
+
+def _name(table: Table, row: int) -> str:
+    named = table.columns.get("id")
+    return str(table.numbers[row]) if named is None else written(named[row])
+
+
+def _sorted_out(
+    table: Table, classes: Classes | None, usable: Usable
+) -> tuple[list[int], list[BadRow]]:
+    """Numbers of the usable rows, and what is wrong with the others."""
+    kept, bad = [], []
+    first: dict[int, int] = {}
+    for row in range(len(table)):
+        if problem := _problem(table, row, classes, usable, first):
+            kind, detail = problem
+            bad.append(BadRow(str(table.path), table.place(row), kind, detail))
+        else:
+            kept.append(row)
+            first[id_of(_name(table, row))] = row
+    return kept, bad
+
+
+def _problem(
+    table: Table, row: int, classes: Classes | None, usable: Usable, first: Mapping[int, int]
+) -> tuple[str, str] | None:
+    value, label = table.columns["value"][row], table.columns["label"][row]
+    if problem := usable(value):
+        return problem, ""
+    if label is None or not written(label) or label != label:
+        return "missing label", shortened(str(value))
+    if classes is not None and classes.number(label, table.label_names) is None:
+        known = ", ".join(classes.names[:10]) + (", …" if len(classes) > 10 else "")
+        return "unknown label", f"{written(label)!r} is not among those trained on: {known}"
+    if "id" in table.columns:
+        name = table.columns["id"][row]
+        if name is None or not written(name):
+            return "missing id", shortened(str(value))
+        if (before := first.get(id_of(_name(table, row)))) is not None:
+            return "repeated id", f"{written(name)!r} already stands in {table.place(before)}"
+    return None
