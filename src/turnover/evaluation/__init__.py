@@ -1,0 +1,50 @@
+"""How good are scores? Measures of agreement with what re-training, or construction, says.
+
+    lds            sums of scores over subsets, against re-training on them (Park et al. 2023)
+    loo_agreement  single scores, against leaving single instances out (Koh, Liang 2017)
+    brittleness    re-training without each query's most helpful instances (Ilyas et al. 2022)
+    mislabel       a suspicion, against wrong labels that were planted
+    tracing        queries made from known instances: are these found?
+    same_class     do helpful instances have the query's label? (Hanawa et al. 2021)
+
+The first three ask for the truth: what would have happened. The others ask for something that is
+known by construction, and only stand in for it. ``reliability`` and ``ceiling`` say how well the
+truth agrees with itself, which no estimator can exceed.
+
+Every number comes as an :class:`Estimate` with a 95 % interval over whatever was drawn: queries,
+subsets, instances. Ids bring scores and truth into one order. What has no defined value (scores
+that are NaN, or equal where their order is asked for) is an error that names the query, unless the
+caller chooses to leave it out, and then its number is reported.
+
+SciPy and scikit-learn come with ``pip install 'turnover[eval]'``.
+"""
+
+from turnover.evaluation._brittleness import Brittleness, Retrain, brittleness
+from turnover.evaluation._intervals import Estimate
+from turnover.evaluation._lds import Lds, lds, lds_difference
+from turnover.evaluation._loo import LooAgreement, loo_agreement
+from turnover.evaluation._mislabel import Mislabel, mislabel
+from turnover.evaluation._reliability import Reliability, ceiling, reliability
+from turnover.evaluation._same_class import SameClass, same_class
+from turnover.evaluation._tracing import Tracing, tracing
+
+__all__ = [
+    "Brittleness",
+    "Estimate",
+    "Lds",
+    "LooAgreement",
+    "Mislabel",
+    "Reliability",
+    "Retrain",
+    "SameClass",
+    "Tracing",
+    "brittleness",
+    "ceiling",
+    "lds",
+    "lds_difference",
+    "loo_agreement",
+    "mislabel",
+    "reliability",
+    "same_class",
+    "tracing",
+]
