@@ -9,7 +9,7 @@
     ├── ContextError     masks asked for where no block chooses them, or chosen for another batch
     ├── LossError        a loss of the wrong shape, or one that is not a number
     ├── DataError        rows that cannot be read or do not fit together
-    ├── ScoreError       scores that cannot be selected, saved or compared
+    ├── ScoreError       scores that cannot be computed, selected, saved or compared
     ├── RunError         a run folder that is missing, truncated, foreign or cannot be written
     └── MissingExtra     an optional dependency that is not installed
 
@@ -62,7 +62,7 @@ class DataError(TurnoverError, ValueError):
 
 
 class ScoreError(TurnoverError, ValueError):
-    """Scores that cannot be selected, saved or compared."""
+    """Scores that cannot be computed, selected, saved or compared."""
 
 
 class RunError(TurnoverError, RuntimeError):

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from turnover._errors import ConversionError
 from turnover._rows import Batch, Loss, count_rows, map_tensors, per_example, select_rows
@@ -46,13 +47,20 @@ def flat(parameters: Parameters) -> Tensor:
 
 
 def per_example_gradients(
-    model: nn.Module, loss: Loss, batch: Batch, *, rows_per_block: int = 64
+    model: nn.Module,
+    loss: Loss,
+    batch: Batch,
+    *,
+    rows_per_block: int = 64,
+    parameters: Parameters | None = None,
 ) -> Iterator[Tensor]:
     """∂L(z)/∂θ of every row: blocks ``[rows, parameters]``, in the order of the batch.
 
-    The model is run as it is: put it into evaluation mode first.
+    The model is run as it is: put it into evaluation mode first. The derivatives are taken at the
+    model's own parameters, unless others are given.
     """
-    losses, parameters = functional_loss(model, loss), trainable(model)
+    losses = functional_loss(model, loss)
+    parameters = trainable(model) if parameters is None else parameters
 
     def one(parameters: Parameters, row: Batch) -> Tensor:
         single = map_tensors(lambda tensor: tensor.unsqueeze(0), row)
@@ -61,7 +69,8 @@ def per_example_gradients(
     every = vmap(grad(one), in_dims=(None, 0), randomness="different")
     rows = count_rows(batch)
     for start in range(0, rows, rows_per_block):
-        found = every(parameters, select_rows(batch, slice(start, start + rows_per_block)))
+        with sdpa_kernel(SDPBackend.MATH):  # torch.vmap cannot map the fused kernels of attention
+            found = every(parameters, select_rows(batch, slice(start, start + rows_per_block)))
         yield torch.cat([g.reshape(len(g), -1) for g in found.values()], dim=1)
 
 

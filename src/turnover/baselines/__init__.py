@@ -1,15 +1,46 @@
 """The truth, and the rivals of turn-over dropout, under one outline.
 
 Every estimator ends in :class:`turnover.Scores` ``[query, train]``, in nats, positive = helped.
-``Retraining`` says what is true: it trains again without some instances.
+
+``Retraining`` says what is true: it trains again without some instances, and ``LeaveOneOut``
+without each. The rivals look at gradients with respect to all parameters instead:
+
+- ``KohLiang``: ∇L(q)ᵀ (H + λI)⁻¹ ∇L(z) / N, inverted by ``CG`` or ``LiSSA``;
+- ``GradDot`` and ``TracIn``: the same without the inverse, ∇L(q)·∇L(z), at one checkpoint or many.
+
+Controls look at less. A method that does not surpass them has found nothing of its own:
+``Random``, ``TrainingLoss`` and ``UnseenLoss`` (what is hard), ``Similarity`` of embeddings and
+``BM25`` of words (what lies near). Their scores have no unit or that of a loss.
+
+``self_scores(rows)`` is the influence of each instance on itself, where that is cheaper than all
+pairs: large for what a model knows from a single instance, such as a wrong label.
 """
 
+from turnover.baselines._bm25 import BM25
+from turnover.baselines._koh_liang import KohLiang
+from turnover.baselines._losses import TrainingLoss, UnseenLoss
+from turnover.baselines._random import Random
 from turnover.baselines._retraining import LeaveOneOut, Retraining, half_subsets
+from turnover.baselines._similarity import Similarity
+from turnover.baselines._solvers import CG, CurvatureWarning, LiSSA, Stop
+from turnover.baselines._tracin import GradDot, TracIn
 from turnover.baselines._truth import Truth
 
 __all__ = [
+    "BM25",
+    "CG",
+    "CurvatureWarning",
+    "GradDot",
+    "KohLiang",
     "LeaveOneOut",
+    "LiSSA",
+    "Random",
     "Retraining",
+    "Similarity",
+    "Stop",
+    "TracIn",
+    "TrainingLoss",
     "Truth",
+    "UnseenLoss",
     "half_subsets",
 ]
