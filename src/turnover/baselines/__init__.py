@@ -6,7 +6,8 @@ Every estimator ends in :class:`turnover.Scores` ``[query, train]``, in nats, po
 without each. The rivals look at gradients with respect to all parameters instead:
 
 - ``KohLiang``: ∇L(q)ᵀ (H + λI)⁻¹ ∇L(z) / N, inverted by ``CG`` or ``LiSSA``;
-- ``GradDot`` and ``TracIn``: the same without the inverse, ∇L(q)·∇L(z), at one checkpoint or many.
+- ``SgdInfluence``: a training that ``record`` kept step by step, walked back;
+- ``GradDot`` and ``TracIn``: no inverse and no walk, but ∇L(q)·∇L(z), at one checkpoint or many.
 
 Controls look at less. A method that does not surpass them has found nothing of its own:
 ``Random``, ``TrainingLoss`` and ``UnseenLoss`` (what is hard), ``Similarity`` of embeddings and
@@ -17,12 +18,14 @@ pairs: large for what a model knows from a single instance, such as a wrong labe
 """
 
 from turnover.baselines._bm25 import BM25
+from turnover.baselines._hara import SgdInfluence
 from turnover.baselines._koh_liang import KohLiang
 from turnover.baselines._losses import TrainingLoss, UnseenLoss
 from turnover.baselines._random import Random
 from turnover.baselines._retraining import LeaveOneOut, Retraining, half_subsets
 from turnover.baselines._similarity import Similarity
 from turnover.baselines._solvers import CG, CurvatureWarning, LiSSA, Stop
+from turnover.baselines._trace import Step, Trace, record
 from turnover.baselines._tracin import GradDot, TracIn
 from turnover.baselines._truth import Truth
 
@@ -36,11 +39,15 @@ __all__ = [
     "LiSSA",
     "Random",
     "Retraining",
+    "SgdInfluence",
     "Similarity",
+    "Step",
     "Stop",
     "TracIn",
+    "Trace",
     "TrainingLoss",
     "Truth",
     "UnseenLoss",
     "half_subsets",
+    "record",
 ]
