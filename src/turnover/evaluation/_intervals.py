@@ -14,7 +14,8 @@ second sample was drawn too, subsets or instances, the mean of the statistics t_
 To resample both at once would count it three times (Owen 2007), and copies of one item are ties,
 which pull rank correlations towards 0: standard errors survive that, percentiles do not. So the
 interval is value ± t √V, on Fisher's scale artanh(value) where the statistic has a limit, with
-Satterthwaite's degrees of freedom for t. A single query is taken as it is.
+Satterthwaite's degrees of freedom for t. It covers what it should from 20 queries on, more than
+that with fewer, and takes a single query as it is.
 
 References: Efron 1979 ("Bootstrap methods"); Cameron, Gelbach, Miller 2011 (V of two-way samples);
 Owen 2007 ("The pigeonhole bootstrap"); Fisher 1921 (artanh); Satterthwaite 1946.
