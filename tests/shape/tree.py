@@ -19,6 +19,7 @@ CHAIN = [
     "baselines",
     "evaluation",
     "cleansing",
+    "hf",
     "run",
     "reports",
     "demo",

@@ -1,0 +1,45 @@
+"""Fine-tuned transformers: masks on what is trained, ids through the trainer, losses by row.
+
+A pretrained trunk stays frozen, and what is trained beside it is masked at its bottleneck:
+
+    adapter   h + W_up (m(z)/p ⊙ σ(W_down h))      Houlsby et al. 2019
+    LoRA      W h + B (m(z)/p ⊙ A h)               Hu et al. 2022
+    head      W (m(z)/p ⊙ h)
+
+Each unit owns a row of one matrix and a column of the next. So a dropped unit shields both, and the
+unseen sub-network of z keeps every bit of what it was before a step on z: ``turnover.check`` proves
+it. Biases behind the last mask, norms and embeddings have no such owner; they stay frozen.
+
+    turnover.hf.add_adapters(model, width=24)     or PEFT's get_peft_model(model, LoraConfig(...))
+    turnover.hf.mask_bottlenecks(model, seed=0)
+    turnover.hf.attach(trainer)                   then trainer.train()
+    turnover.Exact(model, turnover.hf.loss)       then scores, as for any model
+
+Nothing of transformers, PEFT or Lightning is imported before it is used.
+"""
+
+from turnover.hf._adapters import Adapter, Adapters, add_adapters
+from turnover.hf._identity import KEY as ID_COLUMN
+from turnover.hf._lightning import lightning_callback
+from turnover.hf._loss import loss, token_losses
+from turnover.hf._masks import Masked, mask_bottlenecks
+from turnover.hf._packing import Packer, instance_losses
+from turnover.hf._prefix import split_prefix
+from turnover.hf._trainer import LeakWarning, attach
+
+__all__ = [
+    "ID_COLUMN",
+    "Adapter",
+    "Adapters",
+    "LeakWarning",
+    "Masked",
+    "Packer",
+    "add_adapters",
+    "attach",
+    "instance_losses",
+    "lightning_callback",
+    "loss",
+    "mask_bottlenecks",
+    "split_prefix",
+    "token_losses",
+]
