@@ -1,23 +1,29 @@
-"""The README's examples, executed from top to bottom in one session, as a reader would."""
+"""The examples of README and docs, executed from top to bottom of a page, as a reader would."""
 
 import re
+
+import pytest
 
 from tests.shape.tree import ROOT
 
 FENCE = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+README = ROOT / "README.md"
 
 
-def blocks():
+def blocks(page):
     """(first line, code) of each block fenced as ```python; ```python no-run is left out."""
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    for match in FENCE.finditer(text):
-        yield text.count("\n", 0, match.start(1)), match[1]
+    text = page.read_text(encoding="utf-8")
+    return [(text.count("\n", 0, found.start(1)), found[1]) for found in FENCE.finditer(text)]
 
 
-def test_the_readme_has_an_example_and_it_runs(tmp_path, monkeypatch):
+PAGES = [README, *(page for page in sorted((ROOT / "docs").glob("*.md")) if blocks(page))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_examples_run(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    found = list(blocks())
+    found = blocks(page)
     assert found
     session = {"__name__": "__main__"}
     for line, code in found:
-        exec(compile("\n" * line + code, "README.md", "exec"), session)
+        exec(compile("\n" * line + code, page.name, "exec"), session)
