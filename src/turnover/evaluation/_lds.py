@@ -84,8 +84,8 @@ def lds(
     Args:
         scores: what is judged; the order of its ids does not matter.
         truth: losses after re-training on subsets.
-        bootstrap: number of resamples, each of queries and of subsets; 0 for no interval. The
-            interval grows with the spread of both; it takes the seeds of the truth as they are.
+        bootstrap: number of resamples of the subsets, from which follows the interval over queries
+            and subsets; 0 for none. It takes the seeds of the truth as they are.
         seed: of the resamples. Two estimators with one seed and truth share their resamples.
         allow_undefined: leave out queries whose truth or predictions are the same for all subsets,
             and count them, instead of raising an error.
@@ -134,7 +134,7 @@ def lds_difference(
         first: scores of one estimator.
         second: scores of another one.
         truth: losses after re-training on subsets.
-        bootstrap: number of resamples, the same ones for both; 0 for no interval.
+        bootstrap: number of resamples of the subsets, the same ones for both; 0 for no interval.
         seed: of the resamples.
         allow_undefined: as for :func:`lds`; a query is left out for both or for none.
         allow_uncovered: as for :func:`lds`.
