@@ -17,11 +17,11 @@ from benchmarks._machine import describe
 # In a new process, after the imports: open the run, ask, start the scan, answer.
 FIRST_ANSWER = """
 import sys, time
-from turnover.demo import answer, open_demo
+from turnover.kinds import answer, open_subject
 import turnover.estimation
 start = time.perf_counter()
-run, model, train, test = open_demo(sys.argv[1])
-answer(model, train, test, query=5, label=None, k=5)
+subject = open_subject(sys.argv[1])
+answer(subject, subject.query(5))
 print(time.perf_counter() - start)
 """
 COMMAND = [sys.executable, "-c", "from turnover.cli import main; main()"]

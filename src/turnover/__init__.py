@@ -70,7 +70,18 @@ _HOMES = {
     "Scores": "scores",
     **dict.fromkeys(("Recipe", "fit", "fit_runs"), "training"),
 }
-_PACKAGES = {*_HOMES.values(), "baselines", "cli", "demo", "evaluation", "hf", "reports"}
+_PACKAGES = {
+    *_HOMES.values(),
+    "cleansing",
+    "kinds",
+    "text",
+    "baselines",
+    "cli",
+    "demo",
+    "evaluation",
+    "hf",
+    "reports",
+}
 
 
 def __getattr__(name: str) -> object:

@@ -265,11 +265,11 @@ def test_an_unfinished_demo_says_how_to_finish_it(tmp_path, command):
     Run.create(folder, {"kind": "demo", "arguments": arguments})
     before = contents(folder)
     result = invoke(command[0], folder, *command[1:])
-    assert_refused(result, 3, "is unfinished. Finish it with: turnover demo --out ")
+    assert_refused(result, 3, "is unfinished. Finish it with: turnover demo --")
     words = shlex.split(result.stderr.split("Finish it with: ")[1])
     assert words[2:] == [
-        *("--out", str(folder)),
         *("--epochs", "3", "--noise", "0.2", "--seed", "7"),
+        *("--out", str(folder)),
     ]
     assert contents(folder) == before
 

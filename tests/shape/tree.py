@@ -21,8 +21,10 @@ CHAIN = [
     "cleansing",
     "hf",
     "run",
+    "kinds",
     "reports",
     "demo",
+    "text",
     "web",
     "cli",
 ]

@@ -1,11 +1,11 @@
 """``turnover ask``: which training instances stand behind one prediction?"""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from turnover._errors import ScoreError
+from turnover._errors import DataError, ScoreError
 
 __all__ = ["ask"]
 
@@ -15,10 +15,12 @@ WRITERS = {".safetensors": "save", ".csv": "to_csv", ".parquet": "to_parquet"}
 def ask(
     run: Annotated[Path, typer.Argument(help="Folder of a run.")],
     *,
-    query: Annotated[int, typer.Option(min=0, help="Row of the test set, from 0.")],
+    query: Annotated[int | None, typer.Option(min=0, help="Row of the test set, from 0.")] = None,
+    text: Annotated[
+        str | None, typer.Option(help="Ask about this text instead, in a run of texts.")
+    ] = None,
     label: Annotated[
-        int | None,
-        typer.Option(help="Ask about this label instead of the predicted one.", min=0),
+        str | None, typer.Option(help="Ask about this label instead of the predicted one.")
     ] = None,
     top: Annotated[int, typer.Option(min=1, help="How many instances of each kind.")] = 5,
     save: Annotated[
@@ -34,24 +36,28 @@ def ask(
     A score is a difference of two losses, in nats: what the half of the network that never saw the
     instance loses on the query, minus what the half that learned it loses. Positive = it helped.
     """
-    from turnover.cli._output import console, print_json
-    from turnover.demo import answer, open_demo, score_all
-
+    if (query is None) == (text is None):
+        raise typer.BadParameter("Give one of --query and --text.")
     _refuse_other_formats(save)
-    _, model, train, test = open_demo(run)
-    found = answer(model, train, test, query=query, label=label, k=top, exact=exact)
+    from turnover.cli._output import console, print_json
+    from turnover.kinds import answer, open_subject, score_all
+    from turnover.reports import render_answer
+
+    subject = open_subject(run)
+    if query is not None:
+        asked = subject.query(query)
+    elif text is not None and subject.read is not None:
+        asked = subject.read(text)
+    else:
+        raise DataError(f"Nothing can be typed to the {subject.noun}s of {run}. Give --query.")
+    found = answer(subject, asked, label=label, k=top, exact=exact)
     if save is not None:
-        scores = score_all(model, train, test, query=query, label=found["asked"], exact=exact)
+        scores = score_all(subject, asked, label=str(found["asked"]), exact=exact)
         getattr(scores, WRITERS[save.suffix])(save)
     if as_json:
         print_json(found)
-        return
-    out = console()
-    out.print(_sentence(found), highlight=False)
-    for kind in ("helpful", "harmful"):
-        out.print(_table(kind, found))
-    out.print(found["verdict"], highlight=False)
-    out.print(_reading(found), style="dim", highlight=False)
+    else:
+        render_answer(found, console())
 
 
 def _refuse_other_formats(save: Path | None) -> None:
@@ -60,42 +66,3 @@ def _refuse_other_formats(save: Path | None) -> None:
             f"Cannot save scores as {save.name}: the file name must end with one of "
             f"{', '.join(WRITERS)}, which chooses the format."
         )
-
-
-def _sentence(found: dict[str, Any]) -> str:
-    right = "rightly" if found["predicted"] == found["label"] else f"but it is {found['label']}"
-    return (
-        f"Test row {found['query']} (id {found['id']}): the model says {found['predicted']} with "
-        f"probability {found['probability']:.2f}, {right}. Asked about label {found['asked']}, "
-        f"loss {found['loss']:.3f} nats; {found['estimator']} scores of {found['train']:,} "
-        "training instances."
-    )
-
-
-def _reading(found: dict[str, Any]) -> str:
-    measured = found["agreement"]
-    return (
-        "A score is the loss without the instance minus the loss with it, in nats. q is the share "
-        "of false discoveries to expect when everything up to this row is called one. First-order "
-        f"scores agree with exact ones to a rank correlation of {measured['spearman']:.2f} here."
-    )
-
-
-def _table(kind: str, found: dict[str, Any]) -> Any:
-    from rich.table import Table
-
-    meaning = {"helpful": "lowered this loss most", "harmful": "raised this loss most"}
-    table = Table(title=f"Training instances that {meaning[kind]}", title_justify="left")
-    for name in ("id", "label", "true label", "score (nats)", "z", "q"):
-        table.add_column(name, justify="right")
-    for row in found[kind]:
-        truth = str(row["truth"]) + (" (planted error)" if row["truth"] != row["label"] else "")
-        table.add_row(
-            str(row["id"]),
-            str(row["label"]),
-            truth,
-            f"{row['score']:+.4f}",
-            f"{row['z']:+.1f}",
-            f"{row['q']:.2g}",
-        )
-    return table

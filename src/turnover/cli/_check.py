@@ -23,18 +23,18 @@ def check(
     """
     from turnover._rows import select_rows
     from turnover.cli._output import console, print_json
-    from turnover.demo import ADAM, cross_entropy, open_demo
+    from turnover.kinds import open_subject
     from turnover.nn import check as audit_model
 
-    _, model, train, _ = open_demo(run)
+    subject = open_subject(run)
     part = slice(0, rows)
     audit = audit_model(
-        model,
-        select_rows(train.batch, part),
-        cross_entropy,
-        ids=train.ids[part],
+        subject.model,
+        select_rows(subject.train.batch, part),
+        subject.loss,
+        ids=subject.train.mask_ids[part],
         instances=instances,
-        optimizer=ADAM,
+        optimizer=subject.recipe.optimizer,
     )
     if as_json:
         print_json(audit.to_dict())

@@ -14,6 +14,7 @@ from turnover.cli._ask import ask
 from turnover.cli._check import check
 from turnover.cli._demo import demo
 from turnover.cli._report import report
+from turnover.cli._train import train
 
 __all__ = ["main"]
 
@@ -63,7 +64,7 @@ def _reported(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-for _command in (demo, ask, check, report):
+for _command in (demo, train, ask, check, report):
     app.command()(_reported(_command))
 
 

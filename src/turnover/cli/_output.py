@@ -1,14 +1,23 @@
-"""What the commands share: a progress bar on standard error, JSON on standard output."""
+"""What the commands share: progress and warnings on standard error, JSON on standard output."""
 
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
+import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-__all__ = ["console", "print_json", "progress_bar"]
+from turnover._errors import MissingExtra
+
+if TYPE_CHECKING:
+    from turnover.run import Run
+
+__all__ = ["console", "print_json", "progress_bar", "typed", "warn", "write_page"]
+
+UNSAID = {"out", "as_json"}
 
 
 def console() -> Console:
@@ -20,6 +29,37 @@ def console() -> Console:
 def print_json(value: Mapping[str, object]) -> None:
     """One JSON object on one line."""
     print(json.dumps(value, allow_nan=False), flush=True)
+
+
+def warn(text: str) -> None:
+    """A line for people on standard error."""
+    print(f"turnover: {text}", file=sys.stderr)
+
+
+def write_page(run: "Run") -> str | None:
+    """Write RUN/report.html; where a package for pages is missing, say so and return None."""
+    from turnover.reports import render_html
+
+    try:
+        return str(run.write_text("report.html", render_html(run)))
+    except MissingExtra as error:
+        warn(f"no page was written. {error}")
+        return None
+
+
+def typed(context: typer.Context) -> list[str]:
+    """The words of this command, without options of their usual value and the run folder."""
+    words = [str(context.info_name)]
+    for parameter in context.command.params:
+        name, value = str(parameter.name), context.params.get(str(parameter.name))
+        if parameter.param_type_name == "argument":
+            words.append(str(value))
+        elif name not in UNSAID and value != parameter.get_default(context):
+            if isinstance(value, bool):
+                words.append((parameter.opts if value else parameter.secondary_opts)[0])
+            else:
+                words += [parameter.opts[0], str(value)]
+    return words
 
 
 @contextmanager

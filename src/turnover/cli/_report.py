@@ -14,12 +14,12 @@ def report(
 ) -> None:
     """Show a run in the terminal and write its self-contained page RUN/report.html."""
     from turnover.cli._output import console, print_json
-    from turnover.demo import unfinished
+    from turnover.kinds import KINDS, unfinished
     from turnover.reports import render_html, render_terminal, summary
     from turnover.run import Run
 
     opened = Run.open(run)
-    if opened.manifest.get("kind") == "demo" and not opened.complete:
+    if opened.manifest.get("kind") in KINDS and not opened.complete:
         raise unfinished(opened)
     page = opened.write_text("report.html", render_html(opened))
     if as_json:

@@ -8,7 +8,7 @@ of one's own, with their own names, and says which rows cannot be used, where, a
 
 from turnover.data import _duckdb, _folder  # noqa: F401  (they register their readers)
 from turnover.data._indexed import Indexed, Rows
-from turnover.data._labelled import Classes, Labelled, id_of, read_labelled
+from turnover.data._labelled import Classes, Labelled, OnBadRows, id_of, read_labelled
 from turnover.data._noise import flip_labels
 from turnover.data._table import READERS, BadRow, Table, listing, read_table
 
@@ -18,6 +18,7 @@ __all__ = [
     "Classes",
     "Indexed",
     "Labelled",
+    "OnBadRows",
     "Rows",
     "Table",
     "flip_labels",

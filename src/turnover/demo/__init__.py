@@ -1,21 +1,17 @@
 """One command on real data: ``turnover demo``."""
 
 from turnover.demo._data import Digits, load_digits
-from turnover.demo._explain import answer, score_all
 from turnover.demo._model import cross_entropy
-from turnover.demo._run import open_demo, run_demo, steps_of_demo, unfinished
+from turnover.demo._run import KIND, run_demo, steps_of_demo
 from turnover.demo._train import ADAM, untrained
 
 __all__ = [
     "ADAM",
+    "KIND",
     "Digits",
-    "answer",
     "cross_entropy",
     "load_digits",
-    "open_demo",
     "run_demo",
-    "score_all",
     "steps_of_demo",
-    "unfinished",
     "untrained",
 ]

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from turnover.nn import convert
 
-__all__ = ["Network", "cross_entropy"]
+__all__ = ["Network", "cross_entropy", "logits"]
 
 CHANNELS, WIDTH, CLASSES = 128, 1024, 10
 FLATTENED = CHANNELS * 9
@@ -58,6 +58,11 @@ class Network:
         return model
 
 
+def logits(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+    """What the network says about every image, ``[rows, classes]``."""
+    return model(batch["image"])
+
+
 def cross_entropy(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
     """−log p(label | image) of every row, in nats."""
-    return F.cross_entropy(model(batch["image"]), batch["label"], reduction="none")
+    return F.cross_entropy(logits(model, batch), batch["label"], reduction="none")

@@ -1,6 +1,5 @@
 """The demo: real digits, planted label errors, three networks, one report."""
 
-import shlex
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,17 +12,26 @@ from torch import Tensor, nn
 
 from turnover._errors import RunError
 from turnover.data import Rows
-from turnover.demo._data import Digits, load_digits
-from turnover.demo._explain import explain_errors, find_suspects, predict
-from turnover.demo._model import cross_entropy
-from turnover.demo._train import ADAM, CONTROL, NETWORKS, PLAIN, TURNOVER, train_network
+from turnover.demo._data import CLASSES, Digits, load_digits
+from turnover.demo._model import cross_entropy, logits
+from turnover.demo._train import (
+    ADAM,
+    CONTROL,
+    NETWORKS,
+    PLAIN,
+    TURNOVER,
+    recipe_of,
+    train_network,
+)
+from turnover.kinds import Kind, Subject, accuracy, explain_errors, verify
 from turnover.nn import check
 from turnover.run import Run, describe_masks, fingerprint
 from turnover.training import Curve, losses_of
 
-__all__ = ["open_demo", "run_demo", "steps_of_demo", "unfinished"]
+__all__ = ["KIND", "run_demo", "steps_of_demo"]
 
 Progress = Callable[[str, int], None]
+EPOCHS = 20
 ERRORS, BEHIND, SUSPECTS = 8, 5, 40
 
 
@@ -35,7 +43,7 @@ def steps_of_demo(epochs: int) -> int:
 def run_demo(
     folder: str | Path,
     *,
-    epochs: int = 20,
+    epochs: int = EPOCHS,
     noise: float = 0.1,
     seed: int = 1,
     progress: Progress = lambda what, steps: None,
@@ -97,7 +105,8 @@ def _run(folder: str | Path, arguments: dict[str, Any], progress: Progress) -> R
         )
         seconds[name] = time.perf_counter() - began
     progress("Asking what stands behind each error", 1)
-    results = measure_demo(models, digits, curves)
+    subject = _subject(run, models[TURNOVER.name], digits.train, digits.test)
+    results = measure_demo(subject, models, digits, curves)
     results["audit"] = audit.to_dict()
     results["cost"] = {f"train_{name}_s": round(s, 2) for name, s in seconds.items()}
     results["seconds"] = round(time.perf_counter() - start, 2)
@@ -110,7 +119,10 @@ def _run(folder: str | Path, arguments: dict[str, Any], progress: Progress) -> R
 
 
 def measure_demo(
-    models: dict[str, nn.Module], digits: Digits, curves: dict[str, list[Curve]]
+    subject: Subject,
+    models: dict[str, nn.Module],
+    digits: Digits,
+    curves: dict[str, list[Curve]],
 ) -> dict[str, Any]:
     """All numbers of the demo, as plain JSON values; losses in nats."""
     model, control = models[TURNOVER.name], models[CONTROL.name]
@@ -123,8 +135,8 @@ def measure_demo(
         "train": len(digits.train),
         "test": len(digits.test),
         "planted": int(planted.sum()),
-        "accuracy_turnover": accuracy(model, digits.test),
-        "accuracy_dropout": accuracy(control, digits.test),
+        "accuracy_turnover": accuracy(model, logits, digits.test),
+        "accuracy_dropout": accuracy(control, logits, digits.test),
         "seen_train_loss": last.seen_train,
         "unseen_train_loss": last.unseen_train,
         "test_loss": last.unseen_test,
@@ -137,62 +149,60 @@ def measure_demo(
             _variant(models[network.name], digits, curves[network.name][-1], network.dropout)
             for network in (PLAIN, TURNOVER)
         ],
-        "explanations": explain_errors(model, digits.train, digits.test, errors=ERRORS, k=BEHIND),
+        "explanations": explain_errors(subject, errors=ERRORS, k=BEHIND),
         "suspects": find_suspects(unseen, digits.train)[:SUSPECTS],
     }
 
 
-def accuracy(model: nn.Module, rows: Rows) -> float:
-    """Share of rows whose most probable class in the full network is their label."""
-    right = predict(model, rows).argmax(dim=1) == rows.batch["label"]
-    return float(right.float().mean())
-
-
-def open_demo(folder: str | Path) -> tuple[Run, nn.Module, Rows, Rows]:
-    """A demo's run with its turn-over network, training rows and test rows.
-
-    Raises:
-        RunError: for a folder that is missing, damaged, of another kind or unfinished.
-    """
-    run = Run.open(folder)
-    if run.manifest.get("kind") != "demo":
-        raise RunError(f"{folder} holds a run of kind {run.manifest.get('kind')!r}, not a demo.")
-    if not run.complete:
-        raise unfinished(run)
+def _open(run: Run) -> Subject:
     try:
         model = TURNOVER.build(run.arguments["seed"])
-        wanted = {name: run.manifest["data"][name] for name in ("train", "test")}
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise RunError(f"{run.folder / 'manifest.json'} is damaged: {error!r}.") from error
     run.load_model(model)
-    rows = {name: run.load_rows(name) for name in wanted}
-    for name, found in rows.items():
-        if fingerprint(found) != wanted[name]:
-            raise RunError(
-                f"The rows in {run.folder / name}.safetensors are not those that the model was "
-                "trained and tested on: their fingerprint is not that of the manifest."
-            )
-    _refuse_other_masks(run, model, rows["test"])
-    return run, model, rows["train"], rows["test"]
+    rows = {name: run.load_rows(name) for name in ("train", "test")}
+    verify(run, model, logits, rows)
+    return _subject(run, model, rows["train"], rows["test"])
 
 
-def unfinished(run: Run) -> RunError:
-    """The error for a demo that was interrupted, with the command that goes on."""
-    options = "".join(f" --{name} {value}" for name, value in run.arguments.items())
-    return RunError(
-        f"The demo in {run.folder} is unfinished. Finish it with: "
-        f"turnover demo --out {shlex.quote(str(run.folder))}{options}"
+KIND = Kind(_open)
+
+
+def _subject(run: Run, model: nn.Module, train: Rows, test: Rows) -> Subject:
+    truth = train.batch["truth"]
+
+    def show(side: str, row: int) -> dict[str, Any]:
+        return {"truth": int(truth[row])} if side == "train" else {}
+
+    return Subject(
+        run,
+        model,
+        logits,
+        train,
+        test,
+        tuple(range(CLASSES)),
+        recipe_of(run.arguments.get("epochs", EPOCHS), run.arguments["seed"]),
+        CONTROL.build,
+        show,
+        lambda: [image.numpy().tobytes() for image in train.batch["image"]],
+        noun="image",
     )
 
 
-def _refuse_other_masks(run: Run, model: nn.Module, rows: Rows) -> None:
-    predict(model, rows.select(slice(0, 1)))  # a layer knows its units after one forward pass
-    if (made := describe_masks(model)) != run.manifest.get("masks"):
-        raise RunError(
-            f"The masks of {run.folder} cannot be made again: its manifest describes "
-            f"{run.manifest.get('masks')}, but this release makes {made}. Its scores would be "
-            "those of other sub-networks."
-        )
+def find_suspects(ranked_by: Tensor, train: Rows) -> list[dict[str, Any]]:
+    """All training instances, the highest loss of the unseen sub-network first."""
+    order = torch.argsort(ranked_by, descending=True, stable=True)
+    label, truth = train.batch["label"], train.batch["truth"]
+    return [
+        {
+            "id": int(train.ids[row]),
+            "label": int(label[row]),
+            "truth": int(truth[row]),
+            "unseen_loss": float(ranked_by[row]),
+            "planted": bool(label[row] != truth[row]),
+        }
+        for row in order
+    ]
 
 
 def _probe(train: Rows) -> dict[str, Tensor]:
@@ -204,7 +214,7 @@ def _variant(model: nn.Module, digits: Digits, last: Curve, drop: float) -> dict
     unseen = losses_of(model, cross_entropy, digits.train, "unseen")
     return {
         "drop": drop,
-        "accuracy": accuracy(model, digits.test),
+        "accuracy": accuracy(model, logits, digits.test),
         "seen_train_loss": last.seen_train,
         "unseen_train_loss": last.unseen_train,
         "test_loss": last.unseen_test,

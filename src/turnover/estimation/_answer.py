@@ -1,5 +1,6 @@
 """An answer: the instances that matter for a query, each with its significance."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import final
 
@@ -78,8 +79,13 @@ class Answer:
         passed = torch.cat([self.helpful.q[query], self.harmful.q[query]]) <= q
         return list(dict.fromkeys(ids[passed].tolist()))
 
-    def verdict(self, query: int, q: float = 0.1) -> str:
+    def verdict(self, query: int, q: float = 0.1, name: Callable[[int], str] = str) -> str:
         """One sentence: which instances matter, or that none does by itself.
+
+        Args:
+            query: number of the query.
+            q: false discovery rate.
+            name: what to call the instance with an id.
 
         Raises:
             ScoreError: for a query that does not exist, or a rate outside (0, 1).
@@ -94,7 +100,7 @@ class Answer:
                 f"trained (smallest q = {smallest:.2g}; discoveries need q ≤ {q:g})."
             )
         least = "At least " if any(bool((kind <= q).all()) for kind in kinds) else ""
-        shown = ", ".join(map(str, found[:5])) + (", …" if len(found) > 5 else "")
+        shown = ", ".join(map(name, found[:5])) + (", …" if len(found) > 5 else "")
         verb = "matters" if len(found) == 1 else "matter"
         return (
             f"{least}{len(found)} of {self.instances:,} training instances {verb} for this "

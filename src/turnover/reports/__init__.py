@@ -5,9 +5,10 @@ sentences; the plots draw parts of it as SVG and PNG; the template and the termi
 Nothing is measured here: what a run's ``results.json`` lacks, its report leaves out.
 """
 
+from turnover.reports._answer import render_answer
 from turnover.reports._html import render_html
 from turnover.reports._story import Story
 from turnover.reports._tell import summary, tell
 from turnover.reports._terminal import render_terminal
 
-__all__ = ["Story", "render_html", "render_terminal", "summary", "tell"]
+__all__ = ["Story", "render_answer", "render_html", "render_terminal", "summary", "tell"]

@@ -61,8 +61,9 @@ def deck(results: Results, detection: Detection | None, noun: str) -> str:
     """What to know before believing the headline: the control, and the price."""
     parts = [detection.verdict] if detection else []
     if _has(results, "accuracy_turnover", "accuracy_dropout"):
-        cost = 100 * (results["accuracy_dropout"] - results["accuracy_turnover"])
-        price = f"costs {cost:.1f} points of" if cost > 0 else f"gains {-cost:.1f} points of"
+        cost = round(100 * (results["accuracy_dropout"] - results["accuracy_turnover"]), 1)
+        price = f"costs {cost} points of" if cost > 0 else f"gains {-cost} points of"
+        price = price if cost else "does not change"
         parts.append(
             f"Turn-over dropout {price} test accuracy here: {percent(results['accuracy_turnover'])}"
             f" instead of {percent(results['accuracy_dropout'])} with ordinary dropout."

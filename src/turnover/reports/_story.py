@@ -38,11 +38,14 @@ class Instance:
     """A training or test row as a reader sees it.
 
     Attributes:
-        id: its permanent name.
+        id: its permanent id.
+        name: its name in the user's data, where that is not the id.
         label: the label it carries.
         truth: its true label, where that is known.
         pixels: ``[height, width]`` or ``[height, width, 3]`` in [0, 1], if it is an image.
         text: its words, if it is text.
+        shared: spans of the text that the query has too.
+        suggested: the label that the unseen half finds most probable.
         score: score for the query in nats; positive = it helped.
         p, q: significance of the score, where it was tested.
         loss: loss of its unseen sub-network.
@@ -59,6 +62,23 @@ class Instance:
     q: float | None = None
     loss: float | None = None
     planted: bool = False
+    name: str | None = None
+    shared: tuple[tuple[int, int], ...] = ()
+    suggested: str | None = None
+
+    @property
+    def called(self) -> str:
+        """What people call it."""
+        return str(self.id) if self.name is None else self.name
+
+    @property
+    def parts(self) -> list[tuple[str, bool]]:
+        """The text in parts, and whether the query has each of them too."""
+        parts, end, text = [], 0, self.text or ""
+        for start, stop in self.shared:
+            parts += [(text[end:start], False), (text[start:stop], True)]
+            end = stop
+        return [(part, shared) for part, shared in [*parts, (text[end:], False)] if part]
 
 
 @final

@@ -1,12 +1,12 @@
 """Read a run folder into a story: ``results.json``, the manifest and the rows, nothing else."""
 
-import shlex
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
 from turnover._errors import RunError
+from turnover.kinds import command_of
 from turnover.reports import _prose as prose
 from turnover.reports._story import (
     Coverage,
@@ -72,7 +72,7 @@ def tell(run: Run) -> Story:
 
 
 def _tell(run: Run, results: Results) -> Story:
-    noun = "image" if results.get("kind") == "demo" else "instance"
+    noun = str(results.get("noun", "image" if results.get("kind") == "demo" else "instance"))
     explanations = _explanations(run, results)
     detection, variants = _detection(results), _variants(results)
     return Story(
@@ -91,7 +91,7 @@ def _tell(run: Run, results: Results) -> Story:
         gap=prose.gap(variants),
         audit=_audit(results.get("audit")),
         limits=prose.limits(results, run.manifest, explanations),
-        command=_command(run.manifest),
+        command=command_of(run.manifest, "RUN"),
         facts=_facts(run.manifest, results),
         ink=results.get("kind") == "demo",
     )
@@ -119,15 +119,22 @@ def _instance(item: Results, names: Any, show: Show) -> Instance:
     return Instance(
         id=int(item["id"]),
         label=_name(label, names),
-        truth=None if truth is None else _name(truth, names),
+        truth=_optional_name(truth, names),
         pixels=show(int(item["id"])),
+        name=item.get("name"),
         text=item.get("text"),
+        shared=tuple((int(a), int(b)) for a, b in item.get("shared") or ()),
+        suggested=_optional_name(item.get("suggested"), names),
         score=item.get("score"),
         p=item.get("p"),
         q=item.get("q"),
         loss=item.get("unseen_loss"),
         planted=bool(item.get("planted", truth is not None and truth != label)),
     )
+
+
+def _optional_name(label: Any, names: Any) -> str | None:
+    return None if label is None else _name(label, names)
 
 
 def _name(label: Any, names: Any) -> str:
@@ -231,12 +238,6 @@ def _audit(audit: Results | None) -> Verdict | None:
         tuple((where, prose.nats(x["size_nats"]), x["remedy"]) for where, x in leaks + couplings),
         tuple(map(str, audit.get("notes") or [])),
     )
-
-
-def _command(manifest: Results) -> str:
-    options = [(f"--{name.replace('_', '-')}", value) for name, value in _arguments(manifest)]
-    words = [word for name, value in options for word in (name, str(value))]
-    return shlex.join(["turnover", str(manifest.get("kind", "demo")), *words, "--out", "RUN"])
 
 
 def _arguments(manifest: Results) -> list[tuple[str, Any]]:

@@ -1,11 +1,13 @@
 """A run in the terminal: readable at 80 columns and without colour."""
 
+from collections.abc import Sequence
 from itertools import zip_longest
 from textwrap import wrap
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from turnover.reports._answer import excerpt
 from turnover.reports._prose import nats, percent
 from turnover.reports._story import Curves, Explanation, Instance, Pixels, Story, Variant
 from turnover.reports._tell import tell
@@ -22,6 +24,7 @@ SIDE = 8
 CELL = 2 * SIDE
 GAP = "   "
 DRAWN, BESIDE = 2, 3
+QUERY, BEHIND = 400, 160
 
 
 def render_terminal(run: Run, console: "Console") -> None:
@@ -108,7 +111,8 @@ def _mistakes(console: "Console", story: Story) -> None:
     _say(console, "What stands behind its mistakes", "bold")
     _say(console, story.explained)
     for explanation in story.explanations[:DRAWN]:
-        _explain(console, explanation)
+        explain = _quote if explanation.query.text is not None else _explain
+        explain(console, explanation)
 
 
 def _explain(console: "Console", explanation: Explanation) -> None:
@@ -119,10 +123,42 @@ def _explain(console: "Console", explanation: Explanation) -> None:
     shown = explanation.harmed or explanation.helped
     panels += [_panel(instance, _captions(instance), console) for instance in shown[:BESIDE]]
     verb = "harmed the true label" if explanation.harmed else "helped the wrong label"
-    _say(console, f"Test id {query.id}, and the training instances that {verb} most:")
+    _say(console, f"Test id {query.called}, and the training instances that {verb} most:")
     for lines in zip_longest(*panels, fillvalue=" " * CELL):
         console.print(GAP.join(lines).rstrip(), markup=False, highlight=False, no_wrap=True)
     console.print()
+
+
+def _quote(console: "Console", explanation: Explanation) -> None:
+    """The same for texts: the query, then a table of the texts behind."""
+    from rich.text import Text
+
+    query = explanation.query
+    says = f"Says {explanation.predicted}, truth is {query.label}"
+    words = excerpt(query.text or "", (), QUERY)
+    console.print(Text.assemble(f"{says} (test id {query.called}): “", words, "”"))
+    console.print()
+    kinds = (
+        (f"Labelled {explanation.predicted}, helped it say so", explanation.helped),
+        (f"Worked most against {query.label}", explanation.harmed),
+    )
+    for title, instances in kinds:
+        if instances:
+            _print(console, texts_table(title, instances[:BESIDE]))
+
+
+def texts_table(title: str, instances: Sequence[Instance]) -> "Table":
+    """Texts with their labels and scores, and with the words shared with the query underlined."""
+    from rich.text import Text
+
+    table = _table(title, "label", "score", "q", "id", "text")
+    table.columns[4].justify, table.columns[4].ratio = "left", 1
+    for item in instances:
+        score = "" if item.score is None else f"{item.score:+.3f}"
+        q = "" if item.q is None else f"{item.q:.2g}"
+        words = excerpt(item.text or "", item.shared, BEHIND)
+        table.add_row(Text(item.label), score, q, Text(item.called), words)
+    return table
 
 
 def _captions(instance: Instance) -> list[str]:

@@ -1,0 +1,106 @@
+"""A training set inspected by predictions that did not see it.
+
+    unseen loss     −log p(label) in the half of the network that never learned the row
+    seen loss       the same in the half that did
+    memorised       unseen loss − seen loss: what the model knows of the row only because it saw it
+
+The definition of memorisation is that of Feldman, Zhang 2020 ("What Neural Networks Memorize and
+Why"), with losses in place of accuracies.
+"""
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor
+
+from turnover.cleansing._confident import label_errors
+
+__all__ = ["Inspection", "copies", "inspect_rows"]
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Inspection:
+    """What is known of every training row without having learned it; all fields are ``[rows]``.
+
+    Attributes:
+        labels: numbers of classes.
+        unseen: probabilities in the unseen half ``[rows, classes]``.
+        unseen_loss: loss there, in nats.
+        seen_loss: loss in the seen half, in nats.
+        suspect: whether the label is probably wrong.
+        group: number of the set of copies that a row belongs to; −1 for a row without copies.
+        conflict: whether copies of the row carry another label.
+        finder: who decided what is suspect.
+    """
+
+    labels: Tensor
+    unseen: Tensor
+    unseen_loss: Tensor
+    seen_loss: Tensor
+    suspect: Tensor
+    group: Tensor
+    conflict: Tensor
+    finder: str
+
+    @property
+    def memorised(self) -> Tensor:
+        """Unseen loss − seen loss, in nats."""
+        return self.unseen_loss - self.seen_loss
+
+    @property
+    def suggested(self) -> Tensor:
+        """The class that the unseen half finds most probable."""
+        return self.unseen.argmax(dim=1)
+
+    def suspects(self) -> Tensor:
+        """Numbers of the suspected rows, the highest unseen loss first."""
+        rows = torch.nonzero(self.suspect).flatten()
+        return rows[torch.argsort(self.unseen_loss[rows], descending=True, stable=True)]
+
+    def by_memorisation(self) -> Tensor:
+        """Numbers of all rows, the most memorised first."""
+        return torch.argsort(self.memorised, descending=True, stable=True)
+
+    def groups(self) -> list[list[int]]:
+        """The sets of copies, those with conflicting labels first, as numbers of rows."""
+        found: dict[int, list[int]] = {}
+        for row in torch.nonzero(self.group >= 0).flatten().tolist():
+            found.setdefault(int(self.group[row]), []).append(row)
+        return sorted(found.values(), key=lambda rows: not bool(self.conflict[rows[0]]))
+
+
+def inspect_rows(
+    unseen: Tensor, seen: Tensor, labels: Tensor, contents: Sequence[Hashable]
+) -> Inspection:
+    """Inspect a training set.
+
+    Args:
+        unseen: class probabilities ``[rows, classes]`` of every row in its unseen half.
+        seen: the same in its seen half.
+        labels: ``int64 [rows]``.
+        contents: what makes two rows copies of each other, one per row.
+
+    Raises:
+        DataError: for shapes that do not fit together.
+    """
+    suspect, finder = label_errors(unseen, labels)
+    group, conflict = copies(contents, labels)
+    own = [p.gather(1, labels.unsqueeze(1)).squeeze(1) for p in (unseen, seen)]
+    losses = [-p.clamp(min=torch.finfo(p.dtype).tiny).log() for p in own]
+    return Inspection(labels, unseen, losses[0], losses[1], suspect, group, conflict, finder)
+
+
+def copies(contents: Sequence[Hashable], labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Sets of rows with equal contents ``int64 [rows]`` (−1: alone), and whether labels differ."""
+    rows_of: dict[Hashable, list[int]] = {}
+    for row, content in enumerate(contents):
+        rows_of.setdefault(content, []).append(row)
+    group = torch.full((len(labels),), -1)
+    conflict = torch.zeros(len(labels), dtype=torch.bool)
+    for number, rows in enumerate(rows for rows in rows_of.values() if len(rows) > 1):
+        group[rows] = number
+        conflict[rows] = len(set(labels[rows].tolist())) > 1
+    return group, conflict

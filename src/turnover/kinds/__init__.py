@@ -1,0 +1,31 @@
+"""What can be asked of a run, whatever its data are: the digits of the demo, texts, images.
+
+A kind of run knows one thing, how to open its folder into a ``Subject``: a model, its training and
+test rows, and how a reader sees one of them. Every question is then asked in one place. A kind
+registers itself in ``KINDS``, by a name that stands in the manifest of its runs.
+"""
+
+from turnover.kinds._answer import answer, explain_errors, score_all
+from turnover.kinds._learn import Course, cosine, learn
+from turnover.kinds._predict import accuracy, probabilities
+from turnover.kinds._registry import KINDS, Kind, command_of, open_subject, unfinished
+from turnover.kinds._subject import Query, Subject, verify
+
+__all__ = [
+    "KINDS",
+    "Course",
+    "Kind",
+    "Query",
+    "Subject",
+    "accuracy",
+    "answer",
+    "command_of",
+    "cosine",
+    "explain_errors",
+    "learn",
+    "open_subject",
+    "probabilities",
+    "score_all",
+    "unfinished",
+    "verify",
+]

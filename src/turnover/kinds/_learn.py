@@ -1,0 +1,98 @@
+"""Train a network of a run, or go on where an interruption left it; with its learning curve."""
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import final
+
+from torch import nn
+
+from turnover._errors import RunError
+from turnover._rows import Loss
+from turnover.data import Rows
+from turnover.run import Run
+from turnover.training import Curve, Recipe, fit, measure
+
+__all__ = ["Course", "cosine", "learn"]
+
+
+def cosine(progress: float) -> float:
+    """Learning-rate factor that falls from 1 to 0 (Loshchilov, Hutter 2017)."""
+    return (1 + math.cos(math.pi * progress)) / 2
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Course:
+    """What a network of a run learns, and by what its progress is measured.
+
+    Attributes:
+        loss: (model, batch) → per-example losses ``[rows]`` in nats.
+        recipe: epochs, batch size, seed, optimizer.
+        train: training rows.
+        test: rows that are not trained on.
+        measured: training rows that the learning curve looks at; None for no curve.
+    """
+
+    loss: Loss
+    recipe: Recipe
+    train: Rows
+    test: Rows
+    measured: Rows | None = None
+
+
+def learn(
+    run: Run, name: str, model: nn.Module, course: Course, tick: Callable[[], None]
+) -> list[Curve]:
+    """Train ``model`` in place, or load what an earlier call of the same run finished.
+
+    Args:
+        run: keeps a checkpoint after every epoch, and in the end ``<name>.safetensors``.
+        name: of the network.
+        model: untrained.
+        course: what it learns.
+        tick: called after every epoch.
+
+    Returns:
+        The learning curve; empty when ``course`` measures none.
+
+    Raises:
+        RunError: for files of the run that are damaged.
+    """
+    epochs = course.recipe.epochs
+    curves = _Curves(run, name)
+    checkpoint = run.folder / f"{name}.checkpoint.safetensors"
+    if (run.folder / f"{name}.safetensors").exists():
+        run.load_model(model, name)
+        for _ in range(epochs):
+            tick()
+        return curves.points
+
+    def on_epoch(epoch: int) -> None:
+        if course.measured is not None and (epoch <= 5 or epoch % 5 == 0 or epoch == epochs):
+            curves.add(measure(model, course.loss, course.measured, course.test, epoch))
+        tick()
+
+    fit(model, course.train, course.loss, course.recipe, on_epoch=on_epoch, checkpoint=checkpoint)
+    run.save_model(model, name)
+    checkpoint.unlink(missing_ok=True)
+    return curves.points
+
+
+class _Curves:
+    """The points so far, kept in the run folder from epoch to epoch."""
+
+    def __init__(self, run: Run, name: str) -> None:
+        self.run, self.name = run, f"{name}.curves.json"
+        self.points = self._read() if (run.folder / self.name).exists() else []
+
+    def _read(self) -> list[Curve]:
+        try:
+            return [Curve(**point) for point in self.run.read_json(self.name)]  # type: ignore[attr-defined]
+        except TypeError as error:
+            raise RunError(f"{self.run.folder / self.name} is damaged: {error}.") from error
+
+    def add(self, point: Curve) -> None:
+        self.points = [p for p in self.points if p.epoch < point.epoch] + [point]
+        self.run.write_text(self.name, json.dumps([asdict(p) for p in self.points]))

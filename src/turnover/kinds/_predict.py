@@ -1,0 +1,43 @@
+"""What the full network, or the seen or unseen half of every row, says about the row."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from turnover._rows import Batch, beside, select_rows
+from turnover.data import Rows
+from turnover.nn import evaluating, full, seen, unseen
+
+__all__ = ["Logits", "accuracy", "probabilities"]
+
+Logits = Callable[[nn.Module, Batch], Tensor]
+BLOCK = 512
+SIDES = {"seen": seen, "unseen": unseen}
+
+
+def probabilities(model: nn.Module, logits: Logits, rows: Rows, which: str = "full") -> Tensor:
+    """Class probabilities ``float32 [rows, classes]``, on the CPU.
+
+    Args:
+        model: a converted model (any model for ``"full"``); evaluated in evaluation mode.
+        logits: (model, batch) → ``[rows, classes]``.
+        rows: the rows, with their ids.
+        which: ``"full"``, or the ``"seen"`` or ``"unseen"`` half of each row: what the network
+            says about a row that it learned, or would say had it never learned it.
+    """
+    parts = []
+    with torch.no_grad(), evaluating(model):
+        for start in range(0, len(rows), BLOCK):
+            part = slice(start, start + BLOCK)
+            batch = beside(model, select_rows(rows.batch, part))
+            side = full(model) if which == "full" else SIDES[which](model, rows.mask_ids[part])
+            with side:
+                parts.append(torch.softmax(logits(model, batch).float(), dim=1).cpu())
+    return torch.cat(parts)
+
+
+def accuracy(model: nn.Module, logits: Logits, rows: Rows) -> float:
+    """Share of rows whose most probable class in the full network is their label."""
+    right = probabilities(model, logits, rows).argmax(dim=1) == rows.batch["label"].cpu()
+    return float(right.float().mean())

@@ -1,0 +1,135 @@
+"""A subject: a finished run, opened, with everything that questions about it need."""
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, final
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from turnover._errors import DataError, RunError
+from turnover._rows import Batch
+from turnover.data import Rows
+from turnover.kinds._predict import Logits, probabilities
+from turnover.run import Run, describe_masks, fingerprint
+from turnover.training import Recipe
+
+__all__ = ["Query", "Subject", "verify"]
+
+Side = Literal["train", "test"]
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Query:
+    """One row to be asked about.
+
+    Attributes:
+        rows: a single row.
+        label: number of its class, where that is known.
+        shown: what a reader sees of it, as plain JSON values.
+    """
+
+    rows: Rows
+    label: int | None
+    shown: Mapping[str, Any]
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """A classifier that was trained with turn-over dropout, and its data.
+
+    Attributes:
+        run: the run folder.
+        model: the trained turn-over network.
+        logits: (model, batch) → ``[rows, classes]``.
+        train: training rows; the batch is a dict with ``"label"``, numbers of classes.
+        test: rows to ask about.
+        classes: the classes by number, as the data call them.
+        recipe: how the model was trained.
+        build: from a seed to the same network, untrained and without turn-over layers.
+        show: what a reader sees of a row (side, number of the row), as plain JSON values.
+        contents: what makes two training rows copies of each other.
+        read: from what a user typed to a query; None where nothing can be typed.
+        mark: what two rows share, from what a reader sees of a query and of a training row; the
+            spans ``[begin, end]`` of the training row's text.
+        noun: what a row is called, in the singular.
+    """
+
+    run: Run
+    model: nn.Module
+    logits: Logits
+    train: Rows
+    test: Rows
+    classes: tuple[Any, ...]
+    recipe: Recipe
+    build: Callable[[int], nn.Module]
+    show: Callable[[Side, int], dict[str, Any]]
+    contents: Callable[[], Sequence[Hashable]]
+    read: Callable[[str], Query] | None = None
+    mark: Callable[[Mapping[str, Any], Mapping[str, Any]], list[tuple[int, int]]] | None = None
+    noun: str = "instance"
+
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        """−log p(label | row) of every row, in nats."""
+        return F.cross_entropy(self.logits(model, batch), batch["label"], reduction="none")
+
+    def query(self, number: int) -> Query:
+        """The row of the test set with this number, from 0.
+
+        Raises:
+            DataError: when there is none.
+        """
+        if not 0 <= number < len(self.test):
+            raise DataError(
+                f"There is no test row {number}; this run has rows 0 to {len(self.test) - 1}."
+            )
+        rows = self.test.select(slice(number, number + 1))
+        shown = {"query": number, "id": int(rows.ids[0]), **self.show("test", number)}
+        return Query(rows, int(rows.batch["label"][0]), shown)
+
+    def called(self, id: int) -> str:
+        """What the data call the training instance with this id."""
+        row = int(self.train.rows_of(torch.tensor([id]))[0])
+        return str(self.show("train", row).get("name", id))
+
+    def class_number(self, name: str) -> int:
+        """The number of a class by its name.
+
+        Raises:
+            DataError: when there is none of that name.
+        """
+        names = [str(name) for name in self.classes]
+        if name in names:
+            return names.index(name)
+        numbered = names == [str(i) for i in range(len(names))]
+        known = f"0 to {len(names) - 1}" if numbered else ", ".join(names)
+        raise DataError(f"There is no label {name}; labels are {known}.")
+
+
+def verify(run: Run, model: nn.Module, logits: Logits, rows: Mapping[str, Rows]) -> None:
+    """Refuse a run whose rows or masks are not those that the model was trained with.
+
+    Raises:
+        RunError: when a fingerprint or the description of the masks in the manifest differs.
+    """
+    try:
+        wanted = {name: run.manifest["data"][name] for name in rows}
+    except (KeyError, TypeError) as error:
+        raise RunError(f"{run.folder / 'manifest.json'} is damaged: {error!r}.") from error
+    for name, found in rows.items():
+        if fingerprint(found) != wanted[name]:
+            raise RunError(
+                f"The rows in {run.folder / name}.safetensors are not those that the model was "
+                "trained and tested on: their fingerprint is not that of the manifest."
+            )
+    few = next(iter(rows.values())).select(slice(0, 1))
+    probabilities(model, logits, few)  # a layer knows its units after one forward pass
+    if (made := describe_masks(model)) != run.manifest.get("masks"):
+        raise RunError(
+            f"The masks of {run.folder} cannot be made again: its manifest describes "
+            f"{run.manifest.get('masks')}, but this release makes {made}. Its scores would be "
+            "those of other sub-networks."
+        )

@@ -1,0 +1,156 @@
+"""The texts of a run: read from the user's files, and kept in the run folder."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+import torch
+
+from turnover import _parts
+from turnover._errors import DataError, RunError
+from turnover.data import BadRow, Classes, Labelled, OnBadRows, read_labelled
+from turnover.run import Run
+
+__all__ = ["Columns", "Texts", "read_target", "read_texts"]
+
+
+@final
+@dataclass(frozen=True)
+class Columns:
+    """Names of the columns of a data file: texts, labels, and the rows' own names if any."""
+
+    text: str
+    label: str
+    id: str | None = None
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Texts:
+    """The data of a run.
+
+    Attributes:
+        train: what is learned from.
+        test: what is tested on and asked about.
+        held_out: whether ``test`` was taken from the training file.
+    """
+
+    train: Labelled
+    test: Labelled
+    held_out: bool
+
+    @property
+    def bad(self) -> tuple[BadRow, ...]:
+        """Rows of both files that were left out."""
+        return self.train.bad if self.held_out else (*self.train.bad, *self.test.bad)
+
+    def fingerprint(self) -> str:
+        """128 bits that change with any text, label, id or name."""
+        parts = [
+            part
+            for side in (self.train, self.test)
+            for part in (side.values, side.names, list(side.classes.names), side.labels, side.ids)
+        ]
+        return _parts.fingerprint(*parts)
+
+
+def read_texts(
+    data: str | Path,
+    columns: Columns,
+    *,
+    evaluation: str | Path | None = None,
+    hold_out: float = 0.1,
+    on_bad_rows: OnBadRows = "stop",
+    seed: int = 0,
+) -> Texts:
+    """Read the training texts, and the test texts or a random share of the training file instead.
+
+    Args:
+        data: CSV, JSONL or Parquet file, or a ``datasets`` folder.
+        columns: its columns.
+        evaluation: test texts, with columns of the same names; their ids may be missing.
+        hold_out: share of the rows of ``data`` to test on when there is no ``evaluation``.
+        on_bad_rows: ``"stop"`` at rows that cannot be used, or ``"skip"`` them.
+        seed: of the choice of held-out rows.
+
+    Raises:
+        DataError: for bad rows under ``"stop"``, files that cannot be read, too few rows.
+        MissingExtra: when DuckDB is not installed.
+    """
+    train = _read(data, columns, None, on_bad_rows)
+    if evaluation is not None:
+        test = _read(evaluation, columns, train.classes, on_bad_rows)
+        return Texts(train, test, held_out=False)
+    count = round(hold_out * len(train))
+    if not 0 < count < len(train):
+        raise DataError(
+            f"Holding out {hold_out:g} of {len(train)} rows of {data} leaves {len(train) - count} "
+            f"to train on and {count} to test on. Give test data with --eval, or another "
+            "--hold-out."
+        )
+    order = torch.randperm(len(train), generator=torch.Generator("cpu").manual_seed(seed))
+    test, kept = train.select(order[:count].sort()[0]), train.select(order[count:].sort()[0])
+    return Texts(kept, test, held_out=True)
+
+
+def read_target(
+    path: str | Path, columns: Columns, classes: Classes, on_bad_rows: OnBadRows
+) -> Labelled:
+    """Texts of another source with labels of the run's classes; their own names are optional.
+
+    Raises:
+        DataError, MissingExtra: as :func:`read_texts`.
+    """
+    return _read(path, columns, classes, on_bad_rows)
+
+
+def _read(
+    path: str | Path, columns: Columns, classes: Classes | None, on_bad_rows: OnBadRows
+) -> Labelled:
+    return read_labelled(
+        path,
+        value=columns.text,
+        label=columns.label,
+        id=columns.id,
+        classes=classes,
+        usable=_usable,
+        on_bad_rows=on_bad_rows,
+    )
+
+
+def _usable(text: Any) -> str | None:
+    if text is None or not str(text).strip():
+        return "empty text"
+    return None if isinstance(text, str) else "no text"
+
+
+def save_words(run: Run, name: str, rows: Labelled) -> None:
+    """Keep texts and names of the rows as ``<name>.json``, to be shown."""
+    run.write_text(
+        f"{name}.json",
+        json.dumps({"text": rows.values, "name": rows.names}, ensure_ascii=False) + "\n",
+    )
+
+
+def load_words(run: Run, name: str, count: int) -> tuple[list[str], list[str]]:
+    """Texts and names of the rows.
+
+    Raises:
+        RunError: for a file that is missing, damaged, or of another number of rows.
+    """
+    found = run.read_json(f"{name}.json")
+    try:
+        texts, names = found["text"], found["name"]  # type: ignore[index]
+        if len(texts) == len(names) == count and all(map(_is_text, [*texts, *names])):
+            return texts, names
+    except (KeyError, TypeError) as error:
+        raise RunError(f"{run.folder / name}.json is damaged: {error!r}.") from error
+    raise RunError(
+        f"{run.folder / name}.json is damaged: it must hold {count} texts and names, as many as "
+        f"{name}.safetensors."
+    )
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)

@@ -1,0 +1,193 @@
+"""Train a classifier of texts with turn-over dropout, and measure what a report needs."""
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cache, partial
+from pathlib import Path
+from typing import Any, final
+
+import torch
+from torch import nn
+
+from turnover.data import Rows
+from turnover.kinds import Course, learn
+from turnover.nn import check
+from turnover.run import Run, describe_masks, fingerprint
+from turnover.text._data import Texts, save_words
+from turnover.text._encoders import Encoder, encoder_of
+from turnover.text._features import encoded_rows, parts_of
+from turnover.text._measure import measure_texts
+from turnover.text._subject import build, loss, recipe_of, subject_of
+from turnover.text._words import COMMON, TOKENIZER, common_pieces, pieces_of_run
+from turnover.training import Curve
+
+__all__ = ["Plan", "run_texts", "steps_of"]
+
+Progress = Callable[[str, int], None]
+PROBED, MEASURED = 32, 2000
+
+
+@final
+@dataclass(frozen=True)
+class Plan:
+    """How a classifier of texts is made.
+
+    Attributes:
+        model: an encoder: ``"bag-of-words"``, ``"minilm"``, a folder, or a name at the hub.
+        max_length: pieces of a text that a transformer reads.
+        units: masked units; 0 for about as many as training texts, from 1,024 to 4,096.
+        dropout: drop probability of ordinary dropout on top.
+        epochs: passes over the training texts; 0 for about 300 steps, from 3 to 100 passes.
+        batch_size: texts per step.
+        rate: learning rate of AdamW, which falls to zero along a cosine.
+        seed: seed of weights, order and masks.
+        control: also train the same network with ordinary dropout alone, to know the cost.
+    """
+
+    model: str = "bag-of-words"
+    max_length: int = 128
+    units: int = 0
+    dropout: float = 0.5
+    epochs: int = 0
+    batch_size: int = 64
+    rate: float = 5e-4
+    seed: int = 0
+    control: bool = True
+
+    def settled(self, train: int) -> "Plan":
+        """The plan for so many training texts, with its own choice in place of zeros."""
+        units = self.units or min(4096, max(1024, 1 << (train - 1).bit_length()))
+        steps = -(-train // self.batch_size)
+        epochs = self.epochs or min(100, max(3, -(-300 // steps)))
+        return replace(self, units=units, epochs=epochs)
+
+
+def steps_of(plan: Plan, texts: Texts) -> int:
+    """How many steps :func:`run_texts` reports to ``progress``."""
+    parts = parts_of(len(texts.train)) + parts_of(len(texts.test))
+    return parts + plan.settled(len(texts.train)).epochs * (1 + plan.control) + 3
+
+
+def run_texts(
+    folder: str | Path,
+    texts: Texts,
+    plan: Plan,
+    *,
+    command: Sequence[str] = (),
+    progress: Progress = lambda what, steps: None,
+) -> Run:
+    """Encode, train, ask and measure; everything lands in the run folder.
+
+    Args:
+        folder: new folder, or that of a run with the same data and plan: an interrupted one goes
+            on, a complete one is returned as it is.
+        texts: from :func:`read_texts`.
+        plan: how.
+        command: the words of the command that asks for this, for the run's manifest.
+        progress: called with what is going on and the number of steps just finished.
+
+    Raises:
+        RunError: when the folder cannot be used.
+        DataError: for a model that cannot be found or loaded.
+        LossError: when the training diverges.
+        MissingExtra: when a package that the model needs is not installed.
+    """
+    start = time.perf_counter()
+    plan = plan.settled(len(texts.train))
+    ready = cache(partial(encoder_of, plan.model, plan.max_length))
+    if not (Path(folder) / "manifest.json").exists():
+        progress(f"Loading {plan.model}", 0)
+        ready()  # before there is a folder: a model that cannot be loaded leaves none behind
+    run = Run.create(folder, _manifest(texts, plan, command))
+    if run.complete:
+        return run
+    rows = _encode(run, texts, plan, ready, progress)
+    work = _Work(run, rows, plan, progress)
+    audit = work.audit()
+    models = {name: work.train(name) for name in _networks(plan)}
+    progress("Asking what stands behind each error", 1)
+    subject = subject_of(run, models["model"], rows["train"], rows["test"])
+    results = measure_texts(subject, models.get("control"), work.curves)
+    results |= {"audit": audit, "bad_rows": [asdict(bad) for bad in texts.bad]}
+    results["cost"] = {f"train_{name}_s": round(s, 2) for name, s in work.seconds.items()}
+    results["seconds"] = round(time.perf_counter() - start, 2)
+    run.save_results(results)
+    progress("Done", 1)
+    return run.finish(
+        masks=describe_masks(models["model"]),
+        data={name: fingerprint(found) for name, found in rows.items()},
+    )
+
+
+def _networks(plan: Plan) -> list[str]:
+    return ["model", "control"] if plan.control else ["model"]
+
+
+def _manifest(texts: Texts, plan: Plan, command: Sequence[str]) -> dict[str, Any]:
+    classes = texts.train.classes
+    return {
+        "kind": "text",
+        "arguments": {
+            **asdict(plan),
+            "held_out": len(texts.test) if texts.held_out else 0,
+            "texts": texts.fingerprint(),
+        },
+        "command": list(command),
+        "classes": {"names": list(classes.names), "numbers": dict(classes.numbers)},
+        "seeds": {"all": plan.seed},
+    }
+
+
+def _encode(
+    run: Run, texts: Texts, plan: Plan, ready: Callable[[], Encoder], progress: Progress
+) -> dict[str, Rows]:
+    """Features of both sides; texts, names and pieces are left beside them."""
+    rows = {}
+    for name, side in (("train", texts.train), ("test", texts.test)):
+        save_words(run, name, side)
+        what = f"Encoding the {name} texts"
+        progress(what, 0)
+        tick = partial(progress, what, 1)
+        rows[name] = encoded_rows(run, name, side, ready, f"{plan.model}, {plan.max_length}", tick)
+    if not (run.folder / COMMON).exists():
+        if (tokenizer := ready().tokenizer()) is not None:
+            run.write_text(TOKENIZER, tokenizer)
+        cut = pieces_of_run(run.folder)
+        run.write_text(COMMON, json.dumps(common_pieces(texts.train.values, cut)) + "\n")
+    return rows
+
+
+class _Work:
+    """The trainings of a run."""
+
+    def __init__(self, run: Run, rows: dict[str, Rows], plan: Plan, progress: Progress) -> None:
+        self.run, self.rows, self.plan, self.progress = run, rows, plan, progress
+        self.curves: list[Curve] = []
+        self.seconds: dict[str, float] = {}
+
+    def build(self, name: str) -> nn.Module:
+        return build(self.run, self.rows["train"], self.plan.seed, turnover=name == "model")
+
+    def audit(self) -> dict[str, Any]:
+        """Real training steps on a few rows: does one reach its unseen half?"""
+        self.progress("Proving that no text reaches its unseen half", 0)
+        few = self.rows["train"].select(slice(0, PROBED))
+        optimizer = recipe_of(self.run.arguments).optimizer
+        found = check(self.build("model"), few.batch, loss, ids=few.ids, optimizer=optimizer)
+        self.progress("Training", 1)
+        return found.to_dict()
+
+    def train(self, name: str) -> nn.Module:
+        began, model, train = time.perf_counter(), self.build(name), self.rows["train"]
+        measured = None
+        if name == "model":
+            order = torch.randperm(len(train), generator=torch.Generator("cpu").manual_seed(0))
+            measured = train.select(order[:MEASURED].sort()[0])
+        course = Course(loss, recipe_of(self.run.arguments), train, self.rows["test"], measured)
+        what = "Training" if name == "model" else "Training the control"
+        points = learn(self.run, name, model, course, partial(self.progress, what, 1))
+        self.curves = points or self.curves
+        self.seconds[name] = time.perf_counter() - began
+        return model

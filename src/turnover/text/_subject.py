@@ -1,0 +1,136 @@
+"""A run of texts, opened: its head, its features, its texts and how to read another one."""
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from functools import cache, partial
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from turnover._errors import DataError, RunError
+from turnover.data import Classes, Rows
+from turnover.kinds import Kind, Query, Subject, cosine, verify
+from turnover.run import Run
+from turnover.text._data import load_words
+from turnover.text._encoders import encoder_of
+from turnover.text._head import build_head, logits
+from turnover.text._words import COMMON, Pieces, pieces_of_run, shared_spans
+from turnover.training import Recipe
+
+__all__ = ["KIND", "build", "classes_of", "loss", "recipe_of", "subject_of"]
+
+
+def loss(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+    """−log p(label | text) of every row, in nats."""
+    return F.cross_entropy(logits(model, batch), batch["label"], reduction="none")
+
+
+def recipe_of(arguments: Mapping[str, Any]) -> Recipe:
+    """How the networks of a run are trained."""
+    return Recipe(
+        arguments["epochs"],
+        arguments["batch_size"],
+        arguments["seed"],
+        partial(torch.optim.AdamW, lr=arguments["rate"], weight_decay=0.0),
+        cosine,
+    )
+
+
+def classes_of(run: Run) -> Classes:
+    """The classes of a run, with all ways to write them.
+
+    Raises:
+        RunError: when the manifest lacks them.
+    """
+    try:
+        found = run.manifest["classes"]
+        return Classes(tuple(found["names"]), dict(found["numbers"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise RunError(f"{run.folder / 'manifest.json'} is damaged: {error!r}.") from error
+
+
+def _open(run: Run) -> Subject:
+    rows = {name: run.load_rows(name) for name in ("train", "test")}
+    try:
+        arguments = run.arguments
+        model = build(run, rows["train"], arguments["seed"], turnover=True)
+        recipe_of(arguments)
+    except (KeyError, TypeError, ValueError, RuntimeError, IndexError) as error:
+        raise RunError(f"{run.folder / 'manifest.json'} is damaged: {error!r}.") from error
+    run.load_model(model)
+    verify(run, model, logits, rows)
+    return subject_of(run, model, rows["train"], rows["test"])
+
+
+KIND = Kind(_open)
+
+
+def build(run: Run, train: Rows, seed: int, *, turnover: bool = False) -> nn.Module:
+    """The untrained head of a run; equal seeds give equal weights, with masks and without."""
+    arguments = run.arguments
+    return build_head(
+        train.batch["feature"].shape[1],
+        len(classes_of(run)),
+        units=arguments["units"],
+        dropout=arguments["dropout"],
+        seed=seed,
+        turnover=turnover,
+    )
+
+
+def subject_of(run: Run, model: nn.Module, train: Rows, test: Rows) -> Subject:
+    """The subject of a run whose model is trained and whose rows are encoded.
+
+    Raises:
+        RunError: for texts or a tokenizer in the run folder that are damaged.
+    """
+    words = {name: load_words(run, name, len(rows)) for name, rows in _named(train, test)}
+
+    def show(side: str, row: int) -> dict[str, Any]:
+        texts, names = words[side]
+        return {"name": names[row], "text": texts[row]}
+
+    def contents() -> Sequence[Hashable]:
+        return [" ".join(text.casefold().split()) for text in words["train"][0]]
+
+    def read(text: str) -> Query:
+        if not text.strip():
+            raise DataError("The text to ask about is empty.")
+        encoder = encoder_of(run.arguments["model"], run.arguments["max_length"])
+        batch = {"feature": encoder.encode([text]), "label": torch.zeros(1, dtype=torch.int64)}
+        return Query(Rows(batch), None, {"text": text})
+
+    return Subject(
+        run,
+        model,
+        logits,
+        train,
+        test,
+        classes_of(run).names,
+        recipe_of(run.arguments),
+        partial(build, run, train),
+        show,
+        contents,
+        read=read,
+        mark=_marker(run),
+        noun="text",
+    )
+
+
+def _named(train: Rows, test: Rows) -> tuple[tuple[str, Rows], ...]:
+    return ("train", train), ("test", test)
+
+
+def _marker(run: Run) -> Callable[[Mapping[str, Any], Mapping[str, Any]], list[tuple[int, int]]]:
+    """What two texts share; the tokenizer is read when it is needed."""
+
+    @cache
+    def tools() -> tuple[Pieces, frozenset[str]]:
+        common = run.read_json(COMMON) if (run.folder / COMMON).exists() else []
+        return pieces_of_run(run.folder), frozenset(map(str, cast("list[str]", common)))
+
+    def mark(query: Mapping[str, Any], row: Mapping[str, Any]) -> list[tuple[int, int]]:
+        return shared_spans(query["text"], row["text"], *tools())
+
+    return mark
