@@ -42,11 +42,20 @@ def hessian(model, loss, batch):
     return torch.autograd.functional.hessian(lambda t: losses(t).mean(), theta)
 
 
-def koh_liang(model, loss, queries, rows, damping):
+def gauss_newton(model, batch):
+    """Mean of Jᵀ (diag(p) − ppᵀ) J for cross-entropy, ``[parameters, parameters]``."""
+    losses, theta = flat_losses(model, lambda model, batch: model(batch[0]), batch)
+    jacobian = torch.autograd.functional.jacobian(losses, theta)
+    p = losses(theta).softmax(dim=1)
+    inner = torch.diag_embed(p) - p.unsqueeze(2) * p.unsqueeze(1)
+    return torch.einsum("zci,zcd,zdj->ij", jacobian, inner, jacobian) / len(p)
+
+
+def koh_liang(model, loss, queries, rows, damping, curvature=None):
     """∇L(q)ᵀ (H + λI)⁻¹ ∇L(z) / N, ``[query, train]``."""
     model.eval()
     left = gradients(model, loss, queries.batch, len(queries))
     right = gradients(model, loss, rows.batch, len(rows))
-    damped = hessian(model, loss, rows.batch)
-    damped += damping * torch.eye(len(damped), dtype=damped.dtype)
+    damped = hessian(model, loss, rows.batch) if curvature is None else curvature
+    damped = damped + damping * torch.eye(len(damped), dtype=damped.dtype)
     return left @ torch.linalg.solve(damped, right.T) / len(rows)

@@ -6,20 +6,27 @@ all derivatives with respect to the trainable parameters, at the trained model. 
 minimum of the damped loss moves by (H + λI)⁻¹ ∇L(z) / N to first order, and the loss of q by I.
 A weight decay of λ in training is the damping of that value.
 
-Reference: Koh, Liang 2017, "Understanding black-box predictions via influence functions".
+References: Koh, Liang 2017, "Understanding black-box predictions via influence functions"; Martens
+2020, "New insights and perspectives on the natural gradient method" (Gauss-Newton in place of H).
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from typing import final
+from typing import Literal, final
 
 import torch
 from torch import Tensor, nn
 
 from turnover._errors import ScoreError
 from turnover._rows import Batch, Loss, select_rows
-from turnover.baselines._derivatives import Progress, as_rows, gradients, hessian_products
+from turnover.baselines._derivatives import (
+    Progress,
+    as_rows,
+    gauss_newton_products,
+    gradients,
+    hessian_products,
+)
 from turnover.baselines._losses import finite_losses
 from turnover.baselines._solvers import CG, Solver, Stop, summary
 from turnover.data import Rows
@@ -28,14 +35,13 @@ from turnover.scores import Scores
 
 __all__ = ["KohLiang", "deployed"]
 
+PRODUCTS = {"true": hessian_products, "gauss-newton": gauss_newton_products}
+
 
 @final
 @dataclass(frozen=True)
 class KohLiang:
     """Influence functions with the Hessian of the training loss, inverted by CG or LiSSA.
-
-    The Hessian is the true one. (Its Gauss-Newton part would need the model's outputs apart from
-    the loss, which a loss of any form does not give.)
 
     Memory: one vector of all parameters for every query, and a few more for ``queries_at_once`` of
     them. Time: products with the Hessian, ``queries_at_once`` in one pass over the rows.
@@ -45,6 +51,9 @@ class KohLiang:
         loss: (model, batch) → per-example losses ``[rows]`` in nats.
         solver: :class:`CG` or :class:`LiSSA`.
         damping: λ. It matters more than anything else: choose it on queries that are not reported.
+        hessian: ``"true"`` for H, as in the paper, or ``"gauss-newton"`` for the part of it that
+            has no negative curvature; networks that are no minimum of their loss need less damping
+            then. It asks for a loss that calls the model once, and a tensor as its output.
         queries_at_once: right-hand sides that are solved side by side.
         rows_per_block: rows whose graph or gradients are held at once.
     """
@@ -53,6 +62,7 @@ class KohLiang:
     loss: Loss
     solver: Solver = field(default_factory=CG)
     damping: float = 0.01
+    hessian: Literal["true", "gauss-newton"] = "true"
     queries_at_once: int = 64
     rows_per_block: int = 256
 
@@ -62,6 +72,8 @@ class KohLiang:
                 f"The damping is {self.damping}, but H + λI has an inverse of use only for a "
                 "number λ ≥ 0."
             )
+        if self.hessian not in PRODUCTS:
+            raise ScoreError(f"hessian is 'true' or 'gauss-newton', not {self.hessian!r}.")
 
     def scores(
         self, queries: Batch | Rows, rows: Rows, *, progress: Progress | None = None
@@ -75,7 +87,8 @@ class KohLiang:
 
         Raises:
             DataError: for no queries or rows.
-            ConversionError: for a model in which nothing can be trained.
+            ConversionError: for a model in which nothing can be trained, or whose output the
+                Gauss-Newton part cannot use.
             LossError: for losses of a wrong shape, or losses or gradients that are not finite.
             ScoreError: when LiSSA diverges, or products with the Hessian are not finite.
 
@@ -127,6 +140,7 @@ class KohLiang:
         return {
             "estimator": "koh-liang",
             "damping": self.damping,
+            "hessian": self.hessian,
             "solver": solver,
             "stops": summary(stops),
         }
@@ -152,6 +166,6 @@ class _Damped:
         among = torch.arange(self.rows) if positions is None else positions
         for part in among.split(mine.rows_per_block):
             batch = select_rows(self._training.batch, part)
-            sums = hessian_products(mine.model, mine.loss, batch, vectors)
+            sums = PRODUCTS[mine.hessian](mine.model, mine.loss, batch, vectors)
             found = found + sums / len(among)
         return found

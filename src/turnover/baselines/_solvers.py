@@ -22,11 +22,12 @@ from turnover._errors import ScoreError
 __all__ = ["CG", "CurvatureWarning", "LiSSA", "Operator", "Solver", "Stop", "summary"]
 
 CONVERGED, EXHAUSTED, BENT = "converged", "max iterations", "negative curvature"
+MUCH_OF_THE_DAMPING = 0.5
 TOO_FAR, HUGE = 10.0, 1e30
 
 
 class CurvatureWarning(UserWarning):
-    """The Hessian plus damping is not positive definite, so that its inverse has no meaning."""
+    """The curvature is negative where the damping cannot make up for it: no inverse to rely on."""
 
 
 @final
@@ -69,9 +70,10 @@ class Solver(Protocol):
 class CG:
     """Conjugate gradients, for all right-hand sides side by side.
 
-    A right-hand side that meets negative curvature, dᵀ(H + λI)d ≤ 0, keeps the answer so far (at
-    the first step: its gradient, divided by the size of that curvature) and a ``CurvatureWarning``
-    is given: the network is no minimum of its loss, and the damping does not make up for it.
+    A right-hand side that meets a direction d in which the negative curvature of H takes away half
+    of the damping, dᵀHd ≤ −½λ‖d‖², keeps the answer so far (at the first step: its gradient,
+    divided by the size of that curvature), and a ``CurvatureWarning`` is given: the network is no
+    minimum of its loss, and further steps would follow that direction to no end.
 
     Attributes:
         tolerance: stop at ‖(H + λI) x − v‖ ≤ tolerance · ‖v‖.
@@ -96,7 +98,7 @@ class CG:
         """
         x, r, d = torch.zeros_like(vectors), vectors.clone(), vectors.clone()
         norms = vectors.norm(dim=1)
-        goal = self.tolerance * norms
+        goal, least = self.tolerance * norms, MUCH_OF_THE_DAMPING * operator.damping
         iterations = torch.zeros(len(vectors), dtype=torch.int64)
         reasons = [CONVERGED] * len(vectors)
         alive = torch.nonzero(norms > 0).flatten()
@@ -106,7 +108,7 @@ class CG:
             rr, direction = r[alive].square().sum(dim=1), d[alive]
             product = _finite(operator(direction))
             curvature = (direction * product).sum(dim=1)
-            bent = curvature <= 0
+            bent = curvature <= least * direction.square().sum(dim=1)
             if bent.any():
                 _note_bent(reasons, alive[bent])
                 if step == 1:
@@ -217,7 +219,8 @@ def summary(stops: Sequence[Stop]) -> list[dict[str, Any]]:
         warnings.warn(
             f"CG met negative curvature for {merged[BENT].vectors} of "
             f"{sum(stop.vectors for stop in stops)} gradients, whose scores come from the answer "
-            "so far. The model is no minimum of its loss: raise the damping, or train further.",
+            "so far. The model is no minimum of its loss: raise the damping, train further, or "
+            "take the Gauss-Newton part, KohLiang(..., hessian='gauss-newton').",
             CurvatureWarning,
             stacklevel=3,
         )

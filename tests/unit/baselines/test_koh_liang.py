@@ -98,6 +98,45 @@ def test_a_network_agrees_with_its_whole_hessian(options):
     assert_equal_to(wanted, model, cross_entropy, queries, rows, 1.0, **options)
 
 
+def test_the_gauss_newton_part_agrees_with_its_whole_matrix():
+    rows, queries, model = data(TRAIN, 3), data(QUERIES, 3), network()
+    part = reference.gauss_newton(model.eval(), rows.batch)
+    assert (part - reference.hessian(model, cross_entropy, rows.batch)).abs().max() > 0.01
+    wanted = reference.koh_liang(model, cross_entropy, queries, rows, 0.1, part)
+    options = {"hessian": "gauss-newton", "rows_per_block": 9}
+    assert_equal_to(wanted, model, cross_entropy, queries, rows, 0.1, **options)
+    assert not model._forward_hooks
+
+
+def test_the_gauss_newton_part_is_the_hessian_of_a_linear_model():
+    rows, queries, model = data(TRAIN, 3), data(QUERIES, 3), nn.Linear(FEATURES, 3).double()
+    found = [
+        KohLiang(model, cross_entropy, TIGHT, 0.1, hessian).scores(queries, rows).values
+        for hessian in ("true", "gauss-newton")
+    ]
+    assert_close(found[0], found[1].double())
+
+
+def test_the_gauss_newton_part_needs_one_output():
+    rows, model = data(TRAIN, 3), network()
+
+    def twice(model, batch):
+        return cross_entropy(model, batch) + cross_entropy(model, batch)
+
+    with pytest.raises(ConversionError, match=r"calls Sequential once.*Tensor, Tensor"):
+        KohLiang(model, twice, damping=1.0, hessian="gauss-newton").scores(rows, rows)
+    with pytest.raises(ScoreError, match="'gauss-newton', not 'fisher'"):
+        KohLiang(model, twice, hessian="fisher")
+
+
+def test_more_parameters_than_rows_is_no_negative_curvature():
+    """H is singular, and the gradient of a query need not lie in its range."""
+    rows, queries = data(3), data(QUERIES)
+    model = nn.Linear(FEATURES, 1, bias=False).double()
+    wanted = reference.koh_liang(model, squared, queries, rows, 1e-3)
+    assert_equal_to(wanted, model, squared, queries, rows, 1e-3)
+
+
 def test_removing_an_instance_does_what_the_score_says():
     """The minimum of the damped loss without z, against first order in 1 / N."""
     rows, queries, damping = data(400), data(QUERIES), 0.1
@@ -233,6 +272,20 @@ def test_negative_curvature_is_reported(query, wanted):
     reason = "negative curvature" if query[1] else "converged"
     assert found.about["stops"][0]["reason"] == reason
     assert found.values.abs().max() > 0 and torch.isfinite(found.values).all()
+
+
+def test_negative_curvature_is_harmless_below_half_of_the_damping():
+    """(H + λI)⁻¹ of the saddle is diag(1 / (λ + 1), 1 / (λ − 1))."""
+    model = nn.Linear(2, 1, bias=False).double()
+    nn.init.zeros_(model.weight)
+    rows = Rows(torch.tensor([[1.0, 0.0], [0.3, 1.0]], dtype=torch.float64))
+    found = KohLiang(model, saddle, TIGHT, damping=2.5).scores(rows, rows)
+    left = rows.batch * torch.tensor([-1.0, 1.0])
+    assert_close(
+        found.values, left @ torch.diag(torch.tensor([1 / 3.5, 1 / 1.5])).double() @ left.T / 2
+    )
+    with pytest.warns(CurvatureWarning, match="for 1 of 2 gradients"):
+        KohLiang(model, saddle, TIGHT, damping=1.5).scores(rows, rows)
 
 
 def test_no_curvature_and_no_damping_is_an_error():
