@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from turnover._errors import ConversionError
+from turnover._errors import ConversionError, TurnoverError
 from turnover._rows import Batch, Loss, count_rows, map_tensors, per_example, select_rows
 
 __all__ = ["Parameters", "flat", "functional_loss", "per_example_gradients", "trainable"]
@@ -57,21 +57,45 @@ def per_example_gradients(
     """∂L(z)/∂θ of every row: blocks ``[rows, parameters]``, in the order of the batch.
 
     The model is run as it is: put it into evaluation mode first. The derivatives are taken at the
-    model's own parameters, unless others are given.
+    model's own parameters, unless others are given. What ``torch.vmap`` cannot map runs row by
+    row: models that branch on values (most of transformers), batches with more than tensors.
     """
     losses = functional_loss(model, loss)
     parameters = trainable(model) if parameters is None else parameters
 
-    def one(parameters: Parameters, row: Batch) -> Tensor:
-        single = map_tensors(lambda tensor: tensor.unsqueeze(0), row)
+    def of_single(parameters: Parameters, single: Batch) -> Tensor:
         return per_example(losses(parameters, single), 1).squeeze(0)
 
-    every = vmap(grad(one), in_dims=(None, 0), randomness="different")
-    rows = count_rows(batch)
-    for start in range(0, rows, rows_per_block):
+    def of_row(parameters: Parameters, row: Batch) -> Tensor:
+        return of_single(parameters, map_tensors(lambda tensor: tensor.unsqueeze(0), row))
+
+    def together(block: Batch) -> Tensor:
+        found = vmap(grad(of_row), in_dims=(None, 0), randomness="different")(parameters, block)
+        return torch.cat([g.reshape(len(g), -1) for g in found.values()], dim=1)
+
+    def one_by_one(block: Batch) -> Tensor:
+        singles = (select_rows(block, slice(row, row + 1)) for row in range(count_rows(block)))
+        return torch.stack([flat(grad(of_single)(parameters, single)) for single in singles])
+
+    mapped = False
+    for start in range(0, count_rows(batch), rows_per_block):
+        block = select_rows(batch, slice(start, start + rows_per_block))
         with sdpa_kernel(SDPBackend.MATH):  # torch.vmap cannot map the fused kernels of attention
-            found = every(parameters, select_rows(batch, slice(start, start + rows_per_block)))
-        yield torch.cat([g.reshape(len(g), -1) for g in found.values()], dim=1)
+            if start == 0:
+                mapped = _works(together, select_rows(block, slice(0, 1)))
+            found = together(block) if mapped else one_by_one(block)
+        yield found
+
+
+def _works(function: Callable[[Batch], object], row: Batch) -> bool:
+    """Whether ``torch.vmap`` can map the model: no branch on values, nothing but tensors."""
+    try:
+        function(row)
+    except (TurnoverError, torch.OutOfMemoryError):
+        raise
+    except (RuntimeError, ValueError):
+        return False
+    return True
 
 
 class _Whole(nn.Module):

@@ -163,7 +163,7 @@ class _Damped:
     def __call__(self, vectors: Tensor, positions: Tensor | None = None) -> Tensor:
         mine = self._estimator
         found = self.damping * vectors
-        among = torch.arange(self.rows) if positions is None else positions
+        among = torch.arange(self.rows, device="cpu") if positions is None else positions
         for part in among.split(mine.rows_per_block):
             batch = select_rows(self._training.batch, part)
             sums = PRODUCTS[mine.hessian](mine.model, mine.loss, batch, vectors)

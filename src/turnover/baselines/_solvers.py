@@ -185,7 +185,9 @@ class LiSSA:
         for step in range(self.depth):
             if step == self.depth - last:
                 earlier = x
-            batch = torch.randint(operator.rows, (self.batch_size,), generator=generator)
+            batch = torch.randint(
+                operator.rows, (self.batch_size,), generator=generator, device="cpu"
+            )
             x = v + x - operator(x, batch) / self.scale
             if not (x.norm(dim=1) <= bound).all():
                 raise ScoreError(self._diverged(step + 1, operator.damping))

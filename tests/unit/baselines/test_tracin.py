@@ -8,6 +8,7 @@ from torch import nn
 from tests.reference import influence as reference
 from turnover._errors import DataError, LossError
 from turnover.baselines import GradDot, TracIn
+from turnover.baselines._derivatives import gradients
 from turnover.data import Rows
 
 # float32 sums of a few dozen products.
@@ -48,6 +49,34 @@ def test_tracin_is_the_weighted_sum_of_products(models, rows_per_block):
     wanted = sum(rate * left @ right.T for rate, (left, right) in zip(rates, each, strict=True))
     torch.testing.assert_close(found.values, wanted, atol=ROUNDING, rtol=ROUNDING)
     assert torch.equal(found.train_ids, rows.ids) and torch.equal(found.query_ids, queries.ids)
+
+
+class Branching(nn.Module):
+    """Control flow that depends on values, which ``torch.vmap`` cannot map."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(5, 3)
+
+    def forward(self, x):
+        return self.layer(x) * (1.0 if x.abs().max().item() < 1e9 else 2.0)
+
+
+@pytest.mark.parametrize("why", ["branches", "texts"])
+def test_what_cannot_be_mapped_runs_row_by_row(models, why):
+    model = Branching() if why == "branches" else models[0]
+    queries, rows = rows_of(6, 40), rows_of(13, 100)
+    wanted = row_gradients(model, queries) @ row_gradients(model, rows).T
+    if why == "texts":
+        rows = Rows({**rows.batch, "text": list("abcdefghijklm")}, rows.ids)
+    found = GradDot(model, loss, rows_per_block=5).scores(queries, rows)
+    torch.testing.assert_close(found.values, wanted, atol=ROUNDING, rtol=ROUNDING)
+
+
+def test_the_kernels_of_attention_are_chosen_while_derivatives_are_taken_only(models):
+    blocks = gradients(models[0], loss, rows_of(9, 0), rows_per_block=4)
+    next(blocks)
+    assert torch.backends.cuda.flash_sdp_enabled()
 
 
 def test_graddot_is_one_checkpoint(models):
