@@ -21,11 +21,10 @@ from torch import Tensor, nn
 from turnover import _parts
 from turnover._errors import DataError, RunError
 from turnover._rows import Loss, tensors_of
-from turnover.baselines._stacked import Stack
 from turnover.baselines._truth import Truth
 from turnover.data import Rows
 from turnover.scores import Scores
-from turnover.training import Recipe, fit, losses_of
+from turnover.training import Recipe, Stack, fit, losses_of
 
 __all__ = ["LeaveOneOut", "Retraining", "half_subsets"]
 

@@ -22,6 +22,7 @@ from turnover.nn._convert import Change, Conversion, convert
 from turnover.nn._dropout import TurnoverDropout, is_converted, masked_layers
 from turnover.nn._modes import evaluating
 from turnover.nn._places import Place, after, instead_of_dropout
+from turnover.nn._towers import Towers
 
 __all__ = [
     "Audit",
@@ -31,6 +32,7 @@ __all__ = [
     "Drift",
     "Leak",
     "Place",
+    "Towers",
     "TurnoverDropout",
     "after",
     "check",

@@ -3,5 +3,7 @@
 from turnover.training._curves import Curve, losses_of, measure
 from turnover.training._loop import Recipe, fit
 from turnover.training._runs import fit_runs
+from turnover.training._stacked import Stack
+from turnover.training._towers import fit_towers
 
-__all__ = ["Curve", "Recipe", "fit", "fit_runs", "losses_of", "measure"]
+__all__ = ["Curve", "Recipe", "Stack", "fit", "fit_runs", "fit_towers", "losses_of", "measure"]

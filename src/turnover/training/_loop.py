@@ -22,7 +22,7 @@ from turnover.data import Rows
 from turnover.nn import is_converted, seen
 from turnover.training._checkpoint import describe_training, load_checkpoint, save_checkpoint
 
-__all__ = ["Recipe", "epoch_seed", "fit", "set_rates"]
+__all__ = ["Recipe", "epoch_seed", "fit", "plan", "set_rates", "training"]
 
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 
@@ -95,9 +95,9 @@ def fit(
     optimizer = recipe.optimizer(_trainable(model))
     rates = [group["lr"] for group in optimizer.param_groups]
     path = None if checkpoint is None else Path(checkpoint)
-    about = describe_training(model, optimizer, rows, _plan(recipe))
+    about = describe_training(model, optimizer, rows, plan(recipe))
     done = load_checkpoint(path, model, optimizer, about, recipe.epochs)
-    with torch.random.fork_rng(), _training(model) as set_modes:
+    with torch.random.fork_rng(), training(model) as set_modes:
         for epoch in range(done, recipe.epochs):
             set_modes()
             torch.manual_seed(epoch_seed(recipe.seed, epoch))
@@ -129,13 +129,14 @@ def _trainable(model: nn.Module) -> list[nn.Parameter]:
     return parameters
 
 
-def _plan(recipe: Recipe) -> dict[str, int]:
-    plan = {"seed": recipe.seed, "batch size": recipe.batch_size}
-    return plan if recipe.schedule is None else {**plan, "epochs of the schedule": recipe.epochs}
+def plan(recipe: Recipe) -> dict[str, int]:
+    """What of a recipe a checkpoint must agree on."""
+    kept = {"seed": recipe.seed, "batch size": recipe.batch_size}
+    return kept if recipe.schedule is None else {**kept, "epochs of the schedule": recipe.epochs}
 
 
 @contextmanager
-def _training(model: nn.Module) -> Iterator[Callable[[], None]]:
+def training(model: nn.Module) -> Iterator[Callable[[], None]]:
     """A function that sets the modes for training; after the block each is as it was."""
     found = _modes(model)
     try:
