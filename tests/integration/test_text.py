@@ -342,3 +342,49 @@ def test_a_pretrained_model_reads_a_few_hundred_sentences(files, tmp_path):
     found = json.loads(asked.stdout.splitlines()[-1])
     assert found["predicted"] == "good"
     assert os.path.exists(out / "tokenizer.json")
+
+
+def test_the_audit_finds_planted_errors(trained, tmp_path):
+    result = invoke("audit", trained[0], "--json", "--top", PLANTED, "--csv", tmp_path / "all.csv")
+    assert result.exit_code == 0, result.stderr
+    said = json.loads(result.stdout.splitlines()[-1])
+    names = {row["name"] for row in said["suspects"]}
+    assert sum(int(name[1:]) % (ROWS // PLANTED) == 0 for name in names) >= 0.7 * len(names)
+    assert said["memorised"][0]["memorised"] == pytest.approx(
+        said["memorised"][0]["unseen_loss"] - said["memorised"][0]["seen_loss"], rel=1e-4
+    )
+    with open(tmp_path / "all.csv", newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert sorted(row["name"] for row in rows) == sorted(f"r{i}" for i in range(ROWS))
+    losses = [float(row["unseen_loss"]) for row in rows]
+    assert losses == sorted(losses, reverse=True)
+    page = (trained[0] / "report.html").read_text(encoding="utf-8")
+    assert "Known by heart" in page and "unseen half says" in page
+
+
+def test_the_audit_fits_into_80_columns(trained):
+    result = invoke("audit", trained[0])
+    assert max(map(len, result.stdout.split("Written")[0].splitlines())) <= 80
+    assert "Suspected label errors" in result.stdout
+
+
+def test_copies_with_conflicting_labels_are_shown(files, tmp_path):
+    rows = [*reviews(0, 60), ("c1", "One [/b] Film", "good"), ("c2", "one [/b]  film", "bad")]
+    data, out = write(tmp_path / "data.csv", rows), tmp_path / "run"
+    command = ("train", data, *OPTIONS, *QUICK, "--eval", files[1], "--no-control", "--out", out)
+    assert invoke(*command).exit_code == 0
+    said = " ".join(invoke("audit", out).stdout.split())
+    assert "1 set of identical texts; one of them carries conflicting labels" in said
+    assert "c1, c2 One [/b] Film" in said
+
+
+def test_an_audit_that_is_damaged_is_refused(copy):
+    (copy / "audit.json").write_text("[1]", encoding="utf-8")
+    assert_refused(invoke("report", copy), 3, "it is damaged")
+
+
+def test_the_demo_can_be_audited(demo, tmp_path):
+    shutil.copytree(demo[0], tmp_path / "demo")
+    result = invoke("audit", tmp_path / "demo", "--json", "--top", 5)
+    assert result.exit_code == 0, result.stderr
+    assert all(row["truth"] != row["label"] for row in json.loads(result.stdout)["suspects"][:3])

@@ -11,6 +11,7 @@ import typer
 from turnover import __version__
 from turnover._errors import TurnoverError
 from turnover.cli._ask import ask
+from turnover.cli._audit import audit
 from turnover.cli._check import check
 from turnover.cli._demo import demo
 from turnover.cli._report import report
@@ -64,7 +65,7 @@ def _reported(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-for _command in (demo, train, ask, check, report):
+for _command in (demo, train, ask, audit, check, report):
     app.command()(_reported(_command))
 
 

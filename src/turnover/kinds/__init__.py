@@ -6,7 +6,9 @@ registers itself in ``KINDS``, by a name that stands in the manifest of its runs
 """
 
 from turnover.kinds._answer import answer, explain_errors, score_all
+from turnover.kinds._inspect import inspect_subject, inspection_csv, inspection_json
 from turnover.kinds._learn import Course, cosine, learn
+from turnover.kinds._measure import measure_subject
 from turnover.kinds._predict import accuracy, probabilities
 from turnover.kinds._registry import KINDS, Kind, command_of, open_subject, unfinished
 from turnover.kinds._subject import Query, Subject, verify
@@ -22,7 +24,11 @@ __all__ = [
     "command_of",
     "cosine",
     "explain_errors",
+    "inspect_subject",
+    "inspection_csv",
+    "inspection_json",
     "learn",
+    "measure_subject",
     "open_subject",
     "probabilities",
     "score_all",

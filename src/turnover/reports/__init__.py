@@ -6,9 +6,18 @@ Nothing is measured here: what a run's ``results.json`` lacks, its report leaves
 """
 
 from turnover.reports._answer import render_answer
+from turnover.reports._audit import render_audit
 from turnover.reports._html import render_html
 from turnover.reports._story import Story
 from turnover.reports._tell import summary, tell
 from turnover.reports._terminal import render_terminal
 
-__all__ = ["Story", "render_answer", "render_html", "render_terminal", "summary", "tell"]
+__all__ = [
+    "Story",
+    "render_answer",
+    "render_audit",
+    "render_html",
+    "render_terminal",
+    "summary",
+    "tell",
+]

@@ -12,6 +12,7 @@ __all__ = [
     "Detection",
     "Explanation",
     "Fact",
+    "Inspection",
     "Instance",
     "Story",
     "Tile",
@@ -46,6 +47,7 @@ class Instance:
         text: its words, if it is text.
         shared: spans of the text that the query has too.
         suggested: the label that the unseen half finds most probable.
+        memorised: unseen loss − seen loss, in nats.
         score: score for the query in nats; positive = it helped.
         p, q: significance of the score, where it was tested.
         loss: loss of its unseen sub-network.
@@ -65,6 +67,7 @@ class Instance:
     name: str | None = None
     shared: tuple[tuple[int, int], ...] = ()
     suggested: str | None = None
+    memorised: float | None = None
 
     @property
     def called(self) -> str:
@@ -135,6 +138,18 @@ class Detection:
 
 @final
 @dataclass(frozen=True)
+class Inspection:
+    """What an audit of the training set found: a sentence, and the rows that it is about."""
+
+    suspicion: str = ""
+    memory: str = ""
+    memorised: tuple[Instance, ...] = ()
+    repetition: str = ""
+    groups: tuple[tuple[Instance, ...], ...] = ()
+
+
+@final
+@dataclass(frozen=True)
 class Curves:
     """Mean losses by epoch; every series has a key, a name and one value per epoch."""
 
@@ -196,6 +211,7 @@ class Story:
     explained: str
     detection: Detection | None
     suspects: tuple[Instance, ...]
+    inspection: Inspection
     curves: Curves | None
     variants: tuple[Variant, ...]
     gap: str

@@ -8,12 +8,14 @@ import numpy as np
 from turnover._errors import RunError
 from turnover.kinds import command_of
 from turnover.reports import _prose as prose
+from turnover.reports._audit import copies_sentence, memory_sentence, suspects_sentence
 from turnover.reports._story import (
     Coverage,
     Curves,
     Detection,
     Explanation,
     Fact,
+    Inspection,
     Instance,
     Pixels,
     Story,
@@ -66,7 +68,7 @@ def tell(run: Run) -> Story:
         return _tell(run, results)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise RunError(
-            f"Cannot read {run.folder / 'results.json'}: {type(error).__name__}: {error}. It was "
+            f"Cannot read {run.folder}/results.json, or audit.json beside it: {type(error).__name__}: {error}. It was "
             "not written by this release of turnover, or it is damaged."
         ) from error
 
@@ -74,6 +76,7 @@ def tell(run: Run) -> Story:
 def _tell(run: Run, results: Results) -> Story:
     noun = str(results.get("noun", "image" if results.get("kind") == "demo" else "instance"))
     explanations = _explanations(run, results)
+    audit = _read_audit(run)
     detection, variants = _detection(results), _variants(results)
     return Story(
         kind=str(results.get("kind", "run")),
@@ -85,7 +88,8 @@ def _tell(run: Run, results: Results) -> Story:
         explanations=explanations,
         explained=prose.explained(results, explanations, noun),
         detection=detection,
-        suspects=_suspects(run, results),
+        suspects=_suspects(run, {**results, **audit}),
+        inspection=_inspection(run, {**results, **audit}),
         curves=_curves(results),
         variants=variants,
         gap=prose.gap(variants),
@@ -129,6 +133,7 @@ def _instance(item: Results, names: Any, show: Show) -> Instance:
         p=item.get("p"),
         q=item.get("q"),
         loss=item.get("unseen_loss"),
+        memorised=item.get("memorised"),
         planted=bool(item.get("planted", truth is not None and truth != label)),
     )
 
@@ -162,6 +167,29 @@ def _suspects(run: Run, results: Results) -> tuple[Instance, ...]:
     found = results.get("suspects") or []
     show = _pictures(run, "train") if found else lambda id: None
     return tuple(_instance(item, results.get("classes"), show) for item in found)
+
+
+def _read_audit(run: Run) -> Results:
+    """What ``turnover audit`` left, if it was called."""
+    found = run.read_json("audit.json") if (run.folder / "audit.json").exists() else {}
+    if not isinstance(found, Mapping):
+        raise TypeError("audit.json holds no audit")
+    return found
+
+
+def _inspection(run: Run, found: Results) -> Inspection:
+    show, names = _pictures(run, "train"), found.get("classes")
+    whole = "memorised" in found
+    return Inspection(
+        suspects_sentence(found) if "finder" in found else "",
+        memory_sentence(found) if whole else "",
+        tuple(_instance(item, names, show) for item in found.get("memorised") or []),
+        copies_sentence(found) if whole else "",
+        tuple(
+            tuple(_instance(item, names, show) for item in group)
+            for group in found.get("groups") or []
+        ),
+    )
 
 
 def _detection(results: Results) -> Detection | None:

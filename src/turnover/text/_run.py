@@ -12,13 +12,12 @@ import torch
 from torch import nn
 
 from turnover.data import Rows
-from turnover.kinds import Course, learn
+from turnover.kinds import Course, learn, measure_subject
 from turnover.nn import check
 from turnover.run import Run, describe_masks, fingerprint
 from turnover.text._data import Texts, save_words
 from turnover.text._encoders import Encoder, encoder_of
 from turnover.text._features import encoded_rows, parts_of
-from turnover.text._measure import measure_texts
 from turnover.text._subject import build, loss, recipe_of, subject_of
 from turnover.text._words import COMMON, TOKENIZER, common_pieces, pieces_of_run
 from turnover.training import Curve
@@ -109,7 +108,7 @@ def run_texts(
     models = {name: work.train(name) for name in _networks(plan)}
     progress("Asking what stands behind each error", 1)
     subject = subject_of(run, models["model"], rows["train"], rows["test"])
-    results = measure_texts(subject, models.get("control"), work.curves)
+    results = measure_subject(subject, models.get("control"), work.curves)
     results |= {"audit": audit, "bad_rows": [asdict(bad) for bad in texts.bad]}
     results["cost"] = {f"train_{name}_s": round(s, 2) for name, s in work.seconds.items()}
     results["seconds"] = round(time.perf_counter() - start, 2)

@@ -1,0 +1,47 @@
+"""``turnover audit``: which training rows are wrong, learned by heart, or copies?"""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = ["audit"]
+
+FILE = "audit.json"
+KEPT = 50
+
+
+def audit(
+    run: Annotated[Path, typer.Argument(help="Folder of a run.")],
+    *,
+    top: Annotated[int, typer.Option(min=1, help="How many rows of each list.")] = 10,
+    csv: Annotated[
+        Path | None, typer.Option(help="Also write all training rows to this CSV file.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the audit as JSON.")] = False,
+) -> None:
+    """Look at every training row through the half of the network that never learned it.
+
+    Lists suspected label errors, what the model knows only by heart, and copies with conflicting
+    labels. Nothing is trained again.
+    """
+    from turnover.cli._output import console, print_json, write_page
+    from turnover.kinds import inspect_subject, inspection_csv, inspection_json, open_subject
+    from turnover.reports import render_audit
+
+    subject = open_subject(run)
+    found = inspect_subject(subject)
+    said = inspection_json(subject, found, max(top, KEPT))
+    subject.run.write_text(FILE, json.dumps(said, indent=1, ensure_ascii=False) + "\n")
+    if csv is not None:
+        inspection_csv(subject, found, csv)
+    page = write_page(subject.run)
+    if as_json:
+        lists = {name: said[name][:top] for name in ("suspects", "memorised", "groups")}
+        print_json({**said, **lists, "report": page})
+        return
+    render_audit(said, console(), top)
+    for written in (csv, page):
+        if written is not None:
+            console().print(f"Written: [bold]{written}[/bold]", soft_wrap=True)

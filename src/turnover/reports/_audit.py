@@ -1,0 +1,129 @@
+"""The audit of a training set: its sentences, and its tables in the terminal."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from turnover.reports._answer import excerpt
+from turnover.reports._prose import nats, percent
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+__all__ = ["copies_sentence", "memory_sentence", "render_audit", "suspects_sentence"]
+
+Found = Mapping[str, Any]
+TEXT = 160
+
+
+def suspects_sentence(found: Found) -> str:
+    """How many labels are suspect, beside how many would be of data that was not trained on."""
+    noun, share = found["noun"], found["suspected"] / found["train"]
+    return (
+        f"{found['suspected']:,} of {found['train']:,} training {noun}s ({percent(share)}) carry a "
+        f"label that the half which never saw them finds hard to believe ({found['finder']}). Of "
+        f"the {found['test']:,} test {noun}s the same rule suspects "
+        f"{percent(found['suspected_test'])}, by the model's own errors, and a half errs more on "
+        f"{noun}s that it alone must do without. So read them before you believe it."
+    )
+
+
+def memory_sentence(found: Found) -> str:
+    """What the training set costs those who have not seen it."""
+    seen, unseen = found["seen_train_loss"], found["unseen_train_loss"]
+    return (
+        f"Loss of a training {found['noun']} in the half that learned it: {nats(seen)} nats, in "
+        f"the half that did not: {nats(unseen)}. What lies between is known by heart: it is known "
+        "only because that very row was seen."
+    )
+
+
+def copies_sentence(found: Found) -> str:
+    """How many rows are copies, and how many of them contradict each other."""
+    noun = found["noun"]
+    if not found["copies"]:
+        return f"No training {noun} stands there twice."
+    sets = "set" if found["copies"] == 1 else "sets"
+    conflicts = found["conflicts"]
+    carry = {0: "none of them carries", 1: "one of them carries"}.get(
+        conflicts, f"{conflicts:,} of them carry"
+    )
+    return f"{found['copies']:,} {sets} of identical {noun}s; {carry} conflicting labels."
+
+
+def render_audit(found: Found, console: "Console", top: int) -> None:
+    """Print an audit; readable at 80 columns and without colour."""
+    _say(console, suspects_sentence(found))
+    if found["suspects"]:
+        console.print(_suspects(found["suspects"][:top]))
+        console.print()
+    _say(console, memory_sentence(found))
+    console.print(_memorised(found["memorised"][:top]))
+    console.print()
+    _say(console, copies_sentence(found))
+    if found["groups"]:
+        console.print(_groups(found["groups"][:top]))
+        console.print()
+
+
+def _say(console: "Console", text: str) -> None:
+    console.print(text, markup=False, highlight=False)
+    console.print()
+
+
+def _suspects(rows: Sequence[Found]) -> "Table":
+    columns = ("label", "unseen says", "loss", "id", "text")
+    table = _table("Suspected label errors, the surest first", columns, rows)
+    for row in rows:
+        _add(table, row, row["label"], row["suggested"], nats(row["unseen_loss"]))
+    return table
+
+
+def _memorised(rows: Sequence[Found]) -> "Table":
+    columns = ("label", "by heart", "unseen", "seen", "id", "text")
+    table = _table("Most known by heart: unseen loss − seen loss, in nats", columns, rows)
+    for row in rows:
+        losses = (nats(row[name]) for name in ("memorised", "unseen_loss", "seen_loss"))
+        _add(table, row, row["label"], *losses)
+    return table
+
+
+def _groups(groups: Sequence[Sequence[Found]]) -> "Table":
+    table = _table(
+        "Copies, those with conflicting labels first", ("labels", "ids", "text"), groups[0]
+    )
+    for rows in groups:
+        labels = ", ".join(dict.fromkeys(str(row["label"]) for row in rows))
+        ids = [str(row.get("name", row["id"])) for row in rows]
+        shown = ", ".join(ids[:5]) + (", …" if len(ids) > 5 else "")
+        _add(table, {**rows[0], "name": shown}, labels)
+    return table
+
+
+def _table(title: str, columns: Sequence[str], rows: Sequence[Found]) -> "Table":
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(
+        title=Text(title, "bold"),
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        show_edge=False,
+    )
+    for name in columns:
+        if name == "text":
+            if "text" in rows[0]:
+                table.add_column(name, ratio=1)
+        else:
+            table.add_column(name, justify="right", max_width=22, overflow="fold")
+    return table
+
+
+def _add(table: "Table", row: Found, *cells: object) -> None:
+    from rich.text import Text
+
+    words = [excerpt(row["text"], (), TEXT)] if "text" in row else []
+    name = str(row.get("name", row["id"]))
+    table.add_row(*(Text(str(cell)) for cell in cells), Text(name), *words)
