@@ -3,6 +3,8 @@
 ``Exact`` takes two forward passes per query and instance. ``FirstOrder`` takes one backward pass
 per query and reads the scores of any number of instances off their mask bits: they are
 ``LinearScores``, which ``scan`` writes out and ``top`` ranks without ever holding all of them.
+``GradientKernel`` and ``GateKernel`` are the accurate ones: influence in the linear model that a
+network is near its weights.
 ``MaskNull`` is the distribution of such scores over masks, from which significance follows.
 """
 
@@ -11,7 +13,9 @@ from turnover.estimation._answer import Answer, Found
 from turnover.estimation._ensemble import Ensemble, average, standard_errors
 from turnover.estimation._exact import Exact
 from turnover.estimation._first_order import FirstOrder, LowAgreementWarning
+from turnover.estimation._fitted import FittedKernel
 from turnover.estimation._gates import gate_gradients
+from turnover.estimation._kernel import GateKernel, GradientKernel
 from turnover.estimation._linear import LinearScores
 from turnover.estimation._mask_null import MaskNull
 from turnover.estimation._scan import scan
@@ -23,7 +27,10 @@ __all__ = [
     "Ensemble",
     "Exact",
     "FirstOrder",
+    "FittedKernel",
     "Found",
+    "GateKernel",
+    "GradientKernel",
     "LinearScores",
     "LowAgreementWarning",
     "MaskNull",

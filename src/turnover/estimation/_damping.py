@@ -1,0 +1,71 @@
+"""Damping without re-training: towers are trainings on halves, and check what is predicted of them.
+
+The towers of pair j saw complementary halves of the data, so that their outputs on a training
+instance differ by what the halves did to it. Scores predict that difference,
+
+    f_left,j(x) − f_right,j(x) ≈ Σ_z (2 b_j(z) − 1) influence(x, z),
+
+without either of the two when there are more pairs. The damping at which prediction and
+observation agree best over instances x and pairs j is chosen; the slope of their regression
+calibrates the unit.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+__all__ = ["LADDER", "climb", "prediction_of_halves"]
+
+LADDER = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
+START = LADDER.index(0.3)
+
+
+def climb(quality: Callable[[float], float]) -> float:
+    """The rung of the ladder with the highest quality, found uphill from 0.3."""
+    known: dict[int, float] = {}
+
+    def at(rung: int) -> float:
+        if rung not in known:
+            known[rung] = quality(LADDER[rung])
+        return known[rung]
+
+    best = START
+    while True:
+        near = [rung for rung in (best - 1, best + 1) if 0 <= rung < len(LADDER)]
+        if best != START:  # one neighbour is known to be lower
+            near = [rung for rung in near if rung not in known] or near
+        higher = max(near, key=at)
+        if at(higher) <= at(best):
+            return LADDER[best]
+        best = higher
+
+
+def prediction_of_halves(
+    influence: Sequence[Tensor], outputs: Tensor, members: Tensor
+) -> tuple[float, float]:
+    """Agreement of predicted with observed differences of towers, and the slope between them.
+
+    Args:
+        influence: for each tower, the influence ``[probe, train]`` of instances on outputs.
+        outputs: ``[tower, probe]``.
+        members: ``bool [tower, train]``.
+
+    Returns:
+        The correlation over probes and pairs, each pair centred, and the slope of observation on
+        prediction.
+    """
+    pairs = len(influence) // 2
+    each = torch.stack(list(influence))
+    total = each.sum(dim=0)
+    coins = members[:pairs].to(total) * 2 - 1
+    predicted = []
+    for pair in range(pairs):
+        own = each[pair] + each[pairs + pair] if pairs > 1 else torch.zeros_like(total)
+        kept = 2 * (pairs - 1) if pairs > 1 else 2
+        predicted.append((total - own) @ coins[pair] / kept)
+    x = torch.stack(predicted)
+    y = outputs[:pairs] - outputs[pairs:]
+    x, y = x - x.mean(dim=1, keepdim=True), y - y.mean(dim=1, keepdim=True)
+    product = float((x * y).sum())
+    return product / float(x.norm() * y.norm()), product / float(x.square().sum())
