@@ -5,7 +5,7 @@ import pytest
 
 from tests.shape.tree import PRESENT
 
-HEAVY = {"duckdb", "matplotlib", "numba", "scipy", "sklearn", "torch"}
+HEAVY = {"duckdb", "matplotlib", "numba", "peft", "scipy", "sklearn", "torch", "transformers"}
 HELP = """
 import sys
 from turnover.cli import main
@@ -30,6 +30,11 @@ def run(code):
 def test_import_of_the_root_is_light():
     _, modules = run("import turnover")
     assert not modules & HEAVY
+
+
+def test_import_of_hf_brings_no_more_than_torch():
+    _, modules = run("import turnover.hf")
+    assert "torch" in modules and not modules & {"peft", "transformers", "lightning"}
 
 
 @pytest.mark.skipif("cli" not in PRESENT, reason="there is no command line yet")
