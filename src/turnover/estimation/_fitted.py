@@ -18,9 +18,9 @@ from turnover import _parts
 from turnover._rows import Batch, Loss, select_rows, tensors_of
 from turnover.data import Rows
 from turnover.estimation._damping import climb, prediction_of_halves
-from turnover.estimation._features import Block, numbers, stacked
-from turnover.estimation._links import Link
-from turnover.estimation._ridge import Ridge
+from turnover.estimation._features import Block, kernel, numbers, stacked
+from turnover.estimation._links import SMALLEST, Link
+from turnover.estimation._ridge import Ridge, is_dual
 from turnover.nn import Towers, evaluating, is_converted
 from turnover.scores import Ranking, Scores
 from turnover.training import losses_of
@@ -30,6 +30,7 @@ __all__ = ["FittedKernel", "Plan", "fit_kernel", "networks_of"]
 DEFAULT_DAMPING = 0.3
 PROBES, PROBED_PAIRS = 256, 4
 ROWS_PER_BLOCK = 256
+GRAM_BYTES = 2**30
 
 Features = Callable[[nn.Module, Batch], list[Block]]
 
@@ -115,8 +116,8 @@ class FittedKernel:
         for network, ridge in zip(self.networks, self.ridges, strict=True):
             asked = self.plan.features_of(network, rows)
             values += ridge.influence(asked).float().cpu() / len(self.networks)
-            residual = self.plan.link.residual(losses_of(network, self.plan.loss, rows))
-            wrong += residual / len(self.networks)
+            wrong += self.plan.link.residual(losses_of(network, self.plan.loss, rows))
+        wrong = (wrong / len(self.networks)).clamp_min(SMALLEST)  # keeps the order of tiny scores
         values *= self.slope * self.residual * wrong[:, None]
         return Scores(values, self.train_ids, rows.ids, about=dict(self.about))
 
@@ -160,13 +161,25 @@ def fit_kernel(plan: Plan, rows: Rows) -> FittedKernel:
     residual = torch.stack([plan.link.residual(part) for part in losses]).mean(dim=0)
     curvature = plan.link.curvature(residual)
     known = [plan.kept(network, rows, number) for number, network in enumerate(networks)]
-    damping, agreement, slope = _chosen(plan, rows, known, losses)
-    ridges = tuple(Ridge.of(blocks, curvature, damping) for blocks in known)
+    grams = _grams(known)
+    damping, agreement, slope = _chosen(plan, rows, known, grams, losses)
+    ridges = tuple(
+        Ridge.of(blocks, curvature, damping, gram)
+        for blocks, gram in zip(known, grams, strict=True)
+    )
     factors = sum(ridge.factor.numel() for ridge in ridges) / len(rows)
     stored = 4 * (sum(numbers(blocks) for blocks in known) + factors)
     about = {**plan.about, "damping": damping, "agreement": agreement, "networks": len(networks)}
     more = (about, plan, tuple(networks), ridges, residual)
     return FittedKernel(rows.ids, damping, agreement, slope, stored, *more)
+
+
+def _grams(known: Sequence[list[Block]]) -> list[Tensor | None]:
+    """Kernels of the training set in each network, where they are needed and fit into memory."""
+    instances = len(known[0][0].a)
+    if not is_dual(known[0]) or 4 * instances**2 * len(known) > GRAM_BYTES:
+        return [None] * len(known)
+    return [kernel(blocks, blocks) for blocks in known]
 
 
 def _losses(plan: Plan, rows: Rows) -> list[Tensor]:
@@ -179,7 +192,11 @@ def _losses(plan: Plan, rows: Rows) -> list[Tensor]:
 
 
 def _chosen(
-    plan: Plan, rows: Rows, known: Sequence[list[Block]], losses: Sequence[Tensor]
+    plan: Plan,
+    rows: Rows,
+    known: Sequence[list[Block]],
+    grams: Sequence[Tensor | None],
+    losses: Sequence[Tensor],
 ) -> tuple[float, float | None, float]:
     """Damping, agreement and slope; towers tell, other models take what is given or 0.3."""
     if not isinstance(plan.model, Towers):
@@ -189,6 +206,7 @@ def _chosen(
     towers = [*range(few), *range(pairs, pairs + few)]
     probes = torch.randperm(len(rows), generator=torch.Generator("cpu").manual_seed(0))[:PROBES]
     residual = torch.stack([plan.link.residual(part) for part in losses]).mean(dim=0)
+    curvature = plan.link.curvature(residual)
     outputs = torch.stack([plan.link.output(losses[tower][probes]) for tower in towers])
     members = plan.model.members(rows.mask_ids)[towers]
     tried: dict[float, tuple[float, float]] = {}
@@ -196,7 +214,7 @@ def _chosen(
     def quality(damping: float) -> float:
         influence = []
         for tower in towers:
-            ridge = Ridge.of(known[tower], plan.link.curvature(residual), damping)
+            ridge = Ridge.of(known[tower], curvature, damping, grams[tower])
             found = ridge.influence([block.rows(probes) for block in known[tower]])
             influence.append(found.float().cpu() * residual)
         tried[damping] = prediction_of_halves(influence, outputs, members)

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from turnover._errors import ScoreError
 
-__all__ = ["LINKS", "Link", "link_named"]
+__all__ = ["LINKS", "SMALLEST", "Link", "link_named"]
 
 SMALLEST = 1e-6
 

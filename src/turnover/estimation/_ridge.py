@@ -17,9 +17,15 @@ from torch import Tensor
 from turnover._errors import ScoreError
 from turnover.estimation._features import Block, kernel
 
-__all__ = ["Ridge"]
+__all__ = ["Ridge", "is_dual"]
 
 ROUNDING = 1e-6
+
+
+def is_dual(blocks: Sequence[Block]) -> bool:
+    """Whether there are fewer instances than features, or features only as products."""
+    dense = all(block.g is None for block in blocks)
+    return not dense or len(blocks[0].a) <= sum(block.a.shape[1] for block in blocks)
 
 
 @final
@@ -40,8 +46,20 @@ class Ridge:
     dual: bool
 
     @classmethod
-    def of(cls, blocks: Sequence[Block], curvature: Tensor, damping: float) -> "Ridge":
+    def of(
+        cls,
+        blocks: Sequence[Block],
+        curvature: Tensor,
+        damping: float,
+        gram: Tensor | None = None,
+    ) -> "Ridge":
         """Factorise, with λ = ``damping`` times the mean of w_z ‖φ_z‖² over instances.
+
+        Args:
+            blocks: features of the training instances.
+            curvature: w ``[train]``.
+            damping: relative to the mean.
+            gram: ``kernel(blocks, blocks)``, when it is at hand.
 
         Raises:
             ScoreError: for a damping that is not above zero, or features that are all zero.
@@ -49,10 +67,9 @@ class Ridge:
         if not damping > 0:
             raise ScoreError(f"Damping is {damping}, but must be above 0, or 'auto'.")
         root = curvature.sqrt()
-        dense = all(block.g is None for block in blocks)
-        dual = not dense or len(root) <= sum(block.a.shape[1] for block in blocks)
-        if dual:
-            scaled = kernel(blocks, blocks).mul_(root).mul_(root[:, None])
+        if dual := is_dual(blocks):
+            scaled = (kernel(blocks, blocks) if gram is None else gram) * root
+            scaled *= root[:, None]
             mean = scaled.diagonal().mean()
         else:
             weighted = torch.cat([block.a for block in blocks], dim=1) * root[:, None]
