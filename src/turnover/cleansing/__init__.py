@@ -2,15 +2,38 @@
 
 ``inspect_rows`` looks at a training set through predictions that did not see it: suspected label
 errors, what was memorised, copies and their conflicts.
+
+For a target set, scores are summed, T(z) = Σ_q I(q, z), by any estimator. ``Sweep`` removes the
+instances of the lowest totals, trains again without turn-over dropout, and compares with random
+removal and none; ``cells_of`` tests the gains, paired by seed and by test row, and ``conclude``
+says what follows, also when it is "no significant gain".
 """
 
 from turnover.cleansing._confident import confident_errors, label_errors
 from turnover.cleansing._inspection import Inspection, copies, inspect_rows
+from turnover.cleansing._paired import Paired, compare_paired, holm
+from turnover.cleansing._sweep import NONE, RANDOM, Outcome, Sweep, most_harmful
+from turnover.cleansing._totals import exact_totals, first_order_totals, totals_of
+from turnover.cleansing._verdict import Cell, cells_of, conclude
 
 __all__ = [
+    "NONE",
+    "RANDOM",
+    "Cell",
     "Inspection",
+    "Outcome",
+    "Paired",
+    "Sweep",
+    "cells_of",
+    "compare_paired",
+    "conclude",
     "confident_errors",
     "copies",
+    "exact_totals",
+    "first_order_totals",
+    "holm",
     "inspect_rows",
     "label_errors",
+    "most_harmful",
+    "totals_of",
 ]
