@@ -34,27 +34,30 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from turnover.data import Indexed, Rows
-    from turnover.estimation import Ensemble, Exact, FirstOrder
+    from turnover.estimation import Ensemble, Exact, FirstOrder, GradientKernel, attribute
     from turnover.masks import string_id
     from turnover.nn import after, check, convert, instead_of_dropout, seen, unseen
     from turnover.run import Run
     from turnover.scores import Scores
-    from turnover.training import Recipe, fit, fit_runs
+    from turnover.training import Recipe, fit, fit_runs, fit_towers
 
 __all__ = [
     "Ensemble",
     "Exact",
     "FirstOrder",
+    "GradientKernel",
     "Indexed",
     "Recipe",
     "Rows",
     "Run",
     "Scores",
     "after",
+    "attribute",
     "check",
     "convert",
     "fit",
     "fit_runs",
+    "fit_towers",
     "instead_of_dropout",
     "seen",
     "string_id",
@@ -63,12 +66,14 @@ __all__ = [
 
 _HOMES = {
     **dict.fromkeys(("Indexed", "Rows"), "data"),
-    **dict.fromkeys(("Ensemble", "Exact", "FirstOrder"), "estimation"),
+    **dict.fromkeys(
+        ("Ensemble", "Exact", "FirstOrder", "GradientKernel", "attribute"), "estimation"
+    ),
     "string_id": "masks",
     **dict.fromkeys(("after", "check", "convert", "instead_of_dropout", "seen", "unseen"), "nn"),
     "Run": "run",
     "Scores": "scores",
-    **dict.fromkeys(("Recipe", "fit", "fit_runs"), "training"),
+    **dict.fromkeys(("Recipe", "fit", "fit_runs", "fit_towers"), "training"),
 }
 _PACKAGES = {
     *_HOMES.values(),

@@ -1,5 +1,6 @@
 """``turnover ask``: which training instances stand behind one prediction?"""
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -8,6 +9,15 @@ import typer
 from turnover._errors import DataError, ScoreError
 
 __all__ = ["ask"]
+
+
+class Estimator(StrEnum):
+    """How the training instances are scored."""
+
+    FIRST_ORDER = "first-order"
+    EXACT = "exact"
+    KERNEL = "kernel"
+
 
 WRITERS = {".safetensors": "save", ".csv": "to_csv", ".parquet": "to_parquet"}
 
@@ -26,15 +36,19 @@ def ask(
     save: Annotated[
         Path | None, typer.Option(help="Also write all scores (.safetensors, .csv, .parquet).")
     ] = None,
-    exact: Annotated[
-        bool, typer.Option("--exact", help="Rank the best first-order scores again, exactly.")
-    ] = False,
+    estimator: Annotated[
+        Estimator,
+        typer.Option(
+            help="first-order: at once; exact: ranks the best of these again by two forward passes "
+            "each; kernel: the most accurate, by gradients of all training instances."
+        ),
+    ] = Estimator.FIRST_ORDER,
     as_json: Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")] = False,
 ) -> None:
     """Ask which training instances helped and which harmed one prediction.
 
-    A score is a difference of two losses, in nats: what the half of the network that never saw the
-    instance loses on the query, minus what the half that learned it loses. Positive = it helped.
+    A score is a difference of two losses, in nats: what the network would lose on the query without
+    the instance, minus what it loses with it. Positive = it helped.
     """
     if (query is None) == (text is None):
         raise typer.BadParameter("Give one of --query and --text.")
@@ -50,9 +64,9 @@ def ask(
         asked = subject.read(text)
     else:
         raise DataError(f"Nothing can be typed to the {subject.noun}s of {run}. Give --query.")
-    found = answer(subject, asked, label=label, k=top, exact=exact)
+    found = answer(subject, asked, label=label, k=top, estimator=estimator.value)
     if save is not None:
-        scores = score_all(subject, asked, label=str(found["asked"]), exact=exact)
+        scores = score_all(subject, asked, label=str(found["asked"]), estimator=estimator.value)
         getattr(scores, WRITERS[save.suffix])(save)
     if as_json:
         print_json(found)

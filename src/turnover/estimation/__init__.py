@@ -10,12 +10,14 @@ network is near its weights.
 
 from turnover.estimation._agreement import Agreement, agreement
 from turnover.estimation._answer import Answer, Found
+from turnover.estimation._attribute import Attribution, attribute
 from turnover.estimation._ensemble import Ensemble, average, standard_errors
 from turnover.estimation._exact import Exact
 from turnover.estimation._first_order import FirstOrder, LowAgreementWarning
 from turnover.estimation._fitted import FittedKernel
 from turnover.estimation._gates import gate_gradients
 from turnover.estimation._kernel import GateKernel, GradientKernel
+from turnover.estimation._kernel_answer import ask_kernel
 from turnover.estimation._linear import LinearScores
 from turnover.estimation._mask_null import MaskNull
 from turnover.estimation._scan import scan
@@ -24,6 +26,7 @@ from turnover.estimation._topk import SameGroup, extremes, top
 __all__ = [
     "Agreement",
     "Answer",
+    "Attribution",
     "Ensemble",
     "Exact",
     "FirstOrder",
@@ -36,6 +39,8 @@ __all__ = [
     "MaskNull",
     "SameGroup",
     "agreement",
+    "ask_kernel",
+    "attribute",
     "average",
     "extremes",
     "gate_gradients",

@@ -15,7 +15,7 @@ from turnover.estimation._linear import LinearScores
 from turnover.estimation._mask_null import MaskNull
 from turnover.scores import GhostNull, Ranking, benjamini_hochberg
 
-__all__ = ["Answer", "Found", "rank_exact", "rank_linear"]
+__all__ = ["Answer", "Found", "rank_exact", "rank_linear", "rank_scored"]
 
 
 @final
@@ -54,7 +54,7 @@ class Answer:
         helpful: highest scores first.
         harmful: lowest scores first.
         instances: number of instances that were asked about.
-        estimator: ``"first-order"``, or ``"exact"`` after re-ranking.
+        estimator: ``"first-order"``, ``"exact"`` after re-ranking, or ``"kernel"``.
         agreement: measured agreement of the first-order scores with exact ones.
     """
 
@@ -114,7 +114,7 @@ def rank_linear(
     """Significance of a short list from the distribution of linear scores over masks."""
     null = MaskNull(linear)
     scores = torch.cat([ranking.scores for ranking in listed], dim=1)
-    found = _found(listed, scores, null.z(scores), null.p(scores), instances)
+    found = rank_scored(listed, scores, null.z(scores), null.p(scores), instances)
     return Answer(*found, instances, "first-order", measured)
 
 
@@ -145,7 +145,7 @@ def rank_exact(
             Ranking(ranking.ids.gather(1, order), values, ranking.positions.gather(1, order))
         )
     scores = torch.cat([ranking.scores for ranking in again], dim=1)
-    found = _found((again[0], again[1]), scores, null.z(scores), null.p(scores), instances)
+    found = rank_scored((again[0], again[1]), scores, null.z(scores), null.p(scores), instances)
     helpful, harmful = (kind.first(k) for kind in found)
     return Answer(helpful, harmful, instances, "exact", measured)
 
@@ -156,7 +156,7 @@ def _scored(exact: Exact, query: Batch, ids: Tensor) -> Tensor:
     return exact.scores(query, distinct).values[0, place]
 
 
-def _found(
+def rank_scored(
     listed: tuple[Ranking, Ranking], scores: Tensor, z: Tensor, p: Tensor, tests: int
 ) -> tuple[Found, Found]:
     """Both lists with q-values; an instance in both of them counts as one test."""

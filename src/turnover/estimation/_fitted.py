@@ -86,8 +86,9 @@ class FittedKernel:
     Attributes:
         train_ids: ``int64 [train]``.
         damping: λ over the mean of w_z ‖φ_z‖², as given or chosen.
-        agreement: correlation of what was predicted of the towers' differences with what they are;
-            None without towers. It needs no re-training, and says how good the scores are.
+        agreement: correlation of what was predicted of the towers' differences with what they are,
+            each pair without itself; None for fewer than two pairs. It needs no re-training, and
+            says how good the scores are.
         slope: what scores were multiplied by so that their unit is that of the observed
             differences; 1 without towers.
         bytes_per_instance: what is kept for each instance, factorisations included.
@@ -198,7 +199,10 @@ def _chosen(
     grams: Sequence[Tensor | None],
     losses: Sequence[Tensor],
 ) -> tuple[float, float | None, float]:
-    """Damping, agreement and slope; towers tell, other models take what is given or 0.3."""
+    """Damping, agreement and slope; several pairs tell, all else takes what is given or 0.3.
+
+    One pair cannot be predicted without itself, and would choose too little damping.
+    """
     if not isinstance(plan.model, Towers):
         return (DEFAULT_DAMPING if plan.damping == "auto" else plan.damping), None, 1.0
     pairs = plan.model.pairs
@@ -220,8 +224,10 @@ def _chosen(
         tried[damping] = prediction_of_halves(influence, outputs, members)
         return tried[damping][0]
 
-    if plan.damping != "auto":
-        quality(plan.damping)
-        return plan.damping, *tried[plan.damping]
-    chosen = climb(quality)
-    return chosen, *tried[chosen]
+    if plan.damping == "auto" and pairs > 1:
+        chosen = climb(quality)
+    else:
+        chosen = DEFAULT_DAMPING if plan.damping == "auto" else plan.damping
+        quality(chosen)
+    agreement, slope = tried[chosen]
+    return chosen, agreement if pairs > 1 else None, slope

@@ -47,8 +47,8 @@ class GradientKernel:
         loss: (model, batch) → per-example losses ``[rows]`` in nats.
         link: what the loss is: ``"log-odds"`` for cross-entropy, ``"squared"`` for ½ (y − f)²,
             ``"none"`` for sums over tokens and everything else.
-        damping: λ over the mean of w_z ‖φ_z‖². ``"auto"`` lets towers choose it, and takes 0.3
-            for other models.
+        damping: λ over the mean of w_z ‖φ_z‖². ``"auto"`` lets two or more pairs of towers choose
+            it, and takes 0.3 for other models.
         sketch: numbers that a sketch keeps for each instance, above 12,000 instances (whose dual
             would not fit into memory); 0 never sketches, a negative number is an error.
         folder: keeps the features of every network; an interrupted call goes on from there.

@@ -3,25 +3,38 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from turnover.data import Rows
-from turnover.estimation import Exact, FirstOrder, Found, SameGroup
+from turnover.estimation import (
+    Exact,
+    FirstOrder,
+    Found,
+    GradientKernel,
+    SameGroup,
+    ask_kernel,
+)
 from turnover.kinds._predict import probabilities
 from turnover.kinds._subject import Query, Subject
 from turnover.scores import Scores
 
 __all__ = ["answer", "explain_errors", "score_all"]
 
+Estimator = Literal["first-order", "exact", "kernel"]
 RERANK, GHOSTS = 50, 1000
 FIELDS = {"score": "scores", "z": "z", "p": "p", "q": "q"}
 
 
 def answer(
-    subject: Subject, query: Query, *, label: str | None = None, k: int = 5, exact: bool = False
+    subject: Subject,
+    query: Query,
+    *,
+    label: str | None = None,
+    k: int = 5,
+    estimator: Estimator = "first-order",
 ) -> dict[str, Any]:
     """What stands behind the prediction of one row, in plain JSON values.
 
@@ -30,7 +43,8 @@ def answer(
         query: the row; see :meth:`Subject.query`.
         label: name of the class to ask about; None for the predicted one.
         k: how many helpful and how many harmful instances.
-        exact: rank the best first-order scores again by exact ones.
+        estimator: ``"first-order"``; ``"exact"`` ranks the best of these again by exact scores;
+            ``"kernel"`` ranks by gradients, the most accurate, and tests by masks.
 
     Raises:
         DataError: for a label that does not exist.
@@ -39,13 +53,14 @@ def answer(
     says = probabilities(subject.model, subject.logits, query.rows)[0]
     predicted = int(says.argmax())
     asked = predicted if label is None else subject.class_number(label)
-    found = FirstOrder(subject.model, subject.loss).ask(
-        _asked(query.rows, torch.tensor([asked])),
-        subject.train.ids,
-        k,
-        rerank=min(RERANK, len(subject.train)) if exact else 0,
-        ghosts=GHOSTS,
-    )
+    rows = _asked(query.rows, torch.tensor([asked]))
+    if estimator == "kernel":
+        found = ask_kernel(subject.model, subject.loss, rows, subject.train, k)
+    else:
+        rerank = min(RERANK, len(subject.train)) if estimator == "exact" else 0
+        found = FirstOrder(subject.model, subject.loss).ask(
+            rows, subject.train.ids, k, rerank=rerank, ghosts=GHOSTS
+        )
     return {
         **query.shown,
         "label": None if query.label is None else subject.classes[query.label],
@@ -63,11 +78,13 @@ def answer(
     }
 
 
-def score_all(subject: Subject, query: Query, *, label: str, exact: bool = False) -> Scores:
+def score_all(
+    subject: Subject, query: Query, *, label: str, estimator: Estimator = "first-order"
+) -> Scores:
     """Scores ``[1, train]`` of one row with the label of this name, to be saved."""
-    estimator = (Exact if exact else FirstOrder)(subject.model, subject.loss)
     rows = _asked(query.rows, torch.tensor([subject.class_number(label)]))
-    scores = estimator.scores(rows, subject.train.ids)
+    kind = {"first-order": FirstOrder, "exact": Exact, "kernel": GradientKernel}[estimator]
+    scores = kind(subject.model, subject.loss).scores(rows, subject.train)
     return replace(scores, labels=subject.train.batch["label"])
 
 
