@@ -28,19 +28,19 @@ class Peer:
         module: what is imported to see whether it works.
         steps: arguments of one ``pip install`` after the other.
         environment: folder below ``.venv-peers``; same name, same environment.
-        base: what the environment begins with.
-        reason: why it cannot be installed at all.
+        reason: why there is no adapter for it.
     """
 
     module: str = ""
     steps: tuple[tuple[str, ...], ...] = ()
     environment: str = "common"
-    base: tuple[str, ...] = BASE
     reason: str = ""
 
 
 PEERS = {
+    "bergson": Peer(reason="It takes language models only"),
     "captum": Peer("captum", (("captum==0.9.0",),)),
+    "curvlinops": Peer(reason="It has operators for influence functions, and no scores"),
     "dattri": Peer("dattri.algorithm", (("dattri==0.3.0",),)),
     "influenciae": Peer(
         reason="0.3.0 requires TensorFlow < 2.10, which has no build for Python 3.11"
@@ -54,6 +54,8 @@ PEERS = {
         ),
     ),
     "logix-ai": Peer(reason="0.1.1 requires Python < 3.11"),
+    "pydvl": Peer(reason="0.10.0 requires NumPy < 2; dattri has the same influence functions"),
+    "quanda": Peer(reason="It evaluates the methods of others and has none"),
     "traker": Peer("trak", (("traker==0.3.2",),)),
 }
 
@@ -111,7 +113,7 @@ def _make(peer: Peer) -> str:
     pip += [*os.environ.get("PIP_ARGS", "").split(), "-c", str(CONSTRAINTS)]
     folder = str(HOME / peer.environment)
     begun = HOME / peer.environment / ".begun"  # another peer has made this environment
-    first = [[sys.executable, "-m", "venv", folder], [*pip, *peer.base], ["touch", str(begun)]]
+    first = [[sys.executable, "-m", "venv", folder], [*pip, *BASE], ["touch", str(begun)]]
     commands = [] if begun.exists() else first
     commands += [[*pip, *step] for step in peer.steps]
     commands += [[python, "-c", f"import {peer.module}"]]

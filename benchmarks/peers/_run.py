@@ -45,12 +45,19 @@ class PeerMethod:
     own: bool = True
     tasks: tuple[str, ...] = TASKS
 
-    def settings(self) -> Iterator[dict[str, Any]]:
-        """Every combination of knobs, with all dampings together as one tuple."""
-        rest = {knob: values for knob, values in self.grid.items() if knob != "damping"}
+    def settings(
+        self, grid: Mapping[str, tuple[Any, ...]] | None = None
+    ) -> Iterator[dict[str, Any]]:
+        """Every combination of knobs, with all dampings together as one tuple.
+
+        Args:
+            grid: values to use instead of those in the method's own grid, knob by knob.
+        """
+        grid = {**self.grid, **(grid or {})}
+        rest = {knob: values for knob, values in grid.items() if knob != "damping"}
         for values in itertools.product(*rest.values()):
             knobs = dict(zip(rest, values, strict=True))
-            yield knobs | ({"damping": self.grid["damping"]} if "damping" in self.grid else {})
+            yield knobs | ({"damping": grid["damping"]} if "damping" in grid else {})
 
 
 @dataclass(frozen=True)
@@ -72,28 +79,28 @@ class Outcome:
 
 METHODS = {
     "captum Arnoldi": PeerMethod(
-        "captum", "Arnoldi", "Arnoldi", {"damping": (0.001, 0.1, 1.0, 10.0, 100.0)}
+        "captum", "Arnoldi", "Arnoldi", {"damping": (0.001, 10.0, 100.0), "dimension": (50, 100)}
     ),
     "captum TracInCP": PeerMethod("captum", "TracInCP", "TracInCP", {}, runs=(1, 10)),
     "captum TracInCPFast": PeerMethod("captum", "TracInCPFast", "TracInCPFast", {}, runs=(1, 10)),
     "dattri Arnoldi": PeerMethod(
-        "dattri", "Arnoldi", "Arnoldi", {"damping": (0.01, 0.03, 0.1, 0.3, 1.0)}, own=False
+        "dattri", "Arnoldi", "Arnoldi", {"damping": (0.001, 0.003, 0.01, 0.03, 0.1, 0.3)}, own=False
     ),
     "dattri IF-CG": PeerMethod(
-        "dattri", "IF-CG", "IF, CG", {"damping": (0.001, 0.003, 0.01, 0.03, 0.1)}, own=False
+        "dattri", "IF-CG", "IF, CG", {"damping": (0.003, 0.01, 0.03, 0.1, 0.3)}, own=False
     ),
     "kronfluence EK-FAC": PeerMethod(
         "kronfluence",
         "EK-FAC",
         "EK-FAC",
-        {"damping": ("auto", 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)},
+        {"damping": ("auto", 1e-6, 1e-5, 1e-4, 1e-3, 1e-2)},
         runs=(1, 10),
     ),
     "traker TRAK": PeerMethod(
         "traker",
         "TRAK",
         "TRAK",
-        {"damping": (0.1, 1.0, 3.0, 10.0, 30.0, 100.0, 1000.0), "dimension": (512,)},
+        {"damping": (0.1, 1.0, 3.0, 10.0, 30.0, 100.0, 1000.0), "dimension": (512, 1024)},
         runs=(1, 10),
     ),
 }
@@ -133,7 +140,13 @@ def run_peer(
 
 
 def sweep(
-    name: str, folder: Path, *, runs: int | None = None, own: bool = False, seed: int = 0
+    name: str,
+    folder: Path,
+    *,
+    runs: int | None = None,
+    own: bool = False,
+    seed: int = 0,
+    grid: Mapping[str, tuple[Any, ...]] | None = None,
 ) -> Iterator[Outcome]:
     """What a method of `METHODS` gives at every point of its grid.
 
@@ -143,12 +156,13 @@ def sweep(
         runs: how many of the case's networks; without it, all.
         own: whether scores of every instance for itself are wanted too.
         seed: for methods that draw at random.
+        grid: values to use instead of those in the method's own grid, knob by knob.
 
     Raises:
         PeerFailed: if the library is not installed or ends with an error.
     """
     found = METHODS[name]
-    for knobs in found.settings():
+    for knobs in found.settings(grid):
         yield from outcomes(
             found.peer, found.method, folder, knobs, runs=runs, own=own and found.own, seed=seed
         )

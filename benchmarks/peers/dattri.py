@@ -50,7 +50,7 @@ def cg(
     *,
     iterations: int = 10,
     rows: int = 0,
-    batch: int = 500,
+    batch: int = 50,
     query_batch: int = 10,
 ) -> "Answer":
     """Conjugate gradients: all work is done for the queries."""
@@ -70,7 +70,7 @@ def arnoldi(
     dimension: int = 50,
     iterations: int = 100,
     rows: int = 0,
-    batch: int = 500,
+    batch: int = 50,
 ) -> "Answer":
     """Arnoldi: the damping is part of the Krylov space, so nothing is shared between dampings."""
 
