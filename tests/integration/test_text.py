@@ -380,7 +380,7 @@ def test_copies_with_conflicting_labels_are_shown(files, tmp_path):
 
 def test_an_audit_that_is_damaged_is_refused(copy):
     (copy / "audit.json").write_text("[1]", encoding="utf-8")
-    assert_refused(invoke("report", copy), 3, "it is damaged")
+    assert_refused(invoke("report", copy), 3, "is damaged")
 
 
 def test_the_demo_can_be_audited(demo, tmp_path):
@@ -388,3 +388,57 @@ def test_the_demo_can_be_audited(demo, tmp_path):
     result = invoke("audit", tmp_path / "demo", "--json", "--top", 5)
     assert result.exit_code == 0, result.stderr
     assert all(row["truth"] != row["label"] for row in json.loads(result.stdout)["suspects"][:3])
+
+
+def test_cleansing_is_tested_against_chance(copy, files, tmp_path):
+    command = ["cleanse", copy, "--target", files[1], "--remove", "5,10", "--seeds", 3]
+    result = invoke(
+        *command, "--scores", "exact", "--scores", "first-order", "--csv", tmp_path / "c"
+    )
+    assert result.exit_code == 0, result.stderr
+    assert max(map(len, result.stdout.split("Written")[0].splitlines())) <= 80
+    assert "ignificant gain" in result.stdout
+    said = json.loads((copy / "cleanse.json").read_text(encoding="utf-8"))
+    assert (said["target"], said["test"], said["trainings"]) == (20, 20, 21)
+    assert [cell["removed"] for cell in said["cells"]] == [0, 10, 10, 10, 20, 20, 20]
+    with open(tmp_path / "c", newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == ROWS and {"exact", "first-order", "name", "text"} <= set(rows[0])
+    totals = [float(row["exact"]) for row in rows]
+    assert totals == sorted(totals)
+    page = (copy / "report.html").read_text(encoding="utf-8")
+    assert "Without the most harmful" in page and said["conclusion"].split(":")[0] in page
+    before = {path.name for path in (copy / "cleanse").iterdir()}
+    again = invoke(*command, "--scores", "exact", "--scores", "first-order", "--json")
+    assert {path.name for path in (copy / "cleanse").iterdir()} == before
+    assert json.loads(again.stdout.splitlines()[-1])["cells"] == said["cells"]
+
+
+def test_saved_scores_are_an_arm_of_the_sweep(copy, files, tmp_path):
+    saved = tmp_path / "mine.safetensors"
+    assert invoke("ask", copy, "--query", 0, "--save", saved).exit_code == 0
+    command = ["cleanse", copy, "--target", files[1], "--test", files[1], "--remove", "5"]
+    result = invoke(*command, "--seeds", 2, "--scores", saved, "--json")
+    assert result.exit_code == 0, result.stderr
+    assert json.loads(result.stdout.splitlines()[-1])["arms"] == ["mine"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (["--target", "none.csv"], 2, "There is no file"),
+        (["--target", "DATA", "--label", "none"], 2, "no column 'none'"),
+        (["--target", "DATA", "--remove", "0"], 2, "--remove takes percents"),
+        (["--target", "DATA", "--remove", "a,b"], 2, "--remove takes percents"),
+        (["--target", "DATA", "--seeds", "1"], 2, "Usage"),
+        (["--target", "DATA", "--scores", "none.safetensors"], 3, "Cannot read scores"),
+        ([], 2, "Missing option"),
+    ],
+)
+def test_what_cannot_be_cleansed_is_refused(trained, files, arguments, code, says):
+    words = [files[1] if a == "DATA" else a for a in arguments]
+    assert_refused(invoke("cleanse", trained[0], *words), code, says)
+
+
+def test_the_demo_has_no_other_files(demo, files):
+    assert_refused(invoke("cleanse", demo[0], "--target", files[1]), 2, "no other files")

@@ -169,8 +169,13 @@ class Sweep:
             [schedule(tenth / 10) for tenth in range(10)] if schedule else [],
             str(model),
             *(parameter.detach() for parameter in model.parameters()),
-            *(t for rows in (self.train, self.test) for t in (rows.ids, *tensors_of(rows.batch))),
+            *(_contents(rows) for rows in (self.train, self.test)),
         )
+
+
+def _contents(rows: Rows) -> list[str]:
+    """A fingerprint of the rows, whatever the order in which their tensors were read."""
+    return sorted(_parts.fingerprint(tensor) for tensor in (rows.ids, *tensors_of(rows.batch)))
 
 
 def _make(folder: Path) -> None:

@@ -13,6 +13,7 @@ from turnover._errors import TurnoverError
 from turnover.cli._ask import ask
 from turnover.cli._audit import audit
 from turnover.cli._check import check
+from turnover.cli._cleanse import cleanse
 from turnover.cli._demo import demo
 from turnover.cli._report import report
 from turnover.cli._train import train
@@ -65,7 +66,7 @@ def _reported(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-for _command in (demo, train, ask, audit, check, report):
+for _command in (demo, train, ask, audit, cleanse, check, report):
     app.command()(_reported(_command))
 
 

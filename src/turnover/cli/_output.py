@@ -63,8 +63,11 @@ def typed(context: typer.Context) -> list[str]:
 
 
 @contextmanager
-def progress_bar(total: int) -> Iterator[Callable[[str, int], None]]:
-    """A bar on standard error; call it with what is going on and the steps just finished."""
+def progress_bar(total: int | None) -> Iterator[Callable[[str, int], None]]:
+    """A bar on standard error; call it with what is going on and the steps just finished.
+
+    Without a total it only moves.
+    """
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(file=sys.stderr), transient=True) as bar:
         task = bar.add_task("Starting", total=total)

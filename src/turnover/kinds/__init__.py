@@ -6,21 +6,27 @@ registers itself in ``KINDS``, by a name that stands in the manifest of its runs
 """
 
 from turnover.kinds._answer import answer, explain_errors, score_all
+from turnover.kinds._cleanse import ARMS, Aim, cleanse_subject, cleansing_csv, split
 from turnover.kinds._inspect import inspect_subject, inspection_csv, inspection_json
 from turnover.kinds._learn import Course, cosine, learn
 from turnover.kinds._measure import measure_subject
 from turnover.kinds._predict import accuracy, probabilities
 from turnover.kinds._registry import KINDS, Kind, command_of, open_subject, unfinished
-from turnover.kinds._subject import Query, Subject, verify
+from turnover.kinds._subject import Other, Query, Subject, verify
 
 __all__ = [
+    "ARMS",
     "KINDS",
+    "Aim",
     "Course",
     "Kind",
+    "Other",
     "Query",
     "Subject",
     "accuracy",
     "answer",
+    "cleanse_subject",
+    "cleansing_csv",
     "command_of",
     "cosine",
     "explain_errors",
@@ -32,6 +38,7 @@ __all__ = [
     "open_subject",
     "probabilities",
     "score_all",
+    "split",
     "unfinished",
     "verify",
 ]

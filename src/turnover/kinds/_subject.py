@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, final
 
 import torch
@@ -10,12 +11,12 @@ from torch import Tensor, nn
 
 from turnover._errors import DataError, RunError
 from turnover._rows import Batch
-from turnover.data import Rows
+from turnover.data import BadRow, OnBadRows, Rows
 from turnover.kinds._predict import Logits, probabilities
 from turnover.run import Run, describe_masks, fingerprint
 from turnover.training import Recipe
 
-__all__ = ["Query", "Subject", "verify"]
+__all__ = ["Other", "Query", "Subject", "verify"]
 
 Side = Literal["train", "test"]
 
@@ -37,6 +38,24 @@ class Query:
 
 
 @final
+@dataclass(frozen=True)
+class Other:
+    """Another data file to be read like that of a run.
+
+    Attributes:
+        path: the file.
+        columns: its columns by role where they are called otherwise than in training.
+        on_bad_rows: ``"stop"`` at rows that cannot be used, or ``"skip"`` them.
+        tick: called with what is going on and the number of steps just finished.
+    """
+
+    path: Path
+    columns: Mapping[str, str]
+    on_bad_rows: OnBadRows = "stop"
+    tick: Callable[[str, int], None] = lambda what, steps: None
+
+
+@final
 @dataclass(frozen=True, eq=False)
 class Subject:
     """A classifier that was trained with turn-over dropout, and its data.
@@ -53,6 +72,7 @@ class Subject:
         show: what a reader sees of a row (side, number of the row), as plain JSON values.
         contents: what makes two training rows copies of each other.
         read: from what a user typed to a query; None where nothing can be typed.
+        load: rows of another data file with labels of the same classes; see :class:`Other`.
         mark: what two rows share, from what a reader sees of a query and of a training row; the
             spans ``[begin, end]`` of the training row's text.
         noun: what a row is called, in the singular.
@@ -69,6 +89,7 @@ class Subject:
     show: Callable[[Side, int], dict[str, Any]]
     contents: Callable[[], Sequence[Hashable]]
     read: Callable[[str], Query] | None = None
+    load: Callable[[Other], tuple[Rows, Sequence[BadRow]]] | None = None
     mark: Callable[[Mapping[str, Any], Mapping[str, Any]], list[tuple[int, int]]] | None = None
     noun: str = "instance"
 

@@ -7,6 +7,7 @@ Nothing is measured here: what a run's ``results.json`` lacks, its report leaves
 
 from turnover.reports._answer import render_answer
 from turnover.reports._audit import render_audit
+from turnover.reports._cleanse import render_cleanse
 from turnover.reports._html import render_html
 from turnover.reports._story import Story
 from turnover.reports._tell import summary, tell
@@ -16,6 +17,7 @@ __all__ = [
     "Story",
     "render_answer",
     "render_audit",
+    "render_cleanse",
     "render_html",
     "render_terminal",
     "summary",

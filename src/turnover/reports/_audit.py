@@ -10,7 +10,14 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-__all__ = ["copies_sentence", "memory_sentence", "render_audit", "suspects_sentence"]
+__all__ = [
+    "add_row",
+    "copies_sentence",
+    "memory_sentence",
+    "render_audit",
+    "suspects_sentence",
+    "table_of",
+]
 
 Found = Mapping[str, Any]
 TEXT = 160
@@ -72,35 +79,40 @@ def _say(console: "Console", text: str) -> None:
 
 
 def _suspects(rows: Sequence[Found]) -> "Table":
-    columns = ("label", "unseen says", "loss", "id", "text")
-    table = _table("Suspected label errors, the surest first", columns, rows)
+    columns = ("label", "unseen says", "loss", "id")
+    table = table_of("Suspected label errors, the surest first", columns + _text(rows))
     for row in rows:
-        _add(table, row, row["label"], row["suggested"], nats(row["unseen_loss"]))
+        add_row(table, row, row["label"], row["suggested"], nats(row["unseen_loss"]))
     return table
 
 
 def _memorised(rows: Sequence[Found]) -> "Table":
-    columns = ("label", "by heart", "unseen", "seen", "id", "text")
-    table = _table("Most known by heart: unseen loss − seen loss, in nats", columns, rows)
+    columns = ("label", "by heart", "unseen", "seen", "id")
+    table = table_of("Most known by heart: unseen loss − seen loss, in nats", columns + _text(rows))
     for row in rows:
         losses = (nats(row[name]) for name in ("memorised", "unseen_loss", "seen_loss"))
-        _add(table, row, row["label"], *losses)
+        add_row(table, row, row["label"], *losses)
     return table
 
 
 def _groups(groups: Sequence[Sequence[Found]]) -> "Table":
-    table = _table(
-        "Copies, those with conflicting labels first", ("labels", "ids", "text"), groups[0]
+    table = table_of(
+        "Copies, those with conflicting labels first", ("labels", "ids", *_text(groups[0]))
     )
     for rows in groups:
         labels = ", ".join(dict.fromkeys(str(row["label"]) for row in rows))
         ids = [str(row.get("name", row["id"])) for row in rows]
         shown = ", ".join(ids[:5]) + (", …" if len(ids) > 5 else "")
-        _add(table, {**rows[0], "name": shown}, labels)
+        add_row(table, {**rows[0], "name": shown}, labels)
     return table
 
 
-def _table(title: str, columns: Sequence[str], rows: Sequence[Found]) -> "Table":
+def _text(rows: Sequence[Found]) -> tuple[str, ...]:
+    return ("text",) if "text" in rows[0] else ()
+
+
+def table_of(title: str, columns: Sequence[str]) -> "Table":
+    """A table without frame; its column of texts takes the room that is left."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -114,14 +126,14 @@ def _table(title: str, columns: Sequence[str], rows: Sequence[Found]) -> "Table"
     )
     for name in columns:
         if name == "text":
-            if "text" in rows[0]:
-                table.add_column(name, ratio=1)
+            table.add_column(name, ratio=1)
         else:
             table.add_column(name, justify="right", max_width=22, overflow="fold")
     return table
 
 
-def _add(table: "Table", row: Found, *cells: object) -> None:
+def add_row(table: "Table", row: Found, *cells: object) -> None:
+    """A row of a table: the cells, then what the row is called and its text if it has one."""
     from rich.text import Text
 
     words = [excerpt(row["text"], (), TEXT)] if "text" in row else []

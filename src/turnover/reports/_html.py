@@ -4,7 +4,8 @@ from importlib.resources import files
 from importlib.util import find_spec
 
 from turnover._errors import MissingExtra
-from turnover.reports._plots import coverage_svg, curves_svg, data_uri
+from turnover.reports._cleanse import points
+from turnover.reports._plots import coverage_svg, curves_svg, data_uri, sweep_svg
 from turnover.reports._prose import nats, percent
 from turnover.reports._tell import tell
 from turnover.run import Run
@@ -31,13 +32,14 @@ def render_html(run: Run) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    pages.filters.update(nats=nats, percent=percent, data_uri=data_uri)
+    pages.filters.update(nats=nats, percent=percent, data_uri=data_uri, points=points)
     story = tell(run)
     found = story.detection
     return pages.get_template("report.html").render(
         story=story,
         curves=curves_svg(story.curves) if story.curves else "",
         coverage=coverage_svg(found) if found and found.coverage else "",
+        sweep=sweep_svg(story.cleansing.cells) if story.cleansing else "",
     )
 
 

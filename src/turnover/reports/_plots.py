@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from turnover.reports._story import Coverage, Curves, Detection, Pixels
+from turnover.reports._story import Coverage, Curves, Detection, Pixels, Removal
 
-__all__ = ["coverage_svg", "curves_svg", "data_uri"]
+__all__ = ["coverage_svg", "curves_svg", "data_uri", "sweep_svg"]
 
 Frame = tuple[float, float, float, float]
 
@@ -38,6 +38,8 @@ STYLE = {  # by series: colour, dashes, width
     "turnover": ("unseen", "-", 2.4),
     "control": ("full", (0, (5, 2)), 1.9),
 }
+ARM_COLORS = ("muted", "unseen", "seen", "full", "ink")
+STYLE |= {name: (name, "-", 1.9) for name in ARM_COLORS}
 NAMES = {"turnover": "unseen loss", "control": "control: training loss"}
 SIZES = {"wide": (720, 360), "narrow": (350, 300)}
 FRAMES = {"wide": (0.045, 0.12, 0.735, 0.8), "narrow": (0.08, 0.14, 0.55, 0.76)}
@@ -93,6 +95,35 @@ def coverage_svg(detection: Detection) -> str:
         _name_ends(axes, [_end(curve, reach) for curve in detection.coverage])
 
     return _figure("coverage", alt, draw)
+
+
+def sweep_svg(cells: Sequence[Removal]) -> str:
+    """Gain in accuracy by the share that was removed, with intervals; none removed is zero."""
+    arms = list(dict.fromkeys(cell.arm for cell in cells if cell.gain))
+    shares = sorted({cell.share for cell in cells if cell.gain})
+    alt = "Change of accuracy by share removed: " + "; ".join(
+        f"{c.share:.1%} {c.arm} {c.gain[0]:+.1f} points" for c in cells if c.gain
+    )
+
+    def draw(axes: Any) -> None:
+        axes.axhline(0, color=COLORS["rule"], lw=1.2)
+        ends = []
+        for place, arm in enumerate(arms):
+            color = COLORS[ARM_COLORS[place % len(ARM_COLORS)]]
+            offset = 0.12 * (place - (len(arms) - 1) / 2)
+            found = {c.share: c.gain for c in cells if c.arm == arm and c.gain}
+            x = [shares.index(share) + offset for share in found]
+            means = [gain[0] for gain in found.values()]
+            axes.plot(x, means, color=color, marker="o", ms=4, lw=1.9)
+            axes.vlines(x, *zip(*(g[1:] for g in found.values()), strict=True), color=color, lw=1)
+            ends.append((ARM_COLORS[place % len(ARM_COLORS)], arm, means[-1]))
+        axes.set_xticks(range(len(shares)), [f"{100 * share:g}%" for share in shares])
+        axes.set_xlim(-0.5, len(shares) - 0.5)
+        axes.set_xlabel("removed from the training set")
+        axes.set_title("change of accuracy on the target, points", loc="left")
+        _name_ends(axes, ends)
+
+    return _figure("sweep", alt, draw)
 
 
 def _end(curve: Coverage, at: float) -> tuple[str, str, float]:

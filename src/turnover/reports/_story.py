@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
+    "Cleansing",
     "Coverage",
     "Curves",
     "Detection",
@@ -14,6 +15,7 @@ __all__ = [
     "Fact",
     "Inspection",
     "Instance",
+    "Removal",
     "Story",
     "Tile",
     "Variant",
@@ -150,6 +152,37 @@ class Inspection:
 
 @final
 @dataclass(frozen=True)
+class Removal:
+    """Trainings without a share of the training set; differences in points of accuracy.
+
+    ``gain`` (against no removal) and ``over_random`` are (mean, low, high) of a 95 % interval.
+    """
+
+    arm: str
+    share: float
+    removed: int
+    accuracy: float
+    spread: float
+    loss: float
+    gain: tuple[float, float, float] | None
+    over_random: tuple[float, float, float] | None
+    p: float | None
+    significant: bool
+
+
+@final
+@dataclass(frozen=True)
+class Cleansing:
+    """What training without the most harmful instances gained."""
+
+    conclusion: str
+    design: str
+    cells: tuple[Removal, ...]
+    harmful: tuple[Instance, ...]
+
+
+@final
+@dataclass(frozen=True)
 class Curves:
     """Mean losses by epoch; every series has a key, a name and one value per epoch."""
 
@@ -212,6 +245,7 @@ class Story:
     detection: Detection | None
     suspects: tuple[Instance, ...]
     inspection: Inspection
+    cleansing: Cleansing | None
     curves: Curves | None
     variants: tuple[Variant, ...]
     gap: str

@@ -1,33 +1,29 @@
 """Read a run folder into a story: ``results.json``, the manifest and the rows, nothing else."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
-
-import numpy as np
 
 from turnover._errors import RunError
 from turnover.kinds import command_of
 from turnover.reports import _prose as prose
-from turnover.reports._audit import copies_sentence, memory_sentence, suspects_sentence
+from turnover.reports._instances import class_name, instance_of, pictures_of
 from turnover.reports._story import (
     Coverage,
     Curves,
     Detection,
     Explanation,
     Fact,
-    Inspection,
     Instance,
-    Pixels,
     Story,
     Variant,
     Verdict,
 )
+from turnover.reports._tell_data import left_by, tell_cleansing, tell_inspection
 from turnover.run import Run
 
 __all__ = ["summary", "tell"]
 
 Results = Mapping[str, Any]
-Show = Callable[[int], Pixels | None]
 
 SERIES = {
     "unseen_train": "unseen half, training",
@@ -68,15 +64,16 @@ def tell(run: Run) -> Story:
         return _tell(run, results)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise RunError(
-            f"Cannot read {run.folder}/results.json, or audit.json beside it: {type(error).__name__}: {error}. It was "
-            "not written by this release of turnover, or it is damaged."
+            f"Cannot read {run.folder}/results.json, or audit.json or cleanse.json beside it: "
+            f"{type(error).__name__}: {error}. One of them was not written by this release of "
+            "turnover, or is damaged."
         ) from error
 
 
 def _tell(run: Run, results: Results) -> Story:
     noun = str(results.get("noun", "image" if results.get("kind") == "demo" else "instance"))
     explanations = _explanations(run, results)
-    audit = _read_audit(run)
+    audit = left_by(run, "audit")
     detection, variants = _detection(results), _variants(results)
     return Story(
         kind=str(results.get("kind", "run")),
@@ -89,7 +86,8 @@ def _tell(run: Run, results: Results) -> Story:
         explained=prose.explained(results, explanations, noun),
         detection=detection,
         suspects=_suspects(run, {**results, **audit}),
-        inspection=_inspection(run, {**results, **audit}),
+        inspection=tell_inspection(run, {**results, **audit}),
+        cleansing=tell_cleansing(left_by(run, "cleanse")),
         curves=_curves(results),
         variants=variants,
         gap=prose.gap(variants),
@@ -101,63 +99,18 @@ def _tell(run: Run, results: Results) -> Story:
     )
 
 
-def _pictures(run: Run, name: str) -> Show:
-    """A look-up of images by id; it finds none when the run keeps no such rows or no images."""
-    if not (run.folder / f"{name}.safetensors").exists():
-        return lambda id: None
-    rows = run.load_rows(name)
-    if "image" not in rows.batch:
-        return lambda id: None
-    row_of = {int(id): row for row, id in enumerate(rows.ids)}
-
-    def show(id: int) -> Pixels | None:
-        image = rows.batch["image"][row_of[id]].float().numpy()
-        pixels: Pixels = np.clip(np.moveaxis(image, 0, -1), 0, 1)
-        return pixels[..., 0] if pixels.shape[-1] == 1 else pixels[..., :3]
-
-    return show
-
-
-def _instance(item: Results, names: Any, show: Show) -> Instance:
-    label, truth = item["label"], item.get("truth")
-    return Instance(
-        id=int(item["id"]),
-        label=_name(label, names),
-        truth=_optional_name(truth, names),
-        pixels=show(int(item["id"])),
-        name=item.get("name"),
-        text=item.get("text"),
-        shared=tuple((int(a), int(b)) for a, b in item.get("shared") or ()),
-        suggested=_optional_name(item.get("suggested"), names),
-        score=item.get("score"),
-        p=item.get("p"),
-        q=item.get("q"),
-        loss=item.get("unseen_loss"),
-        memorised=item.get("memorised"),
-        planted=bool(item.get("planted", truth is not None and truth != label)),
-    )
-
-
-def _optional_name(label: Any, names: Any) -> str | None:
-    return None if label is None else _name(label, names)
-
-
-def _name(label: Any, names: Any) -> str:
-    return str(names[label]) if names and isinstance(label, int) else str(label)
-
-
 def _explanations(run: Run, results: Results) -> tuple[Explanation, ...]:
     found = results.get("explanations") or []
     if not found:
         return ()
-    train, test, names = _pictures(run, "train"), _pictures(run, "test"), results.get("classes")
+    train, test, names = pictures_of(run, "train"), pictures_of(run, "test"), results.get("classes")
     return tuple(
         Explanation(
-            query=_instance(item, names, test),
-            predicted=_name(item["predicted"], names),
+            query=instance_of(item, names, test),
+            predicted=class_name(item["predicted"], names),
             probability=float(item["probability"]),
-            helped=tuple(_instance(i, names, train) for i in item.get("helped_error") or []),
-            harmed=tuple(_instance(i, names, train) for i in item.get("harmed") or []),
+            helped=tuple(instance_of(i, names, train) for i in item.get("helped_error") or []),
+            harmed=tuple(instance_of(i, names, train) for i in item.get("harmed") or []),
         )
         for item in found
     )
@@ -165,31 +118,8 @@ def _explanations(run: Run, results: Results) -> tuple[Explanation, ...]:
 
 def _suspects(run: Run, results: Results) -> tuple[Instance, ...]:
     found = results.get("suspects") or []
-    show = _pictures(run, "train") if found else lambda id: None
-    return tuple(_instance(item, results.get("classes"), show) for item in found)
-
-
-def _read_audit(run: Run) -> Results:
-    """What ``turnover audit`` left, if it was called."""
-    found = run.read_json("audit.json") if (run.folder / "audit.json").exists() else {}
-    if not isinstance(found, Mapping):
-        raise TypeError("audit.json holds no audit")
-    return found
-
-
-def _inspection(run: Run, found: Results) -> Inspection:
-    show, names = _pictures(run, "train"), found.get("classes")
-    whole = "memorised" in found
-    return Inspection(
-        suspects_sentence(found) if "finder" in found else "",
-        memory_sentence(found) if whole else "",
-        tuple(_instance(item, names, show) for item in found.get("memorised") or []),
-        copies_sentence(found) if whole else "",
-        tuple(
-            tuple(_instance(item, names, show) for item in group)
-            for group in found.get("groups") or []
-        ),
-    )
+    show = pictures_of(run, "train") if found else lambda id: None
+    return tuple(instance_of(item, results.get("classes"), show) for item in found)
 
 
 def _detection(results: Results) -> Detection | None:

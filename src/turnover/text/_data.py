@@ -34,11 +34,13 @@ class Texts:
         train: what is learned from.
         test: what is tested on and asked about.
         held_out: whether ``test`` was taken from the training file.
+        columns: what the columns of the training file are called.
     """
 
     train: Labelled
     test: Labelled
     held_out: bool
+    columns: Columns
 
     @property
     def bad(self) -> tuple[BadRow, ...]:
@@ -81,7 +83,7 @@ def read_texts(
     train = _read(data, columns, None, on_bad_rows)
     if evaluation is not None:
         test = _read(evaluation, columns, train.classes, on_bad_rows)
-        return Texts(train, test, held_out=False)
+        return Texts(train, test, held_out=False, columns=columns)
     count = round(hold_out * len(train))
     if not 0 < count < len(train):
         raise DataError(
@@ -91,7 +93,7 @@ def read_texts(
         )
     order = torch.randperm(len(train), generator=torch.Generator("cpu").manual_seed(seed))
     test, kept = train.select(order[:count].sort()[0]), train.select(order[count:].sort()[0])
-    return Texts(kept, test, held_out=True)
+    return Texts(kept, test, held_out=True, columns=columns)
 
 
 def read_target(

@@ -134,6 +134,7 @@ def _manifest(texts: Texts, plan: Plan, command: Sequence[str]) -> dict[str, Any
             "texts": texts.fingerprint(),
         },
         "command": list(command),
+        "columns": asdict(texts.columns),
         "classes": {"names": list(classes.names), "numbers": dict(classes.numbers)},
         "seeds": {"all": plan.seed},
     }

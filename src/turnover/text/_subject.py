@@ -8,17 +8,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from turnover import _parts
 from turnover._errors import DataError, RunError
-from turnover.data import Classes, Rows
-from turnover.kinds import Kind, Query, Subject, cosine, verify
+from turnover.data import BadRow, Classes, Rows
+from turnover.kinds import Kind, Other, Query, Subject, cosine, verify
 from turnover.run import Run
-from turnover.text._data import load_words
+from turnover.text._data import Columns, load_words, read_target
 from turnover.text._encoders import encoder_of
+from turnover.text._features import encoded_rows
 from turnover.text._head import build_head, logits
 from turnover.text._words import COMMON, Pieces, pieces_of_run, shared_spans
 from turnover.training import Recipe
 
 __all__ = ["KIND", "build", "classes_of", "loss", "recipe_of", "subject_of"]
+
+
+PLAIN = 512  # a network without masks gains nothing from more units, and trains sooner
 
 
 def loss(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
@@ -66,13 +71,23 @@ def _open(run: Run) -> Subject:
 KIND = Kind(_open)
 
 
-def build(run: Run, train: Rows, seed: int, *, turnover: bool = False) -> nn.Module:
-    """The untrained head of a run; equal seeds give equal weights, with masks and without."""
+def build(
+    run: Run, train: Rows, seed: int, *, turnover: bool = False, most: int | None = None
+) -> nn.Module:
+    """The untrained head of a run; equal seeds give equal weights, with masks and without.
+
+    Args:
+        run: the run.
+        train: its training rows.
+        seed: of the weights and masks.
+        turnover: whether it has masks.
+        most: at most so many units.
+    """
     arguments = run.arguments
     return build_head(
         train.batch["feature"].shape[1],
         len(classes_of(run)),
-        units=arguments["units"],
+        units=min(arguments["units"], most or arguments["units"]),
         dropout=arguments["dropout"],
         seed=seed,
         turnover=turnover,
@@ -109,13 +124,31 @@ def subject_of(run: Run, model: nn.Module, train: Rows, test: Rows) -> Subject:
         test,
         classes_of(run).names,
         recipe_of(run.arguments),
-        partial(build, run, train),
+        partial(build, run, train, most=PLAIN),
         show,
         contents,
         read=read,
+        load=partial(_load, run),
         mark=_marker(run),
         noun="text",
     )
+
+
+def _load(run: Run, other: Other) -> tuple[Rows, Sequence[BadRow]]:
+    """Texts of another file with their features, which stay in the run folder."""
+    try:
+        known = run.manifest["columns"]
+        columns = Columns(*(other.columns.get(role, known[role]) for role in ("text", "label")))
+    except (KeyError, TypeError) as error:
+        raise RunError(f"{run.folder / 'manifest.json'} is damaged: {error!r}.") from error
+    found = read_target(other.path, columns, classes_of(run), other.on_bad_rows)
+    model, length = run.arguments["model"], run.arguments["max_length"]
+    name = f"other-{_parts.fingerprint(found.values, found.labels, found.ids)}"
+    what = f"Encoding {other.path.name}"
+    tick = partial(other.tick, what, 1)
+    ready = cache(partial(encoder_of, model, length))
+    rows = encoded_rows(run, name, found, ready, f"{model}, {length}", tick)
+    return rows, found.bad
 
 
 def _named(train: Rows, test: Rows) -> tuple[tuple[str, Rows], ...]:

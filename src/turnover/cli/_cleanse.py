@@ -1,0 +1,121 @@
+"""``turnover cleanse``: does the model do better on a target without the most harmful rows?"""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from turnover._errors import DataError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from turnover.data import Rows
+    from turnover.kinds import Subject
+
+__all__ = ["cleanse"]
+
+FILE = "cleanse.json"
+LEAST, MOST = 0.01, 90.0
+
+
+def cleanse(
+    run: Annotated[Path, typer.Argument(help="Folder of a run.")],
+    *,
+    target: Annotated[Path, typer.Option(help="Data that the model should do well on.")],
+    test: Annotated[
+        Path | None,
+        typer.Option(help="Data to test on; by default half of the target, not used otherwise."),
+    ] = None,
+    text: Annotated[
+        str | None, typer.Option(help="Column of texts, if not that of training.")
+    ] = None,
+    label: Annotated[
+        str | None, typer.Option(help="Column of labels, if not that of training.")
+    ] = None,
+    remove: Annotated[
+        str, typer.Option(help="Percent of the training rows to remove, one or several.")
+    ] = "0.5,1,2,5,10",
+    seeds: Annotated[int, typer.Option(min=2, help="Trainings of each kind.")] = 10,
+    scores: Annotated[
+        list[str] | None,
+        typer.Option(help="first-order, exact, or a file of saved scores; may be repeated."),
+    ] = None,
+    on_bad_rows: Annotated[
+        Literal["stop", "skip"], typer.Option(help="What to do about rows that cannot be used.")
+    ] = "stop",
+    csv: Annotated[
+        Path | None, typer.Option(help="Also write all training rows, the most harmful first.")
+    ] = None,
+    top: Annotated[int, typer.Option(min=1, help="How many harmful rows to show.")] = 5,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Remove the training rows that most harm a target, train again, and test the gain.
+
+    Compares with removing as many at random and with removing none, with equal seeds and without
+    turn-over dropout, and says so when nothing is gained. Interrupt it with Ctrl-C, and repeat the
+    command to go on.
+    """
+    from turnover.cli._output import console, print_json, progress_bar, warn, write_page
+    from turnover.kinds import Aim, Other, cleanse_subject, cleansing_csv, open_subject, split
+    from turnover.reports import render_cleanse
+
+    fractions = _fractions(remove)
+    subject = open_subject(run)
+    if subject.load is None:
+        raise DataError(f"{run} is a run of {subject.noun}s, of which no other files can be read.")
+    columns = {role: name for role, name in (("text", text), ("label", label)) if name}
+    parts = []
+    with progress_bar(None) as tick:
+        for path in (target, test):
+            if path is not None:
+                rows, bad = subject.load(Other(path, columns, on_bad_rows, tick))
+                parts.append(rows)
+                if bad:
+                    warn(f"left out {len(bad):,} rows of {path}")
+        aimed, tested = parts if len(parts) == 2 else split(parts[0], seed=0)
+        tick("Scoring the training set", 0)
+        totals = {_named(name): _totals(subject, name, aimed) for name in scores or ["first-order"]}
+    aim = Aim(aimed, tested, fractions, seeds)
+    with progress_bar(seeds * (1 + len(fractions) * (1 + len(totals)))) as tick:
+        said = cleanse_subject(subject, aim, totals, tick)
+    subject.run.write_text(FILE, json.dumps(said, indent=1, ensure_ascii=False) + "\n")
+    if csv is not None:
+        cleansing_csv(subject, totals, csv)
+    page = write_page(subject.run)
+    if as_json:
+        print_json({**said, "report": page})
+        return
+    render_cleanse(said, console(), top)
+    for written in (csv, page):
+        if written is not None:
+            console().print(f"Written: [bold]{written}[/bold]", soft_wrap=True)
+
+
+def _fractions(remove: str) -> list[float]:
+    try:
+        percents = sorted({float(part) for part in remove.split(",")})
+    except ValueError:
+        percents = [0.0]
+    if not all(LEAST <= percent <= MOST for percent in percents):
+        raise typer.BadParameter(
+            f"--remove takes percents from {LEAST:g} to {MOST:g}, such as 0.5,1,2, not {remove!r}."
+        )
+    return [percent / 100 for percent in percents]
+
+
+def _named(scores: str) -> str:
+    from turnover.kinds import ARMS
+
+    return scores if scores in ARMS else Path(scores).stem
+
+
+def _totals(subject: "Subject", scores: str, target: "Rows") -> "Tensor":
+    from turnover.cleansing import totals_of
+    from turnover.kinds import ARMS
+    from turnover.scores import Scores
+
+    if scores in ARMS:
+        return ARMS[scores](subject.model, subject.loss, target, subject.train)
+    return totals_of(Scores.load(scores), subject.train)

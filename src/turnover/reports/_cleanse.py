@@ -1,0 +1,86 @@
+"""What it gains to train without the most harmful instances: sentences, and a table."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from turnover.reports._audit import add_row, table_of
+from turnover.reports._prose import percent
+from turnover.reports._story import Removal
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+__all__ = ["cleansing_sentence", "points", "removal_of", "render_cleanse"]
+
+Found = Mapping[str, Any]
+
+
+def cleansing_sentence(found: Found) -> str:
+    """The experiment in plain words."""
+    return (
+        f"Scores of the {found['train']:,} training {found['noun']}s were summed over "
+        f"{found['target']:,} {found['noun']}s of the target. Without the most harmful of them a "
+        f"network without turn-over dropout was trained {found['trainings']:,} times with "
+        f"{found['seeds']} seeds, and tested on {found['test']:,} other {found['noun']}s of it. "
+        "Differences are paired by seed and by test row; ± is a standard deviation over seeds, "
+        "brackets are 95% intervals over seeds and test rows."
+    )
+
+
+def removal_of(cell: Found) -> Removal:
+    """A cell of a sweep as a reader sees it."""
+
+    def interval(name: str) -> tuple[float, float, float] | None:
+        pair = cell[name]
+        if pair is None:
+            return None
+        mean, low, high = (100 * pair[part] for part in ("mean", "low", "high"))
+        return mean, low, high
+
+    return Removal(
+        cell["arm"],
+        cell["fraction"],
+        cell["removed"],
+        cell["accuracy"],
+        cell["accuracy_sd"],
+        cell["loss"],
+        interval("gain"),
+        interval("over_random"),
+        cell["p"],
+        cell["significant"],
+    )
+
+
+def points(interval: tuple[float, float, float] | None) -> str:
+    """Points of accuracy with their interval: +0.4 [−0.1, +0.9]."""
+    if interval is None:
+        return "–"
+    mean, low, high = (f"{value:+.1f}".replace("-", "−") for value in interval)
+    return f"{mean} [{low}, {high}]"
+
+
+def render_cleanse(found: Found, console: "Console", top: int) -> None:
+    """Print a sweep; readable at 80 columns and without colour."""
+    console.print(found["conclusion"], style="bold", markup=False, highlight=False)
+    console.print()
+    console.print(cleansing_sentence(found), markup=False, highlight=False)
+    console.print()
+    columns = ("removed", "chosen by", "accuracy", "gain", "over random", "p")
+    table = table_of("Accuracy on the target; differences in points", columns)
+    for cell in map(removal_of, found["cells"]):
+        table.add_row(
+            f"{cell.removed:,} ({cell.share:.1%})" if cell.removed else "0",
+            cell.arm,
+            f"{percent(cell.accuracy)} ±{100 * cell.spread:.1f}",
+            points(cell.gain),
+            points(cell.over_random),
+            "–" if cell.p is None else f"{cell.p:.2g}",
+        )
+    console.print(table)
+    console.print()
+    columns = ("total", "label", "id", *(("text",) if "text" in found["harmful"][0] else ()))
+    table = table_of("Most harmful to the target, in nats over all of it", columns)
+    for row in found["harmful"][:top]:
+        add_row(table, row, f"{row['total']:+.2f}", row["label"])
+    console.print(table)
+    console.print()

@@ -1,0 +1,58 @@
+"""What was found out about a run's training set: by its audit, and by training without a part."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from turnover.reports._audit import copies_sentence, memory_sentence, suspects_sentence
+from turnover.reports._cleanse import cleansing_sentence, removal_of
+from turnover.reports._instances import instance_of, pictures_of
+from turnover.reports._story import Cleansing, Inspection, Pixels
+from turnover.run import Run
+
+__all__ = ["left_by", "tell_cleansing", "tell_inspection"]
+
+Found = Mapping[str, Any]
+
+
+def left_by(run: Run, command: str) -> Found:
+    """What ``turnover audit`` or ``cleanse`` left in the folder; empty if it was not called."""
+    name = f"{command}.json"
+    found = run.read_json(name) if (run.folder / name).exists() else {}
+    if not isinstance(found, Mapping):
+        raise TypeError(f"{name} holds a {type(found).__name__}")
+    return found
+
+
+def tell_inspection(run: Run, found: Found) -> Inspection:
+    """The audit of the training set, from ``audit.json`` or the results of the training."""
+    show, names = pictures_of(run, "train"), found.get("classes")
+    whole = "memorised" in found
+    return Inspection(
+        suspects_sentence(found) if "finder" in found else "",
+        memory_sentence(found) if whole else "",
+        tuple(instance_of(item, names, show) for item in found.get("memorised") or []),
+        copies_sentence(found) if whole else "",
+        tuple(
+            tuple(instance_of(item, names, show) for item in group)
+            for group in found.get("groups") or []
+        ),
+    )
+
+
+def tell_cleansing(found: Found) -> Cleansing | None:
+    """What removal gained, from ``cleanse.json``."""
+    if not found:
+        return None
+    return Cleansing(
+        found["conclusion"],
+        cleansing_sentence(found),
+        tuple(removal_of(cell) for cell in found["cells"]),
+        tuple(
+            instance_of({**item, "score": item["total"]}, None, _no_picture)
+            for item in found["harmful"]
+        ),
+    )
+
+
+def _no_picture(id: int) -> Pixels | None:
+    return None
