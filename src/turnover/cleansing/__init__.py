@@ -13,7 +13,13 @@ from turnover.cleansing._confident import confident_errors, label_errors
 from turnover.cleansing._inspection import Inspection, copies, inspect_rows
 from turnover.cleansing._paired import Paired, compare_paired, holm
 from turnover.cleansing._sweep import NONE, RANDOM, Outcome, Sweep, most_harmful
-from turnover.cleansing._totals import exact_totals, first_order_totals, totals_of
+from turnover.cleansing._totals import (
+    exact_totals,
+    first_order_totals,
+    kernel_totals,
+    loss_totals,
+    totals_of,
+)
 from turnover.cleansing._verdict import Cell, cells_of, conclude
 
 __all__ = [
@@ -33,7 +39,9 @@ __all__ = [
     "first_order_totals",
     "holm",
     "inspect_rows",
+    "kernel_totals",
     "label_errors",
+    "loss_totals",
     "most_harmful",
     "totals_of",
 ]

@@ -13,10 +13,17 @@ from torch import Tensor, nn
 from turnover._errors import ScoreError
 from turnover._rows import Loss, select_rows
 from turnover.data import Rows
-from turnover.estimation import Exact, LinearScores, gate_gradients, scan
+from turnover.estimation import Exact, GradientKernel, LinearScores, gate_gradients, scan
 from turnover.scores import Scores
+from turnover.training import losses_of
 
-__all__ = ["exact_totals", "first_order_totals", "totals_of"]
+__all__ = [
+    "exact_totals",
+    "first_order_totals",
+    "kernel_totals",
+    "loss_totals",
+    "totals_of",
+]
 
 Progress = Callable[[int, int], None]
 FEW, MANY = 16, 256
@@ -62,6 +69,32 @@ def exact_totals(
         if progress is not None:
             progress(min(start + FEW, len(target)), len(target))
     return total.float()
+
+
+def kernel_totals(
+    model: nn.Module, loss: Loss, target: Rows, train: Rows, progress: Progress | None = None
+) -> Tensor:
+    """Totals ``float32 [train]`` in nats by :class:`turnover.estimation.GradientKernel`.
+
+    Arguments are those of :func:`first_order_totals`; errors are those of both.
+    """
+    fitted, total = GradientKernel(model, loss).fit(train), torch.zeros(len(train)).double()
+    for start in range(0, len(target), MANY):
+        part = target.select(slice(start, start + MANY))
+        total += fitted.scores(part).values.double().sum(dim=0)
+        if progress is not None:
+            progress(min(start + MANY, len(target)), len(target))
+    return total.float()
+
+
+def loss_totals(
+    model: nn.Module, loss: Loss, target: Rows, train: Rows, progress: Progress | None = None
+) -> Tensor:
+    """−loss ``float32 [train]`` of each row in its unseen half: a control that asks no target.
+
+    Arguments are those of :func:`first_order_totals`.
+    """
+    return -losses_of(model, loss, train, "unseen")
 
 
 def totals_of(scores: Scores, train: Rows) -> Tensor:

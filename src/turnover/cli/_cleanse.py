@@ -40,7 +40,10 @@ def cleanse(
     seeds: Annotated[int, typer.Option(min=2, help="Trainings of each kind.")] = 10,
     scores: Annotated[
         list[str] | None,
-        typer.Option(help="first-order, exact, or a file of saved scores; may be repeated."),
+        typer.Option(
+            help="first-order, exact, kernel, unseen-loss (a control), or a file of saved scores; "
+            "may be repeated."
+        ),
     ] = None,
     on_bad_rows: Annotated[
         Literal["stop", "skip"], typer.Option(help="What to do about rows that cannot be used.")

@@ -18,6 +18,8 @@ from turnover.cleansing import (
     conclude,
     exact_totals,
     first_order_totals,
+    kernel_totals,
+    loss_totals,
     most_harmful,
 )
 from turnover.data import Rows
@@ -30,7 +32,12 @@ Totals = Callable[[nn.Module, Loss, Rows, Rows], Tensor]
 Progress = Callable[[str, int], None]
 LISTED = 20
 
-ARMS: dict[str, Totals] = {"first-order": first_order_totals, "exact": exact_totals}
+ARMS: dict[str, Totals] = {
+    "first-order": first_order_totals,
+    "exact": exact_totals,
+    "kernel": kernel_totals,
+    "unseen-loss": loss_totals,
+}
 """Estimators of totals (model, loss, target, train) by name."""
 
 

@@ -16,14 +16,16 @@ from turnover.cleansing import (
     conclude,
     exact_totals,
     first_order_totals,
+    kernel_totals,
+    loss_totals,
     most_harmful,
     totals_of,
 )
 from turnover.data import Rows
-from turnover.estimation import Exact, FirstOrder
+from turnover.estimation import Exact, FirstOrder, GradientKernel
 from turnover.nn import convert
 from turnover.scores import Scores
-from turnover.training import Recipe, fit
+from turnover.training import Recipe, fit, losses_of
 
 ROWS, WRONG = 200, 20
 
@@ -98,6 +100,20 @@ def test_first_order_totals_are_sums_of_first_order_scores(task):
     wanted = FirstOrder(model, loss, masks=0).scores(target, train).values.sum(dim=0)
     found = first_order_totals(model, loss, target, train)
     torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-3)
+
+
+def test_kernel_totals_are_sums_of_kernel_scores(task):
+    model, train, target, _ = task
+    wanted = GradientKernel(model, loss).scores(target, train).values.sum(dim=0)
+    torch.testing.assert_close(
+        kernel_totals(model, loss, target, train), wanted, rtol=1e-4, atol=1e-4
+    )
+
+
+def test_the_control_is_the_loss_of_the_unseen_half(task):
+    model, train, target, _ = task
+    found = loss_totals(model, loss, target, train)
+    torch.testing.assert_close(found, -losses_of(model, loss, train, "unseen"))
 
 
 def test_rows_with_wrong_labels_have_low_totals(task):
