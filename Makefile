@@ -14,10 +14,10 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench clean
+.PHONY: help setup demo test lint bench leaderboard clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(READY) ## Make .venv with all that the other targets need
 	@:
@@ -35,8 +35,14 @@ lint: $(READY) ## Check format, style, types, spelling and declared imports
 	@$(BIN)/codespell
 	@$(BIN)/deptry src
 
-bench: $(READY) ## Measure speed, memory and quality on this machine
+bench: $(READY) ## Measure quality and speed on this machine, in five minutes
 	@$(BIN)/python -m benchmarks
+
+leaderboard: $(READY) ## Measure every method on every task, in hours; finished rows are kept
+	@$(BIN)/python -m benchmarks.peers --install
+	@$(BIN)/python -m benchmarks.leaderboard --all --json benchmarks/results/leaderboard.json
+	@$(BIN)/python -m benchmarks.frontier --json benchmarks/results/frontier.json --plot docs/images/frontier.svg
+	@$(BIN)/python -m benchmarks.tables
 
 clean: ## Remove caches and built packages; .venv and runs stay
 	@rm -rf dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis

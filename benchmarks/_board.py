@@ -102,7 +102,7 @@ class Board:
         if best is None:
             raise Unsuited("No set of knobs gave scores that are finite numbers.")
         values, cost = best.reported()
-        facts = judged(values, self.task.reported.ids, self.truth)
+        facts = judged(values, self.task.reported.ids[: len(values)], self.truth)
         if self.task.name in method.mislabel:
             noisy, planted = self.noisy()
             if (suspicion := method.suspicion(noisy, best.knobs)) is not None:

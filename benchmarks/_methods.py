@@ -19,6 +19,7 @@ from torch import Tensor
 
 from benchmarks import peers
 from benchmarks._lab import Clock, Lab, Trained, accuracy
+from benchmarks.peers._run import outcomes as peer_outcomes
 from benchmarks.tasks import Task
 from turnover.data import Rows
 
@@ -105,12 +106,14 @@ class OwnMethod(Method):
         ask: (trained, task, **knobs) → `Asked`.
         grid: knob → values to choose from.
         few: how many of the queries for tuning are asked, where asking is dear.
+        only: how many of the reported queries are; its seconds are scaled to all of them.
     """
 
     networks: Callable[[Lab, int], Trained] = lambda lab, run: lab.plain(run)
     ask: Callable[..., Asked] = field(default=lambda *_: Asked(lambda queries: torch.empty(0)))
     grid: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     few: int | None = None
+    only: int | None = None
 
     def outcomes(self, lab: Lab) -> Iterator[Outcome]:
         trained = [self.networks(lab, run) for run in range(self.runs)]
@@ -134,13 +137,14 @@ class OwnMethod(Method):
     def _reported(
         self, task: Task, trained: list[Trained], asked: list[Asked], clock: Clock
     ) -> tuple[Tensor, dict[str, Any]]:
+        queries = task.reported.select(slice(0, self.only))
         with clock("query"):
-            values = _mean(asked, task.reported)
+            values = _mean(asked, queries)
         right = [accuracy(each.model, task.reported) for each in trained]
         return values, {
             "train_seconds": sum(each.seconds for each in trained),
             "cache_seconds": clock.seconds["cache"],
-            "query_seconds": clock.seconds["query"],
+            "query_seconds": clock.seconds["query"] * len(task.reported) / len(queries),
             "bytes_per_instance": sum(each.bytes_per_instance for each in asked),
             "peak_mb": clock.peak_mb,
             "accuracy": sum(right) / len(right),
@@ -204,7 +208,7 @@ class Peer(Method):
             return None
         few = lab.task.tuning.select(slice(0, 2))
         folder, _ = lab.case(self.runs, few)
-        (found,) = peers.outcomes(
+        (found,) = peer_outcomes(
             method.peer, method.method, folder, knobs, runs=self.runs, own=True
         )
         return None if found.own is None else torch.from_numpy(found.own)

@@ -50,6 +50,7 @@ def main() -> None:
     parser.add_argument("--scores", type=Path, help="[query, train] array to judge, .npy")
     parser.add_argument("--truth", type=Path, help="outside truth: subsets and outputs, .npz")
     parser.add_argument("--quick", action="store_true", help="only methods of seconds")
+    parser.add_argument("--again", action="store_true", help="also rows that are there already")
     options = parser.parse_args()
     if bool(options.task) == options.all:
         parser.error("Name one --task, or --all.")
@@ -83,12 +84,11 @@ def run(task: Task, options: argparse.Namespace) -> None:
             f"{options.truth} is about the reported queries only, but knobs are chosen on those "
             f"for tuning. Give outputs for all {len(task.queries)} queries of {task.name}."
         )
-    known = {(row["task"], row["method"], row["runs"]) for row in finished(options.json)}
     for method in wanted(task, options):
-        if (task.name, method.name, method.runs) not in known:
+        if options.again or not is_finished(options.json, task.name, method):
             show(row := board.row(method))
             save_rows(options.json, [row])
-    if not options.methods:
+    if not options.methods or "re-training" in options.methods.split(","):
         show(row := board.retraining_row())
         save_rows(options.json, [row])
 
@@ -150,13 +150,23 @@ def outside_truth(path: Path, task: Task) -> Truth:
     return Truth.from_npz(path, task.train.ids, ids)
 
 
-def finished(path: Path | None) -> list[Row]:
-    """Rows of a file that have numbers."""
-    return [row for row in load_rows(path) if row["lds"] is not None]
+def is_finished(path: Path | None, task: str, method: Method) -> bool:
+    """Whether the file has numbers for a method; it is read anew, for others may write to it."""
+    wanted = (task, method.name, method.runs)
+    found = [r for r in load_rows(path) if (r["task"], r["method"], r["runs"]) == wanted]
+    return any(row["lds"] is not None for row in found)
 
 
 def load_rows(path: Path | None) -> list[Row]:
     if path is None or not path.exists():
+        return []
+    with open(path.with_suffix(".lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return read_rows(path)
+
+
+def read_rows(path: Path) -> list[Row]:
+    if not path.exists():
         return []
     found: list[Row] = json.loads(path.read_text(encoding="utf-8"))
     return found
@@ -172,7 +182,7 @@ def save_rows(path: Path | None, rows: list[Row]) -> None:
     machine["load_average"] = machine["load_average"][0]  # type: ignore[index]
     with open(path.with_suffix(".lock"), "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # several tasks may be measured at once
-        merged = {(row["task"], row["method"], row["runs"]): row for row in load_rows(path)}
+        merged = {(row["task"], row["method"], row["runs"]): row for row in read_rows(path)}
         for row in rows:
             merged[row["task"], row["method"], row["runs"]] = row | {"machine": machine}
         order = sorted(merged.values(), key=lambda row: list(TASKS).index(row["task"]))

@@ -11,6 +11,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from benchmarks.frontier import front
+
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -212,6 +214,103 @@ def power() -> str:
     return table(header, rows) + origin(found["machine"], "calibration")
 
 
+BOARD_TASKS = {"digits": "digits", "mnist": "MNIST", "sst2": "SST-2", "fashion": "Fashion-MNIST"}
+HEADLINE = (
+    ("gradient kernel, 8 towers", 1),
+    ("gradient kernel, 2 towers", 1),
+    ("gradient kernel, plain network", 1),
+    ("kronfluence EK-FAC", 1),
+    ("traker TRAK", 1),
+    ("Grad-Dot", 1),
+    ("embedding similarity", 1),
+    ("turn-over first-order", 1),
+    ("random", 1),
+)
+
+
+def headline() -> str:
+    """Quality of a few methods on every task; what has the best of a task is bold."""
+    rows = [row for row in result("leaderboard") if row["lds"] is not None]
+    tasks = [task for task in BOARD_TASKS if any(row["task"] == task for row in rows)]
+    cells = {(row["task"], row["method"], row["runs"]): row for row in rows}
+    best = {t: max(c["lds"] for key in HEADLINE if (c := cells.get((t, *key)))) for t in tasks}
+
+    def shown(task: str, key: tuple[str, int]) -> str:
+        if (found := cells.get((task, *key))) is None:
+            return "–"
+        value = f"{found['lds']:.2f}"
+        return f"**{value}**" if found["lds"] == best[task] else value
+
+    lines = [[_called(*key), *(shown(task, key) for task in tasks)] for key in HEADLINE]
+    ceilings = [next(r["ceiling"] for r in rows if r["task"] == task) for task in tasks]
+    lines.append(["*a perfect method*", *(f"*{ceiling:.2f}*" for ceiling in ceilings)])
+    header = ["linear datamodeling score", *(BOARD_TASKS[task] for task in tasks)]
+    return table(header, lines) + _board_origin(rows)
+
+
+def _first_sentence(reason: str) -> str:
+    said = reason.split(": ", 1)[-1] if reason.split(":")[0].endswith("Error") else reason
+    return said.split(". ")[0].rstrip(".").replace("|", "/")
+
+
+def _called(method: str, runs: int) -> str:
+    return f"{method}, {runs} networks" if runs > 1 else method
+
+
+def _board_origin(rows: list[dict[str, Any]]) -> str:
+    last = max(rows, key=lambda row: row["date"])
+    return origin({**last["machine"], "date": last["date"]}, "leaderboard")
+
+
+def _board(task: str) -> str:
+    """Every method on one task, best first."""
+    rows = [row for row in result("leaderboard") if row["task"] == task]
+    known = sorted((row for row in rows if row["lds"] is not None), key=lambda row: -row["lds"])
+    best = {(row["method"], row["runs"]) for row in front(known)}
+    lines = [
+        [
+            _called(row["method"], row["runs"])
+            + (" ◂" if (row["method"], row["runs"]) in best else ""),
+            f"{row['lds']:.3f} ({row['lds_low']:.3f}–{row['lds_high']:.3f})",
+            "–" if row["mislabel_auc"] is None else f"{row['mislabel_auc']:.3f}",
+            *(seconds(row[f"{part}_seconds"]) for part in ("train", "cache", "query")),
+            f"{row['bytes_per_instance']:,.0f}",
+            "–" if row["peak_mb"] is None else f"{row['peak_mb']:,.0f}",
+        ]
+        for row in known
+    ]
+    header = ["method", "LDS", "AUC", "training", "caching", "queries", "bytes", "MB"]
+    lost = [
+        f"{_called(r['method'], r['runs'])}: {_first_sentence(r['reason'])}"
+        for r in rows
+        if r["lds"] is None
+    ]
+    ceiling = known[0]["ceiling"]
+    said = f"\nA perfect method would reach {ceiling:.2f}. "
+    said += "Not measured: " + "; ".join(lost) + ".\n" if lost else "\n"
+    return table(header, lines) + said + _board_origin(known)
+
+
+def digits_board() -> str:
+    """The leaderboard of the digits."""
+    return _board("digits")
+
+
+def mnist_board() -> str:
+    """The leaderboard of MNIST."""
+    return _board("mnist")
+
+
+def sst2_board() -> str:
+    """The leaderboard of SST-2."""
+    return _board("sst2")
+
+
+def fashion_board() -> str:
+    """The leaderboard of Fashion-MNIST."""
+    return _board("fashion")
+
+
 def seconds(value: float) -> str:
     """A time with two or three digits."""
     return f"{value:.3f} s" if value < 0.1 else f"{value:.2g} s" if value < 10 else f"{value:.0f} s"
@@ -229,7 +328,22 @@ def filled(text: str) -> str:
     return BLOCK.sub(lambda m: m[1] + TABLES[m[2]]() + m[3], text)
 
 
-MAKERS = (demo, speed, scan, first_order, reliability, runs, checkpoints, calibration, power)
+MAKERS = (
+    demo,
+    speed,
+    scan,
+    first_order,
+    reliability,
+    runs,
+    checkpoints,
+    calibration,
+    power,
+    headline,
+    digits_board,
+    mnist_board,
+    sst2_board,
+    fashion_board,
+)
 TABLES = {make.__name__: make for make in MAKERS}
 
 
