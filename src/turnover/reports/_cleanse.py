@@ -52,11 +52,11 @@ def removal_of(cell: Found) -> Removal:
 
 
 def points(interval: tuple[float, float, float] | None) -> str:
-    """Points of accuracy with their interval: +0.4 [−0.1, +0.9]."""
+    """Points of accuracy with their interval: +0.4 [−0.1,+0.9]."""
     if interval is None:
         return "–"
     mean, low, high = (f"{value:+.1f}".replace("-", "−") for value in interval)
-    return f"{mean} [{low}, {high}]"
+    return f"{mean} [{low},{high}]"
 
 
 def render_cleanse(found: Found, console: "Console", top: int) -> None:
@@ -69,7 +69,7 @@ def render_cleanse(found: Found, console: "Console", top: int) -> None:
     table = table_of("Accuracy on the target; differences in points", columns)
     for cell in map(removal_of, found["cells"]):
         table.add_row(
-            f"{cell.removed:,} ({cell.share:.1%})" if cell.removed else "0",
+            f"{cell.removed:,} ({100 * cell.share:g}%)" if cell.removed else "0",
             cell.arm,
             f"{percent(cell.accuracy)} ±{100 * cell.spread:.1f}",
             points(cell.gain),
