@@ -12,6 +12,7 @@ import time
 from functools import partial
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from tests.integration.conftest import ENVIRONMENT, TURNOVER, turnover
@@ -442,3 +443,54 @@ def test_what_cannot_be_cleansed_is_refused(trained, files, arguments, code, say
 
 def test_the_demo_has_no_other_files(demo, files):
     assert_refused(invoke("cleanse", demo[0], "--target", files[1]), 2, "no other files")
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    """A random BERT of two small layers, with the words of the reviews."""
+    transformers = pytest.importorskip("transformers")
+    folder = tmp_path_factory.mktemp("tiny")
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *GOOD, *BAD, *REST]
+    (folder / "vocab.txt").write_text("\n".join(words), encoding="utf-8")
+    torch.manual_seed(0)
+    config = transformers.BertConfig(
+        vocab_size=len(words),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=32,
+    )
+    transformers.BertModel(config).save_pretrained(folder)
+    transformers.BertTokenizer(str(folder / "vocab.txt")).save_pretrained(folder)
+    return folder
+
+
+def test_adapters_are_trained_in_the_transformer_itself(files, tiny, tmp_path):
+    out = tmp_path / "run"
+    result = invoke(
+        *("train", files[0], *OPTIONS, "--eval", files[1], "--model", tiny, "--adapters", 24),
+        *("--epochs", 6, "--no-control", "--out", out),
+    )
+    assert result.exit_code == 0, result.stderr
+    assert "Nothing leaked" in " ".join(result.stdout.split())
+    assert len(Run.open(out).manifest["masks"]) > 2
+    name, text, _ = list(reviews(1, 40))[5]
+    asked = [["--query", 5], ["--text", text], ["--query", 5, "--estimator", "exact"]]
+    shutil.move(tiny, tmp_path / "moved")  # only what is typed needs the tokenizer's folder
+    row = json.loads(invoke("ask", out, *asked[0], "--json").stdout)
+    exact = json.loads(invoke("ask", out, *asked[2], "--json").stdout)
+    shutil.move(tmp_path / "moved", tiny)
+    typed = json.loads(invoke("ask", out, *asked[1], "--json").stdout)
+    assert row["name"] == name and exact["estimator"] == "exact"
+    assert row["probability"] == pytest.approx(typed["probability"], rel=1e-4)
+    assert json.loads(invoke("check", out, "--json").stdout)["ok"] is True
+    result = invoke("cleanse", out, "--target", files[1], "--remove", 10, "--seeds", 2, "--json")
+    assert result.exit_code == 0, result.stderr
+    assert json.loads(result.stdout.splitlines()[-1])["trainings"] == 6
+
+
+def test_adapters_need_a_transformer(files, tmp_path):
+    command = ["train", files[0], *OPTIONS, "--adapters", 8, "--out", tmp_path / "run"]
+    assert_refused(invoke(*command), 2, "--adapters go into a transformer")
+    assert list(tmp_path.iterdir()) == []

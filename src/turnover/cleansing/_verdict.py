@@ -101,13 +101,18 @@ def conclude(cells: Sequence[Cell]) -> str:
     best = max(chosen, key=lambda c: (c.significant, c.gain.mean if c.gain else 0.0))
     assert best.gain is not None and best.over_random is not None and best.p is not None
     what = (
-        f"Without the {best.removed:,} most harmful instances ({best.fraction:.1%}, {best.arm}) "
-        f"accuracy changes by {100 * best.gain.mean:+.1f} points (95% interval "
-        f"{100 * best.gain.low:+.1f} to {100 * best.gain.high:+.1f}), against random removal by "
-        f"{100 * best.over_random.mean:+.1f} ({100 * best.over_random.low:+.1f} to "
-        f"{100 * best.over_random.high:+.1f}); p = {best.p:.2g} after correction for "
-        f"{len(chosen)} comparisons."
+        f"Without the {best.removed:,} most harmful instances ({100 * best.fraction:g}%, "
+        f"{best.arm}) accuracy changes by {_points(best.gain)}, against random removal by "
+        f"{_points(best.over_random)}; p = {best.p:.2g} after correction for {len(chosen)} "
+        f"{'comparison' if len(chosen) == 1 else 'comparisons'}."
     )
     if best.significant:
         return f"A significant gain. {what}"
     return f"No significant gain. The best of the sweep: {what[0].lower()}{what[1:]}"
+
+
+def _points(pair: Paired) -> str:
+    mean, low, high = (
+        f"{100 * x:+.1f}".replace("-", "−") for x in (pair.mean, pair.low, pair.high)
+    )
+    return f"{mean} points (95% interval {low} to {high})"

@@ -1,4 +1,6 @@
-"""The command line: ``turnover demo | train | ask | audit | cleanse | check | report``. Thin; every command is one call.
+"""The command line: ``turnover demo | train | ask | audit | cleanse | check | report``.
+
+Thin; every command is one call.
 
 A user's mistake ends with one paragraph on standard error and an exit code: 2 for wrong input,
 3 for an unusable run folder, 4 for a missing extra, 130 after Ctrl-C. With ``--json`` the last line

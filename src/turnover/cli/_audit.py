@@ -9,7 +9,7 @@ import typer
 __all__ = ["audit"]
 
 FILE = "audit.json"
-KEPT = 50
+KEPT = 30
 
 
 def audit(

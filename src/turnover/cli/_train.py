@@ -34,11 +34,17 @@ def train(
     epochs: Annotated[
         int, typer.Option(min=0, help="Passes over the data; 0 chooses by its size.")
     ] = 0,
+    adapters: Annotated[
+        int,
+        typer.Option(min=0, help="Train adapters of this width in the transformer, not a layer."),
+    ] = 0,
     units: Annotated[
         int, typer.Option(min=0, help="Masked units, 0 chooses: more of them, less noise.")
     ] = 0,
     dropout: Annotated[float, typer.Option(min=0, max=0.95, help="Ordinary dropout on top.")] = 0.5,
-    rate: Annotated[float, typer.Option(min=0, help="Learning rate.")] = 5e-4,
+    rate: Annotated[
+        float, typer.Option(min=0, help="Learning rate; 0 chooses by what is trained.")
+    ] = 0.0,
     max_length: Annotated[int, typer.Option(min=8, help="Word pieces read of a text.")] = 128,
     control: Annotated[
         bool, typer.Option(help="Also train with ordinary dropout, to know the cost.")
@@ -71,6 +77,7 @@ def train(
     plan = Plan(
         model=str(Path(model).resolve()) if Path(model).is_dir() else model,
         max_length=max_length,
+        adapters=adapters,
         units=units,
         dropout=dropout,
         epochs=epochs,

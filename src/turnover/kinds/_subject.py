@@ -37,6 +37,10 @@ class Query:
     shown: Mapping[str, Any]
 
 
+def _say_nothing(what: str, steps: int) -> None:
+    """Progress that nobody watches."""
+
+
 @final
 @dataclass(frozen=True)
 class Other:
@@ -52,7 +56,7 @@ class Other:
     path: Path
     columns: Mapping[str, str]
     on_bad_rows: OnBadRows = "stop"
-    tick: Callable[[str, int], None] = lambda what, steps: None
+    tick: Callable[[str, int], None] = _say_nothing
 
 
 @final
@@ -95,7 +99,8 @@ class Subject:
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """−log p(label | row) of every row, in nats."""
-        return F.cross_entropy(self.logits(model, batch), batch["label"], reduction="none")
+        says = self.logits(model, batch)
+        return F.cross_entropy(says, batch["label"].to(says.device), reduction="none")
 
     def query(self, number: int) -> Query:
         """The row of the test set with this number, from 0.

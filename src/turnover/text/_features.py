@@ -8,6 +8,7 @@ from torch import Tensor
 from turnover import _parts
 from turnover.data import Labelled, Rows
 from turnover.run import Run
+from turnover.text._adapted import trim
 from turnover.text._encoders import Encoder
 
 __all__ = ["encoded_rows", "parts_of"]
@@ -47,15 +48,16 @@ def encoded_rows(
             tick()
         return run.load_rows(name)
     files = [run.folder / f"{name}.features-{part}.safetensors" for part in range(count)]
-    found: list[Tensor] = []
+    found: list[dict[str, Tensor]] = []
     for part, file in enumerate(files):
         texts: Sequence[str] = rows.values[part * TEXTS_PER_PART : (part + 1) * TEXTS_PER_PART]
         work = _parts.fingerprint(model, texts)
         if not file.exists():
-            _parts.save(file, {"feature": ready().encode(texts)}, work)
-        found.append(_parts.load(file, work)["feature"])
+            _parts.save(file, ready().encode(texts), work)
+        found.append(_parts.load(file, work))
         tick()
-    made = Rows({"feature": torch.cat(found), "label": rows.labels}, rows.ids)
+    whole = {name: torch.cat([part[name] for part in found]) for name in found[0]}
+    made = Rows({**trim(whole), "label": rows.labels}, rows.ids)
     run.save_rows(name, made)
     for file in files:
         file.unlink(missing_ok=True)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from turnover.nn import convert
+from turnover.text._adapted import trim
 
 __all__ = ["build_head", "logits"]
 
@@ -36,5 +37,9 @@ def build_head(
 
 
 def logits(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
-    """What the head says about every text, ``[rows, classes]``."""
-    return model(batch["feature"])
+    """What a head says about features, or a transformer about word pieces, ``[rows, classes]``."""
+    if "feature" in batch:
+        return model(batch["feature"])
+    device = next(model.parameters()).device
+    inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
+    return model(**{name: x.to(device) for name, x in trim(inputs).items()}).logits

@@ -16,9 +16,9 @@ from turnover.kinds import Course, learn, measure_subject
 from turnover.nn import check
 from turnover.run import Run, describe_masks, fingerprint
 from turnover.text._data import Texts, save_words
-from turnover.text._encoders import Encoder, encoder_of
+from turnover.text._encoders import Encoder
 from turnover.text._features import encoded_rows, parts_of
-from turnover.text._subject import build, loss, recipe_of, subject_of
+from turnover.text._subject import build, encoder_for, encoding, loss, recipe_of, subject_of
 from turnover.text._words import COMMON, TOKENIZER, common_pieces, pieces_of_run
 from turnover.training import Curve
 
@@ -36,31 +36,37 @@ class Plan:
     Attributes:
         model: an encoder: ``"bag-of-words"``, ``"minilm"``, a folder, or a name at the hub.
         max_length: pieces of a text that a transformer reads.
-        units: masked units; 0 for about as many as training texts, from 1,024 to 4,096.
+        adapters: train adapters of this width in the transformer itself; 0 keeps it frozen and
+            trains a layer on top.
+        units: masked units of that layer; 0 for about as many as there are training texts, from
+            1,024 to 4,096.
         dropout: drop probability of ordinary dropout on top.
         epochs: passes over the training texts; 0 for about 300 steps, from 3 to 100 passes.
-        batch_size: texts per step.
-        rate: learning rate of AdamW, which falls to zero along a cosine.
+        batch_size: texts per step; 0 for 64, or 32 with adapters.
+        rate: learning rate of AdamW, which falls to zero along a cosine; 0 for 5e-4, or 2e-3 with
+            adapters.
         seed: seed of weights, order and masks.
         control: also train the same network with ordinary dropout alone, to know the cost.
     """
 
     model: str = "bag-of-words"
     max_length: int = 128
+    adapters: int = 0
     units: int = 0
     dropout: float = 0.5
     epochs: int = 0
-    batch_size: int = 64
-    rate: float = 5e-4
+    batch_size: int = 0
+    rate: float = 0.0
     seed: int = 0
     control: bool = True
 
     def settled(self, train: int) -> "Plan":
         """The plan for so many training texts, with its own choice in place of zeros."""
         units = self.units or min(4096, max(1024, 1 << (train - 1).bit_length()))
-        steps = -(-train // self.batch_size)
-        epochs = self.epochs or min(100, max(3, -(-300 // steps)))
-        return replace(self, units=units, epochs=epochs)
+        batch_size = self.batch_size or (32 if self.adapters else 64)
+        epochs = self.epochs or min(100, max(3, -(-300 // -(-train // batch_size))))
+        rate = self.rate or (2e-3 if self.adapters else 5e-4)
+        return replace(self, units=units, epochs=epochs, batch_size=batch_size, rate=rate)
 
 
 def steps_of(plan: Plan, texts: Texts) -> int:
@@ -95,7 +101,7 @@ def run_texts(
     """
     start = time.perf_counter()
     plan = plan.settled(len(texts.train))
-    ready = cache(partial(encoder_of, plan.model, plan.max_length))
+    ready = cache(partial(encoder_for, asdict(plan)))
     if not (Path(folder) / "manifest.json").exists():
         progress(f"Loading {plan.model}", 0)
         ready()  # before there is a folder: a model that cannot be loaded leaves none behind
@@ -150,7 +156,7 @@ def _encode(
         what = f"Encoding the {name} texts"
         progress(what, 0)
         tick = partial(progress, what, 1)
-        rows[name] = encoded_rows(run, name, side, ready, f"{plan.model}, {plan.max_length}", tick)
+        rows[name] = encoded_rows(run, name, side, ready, encoding(asdict(plan)), tick)
     if not (run.folder / COMMON).exists():
         if (tokenizer := ready().tokenizer()) is not None:
             run.write_text(TOKENIZER, tokenizer)

@@ -13,14 +13,24 @@ from turnover._errors import DataError, RunError
 from turnover.data import BadRow, Classes, Rows
 from turnover.kinds import Kind, Other, Query, Subject, cosine, verify
 from turnover.run import Run
+from turnover.text._adapted import Adapted, Tokens, build_adapted, trim
 from turnover.text._data import Columns, load_words, read_target
-from turnover.text._encoders import encoder_of
+from turnover.text._encoders import ENCODERS, Encoder, encoder_of, source_of
 from turnover.text._features import encoded_rows
 from turnover.text._head import build_head, logits
 from turnover.text._words import COMMON, Pieces, pieces_of_run, shared_spans
 from turnover.training import Recipe
 
-__all__ = ["KIND", "build", "classes_of", "loss", "recipe_of", "subject_of"]
+__all__ = [
+    "KIND",
+    "build",
+    "classes_of",
+    "encoder_for",
+    "encoding",
+    "loss",
+    "recipe_of",
+    "subject_of",
+]
 
 
 PLAIN = 512  # a network without masks gains nothing from more units, and trains sooner
@@ -28,7 +38,8 @@ PLAIN = 512  # a network without masks gains nothing from more units, and trains
 
 def loss(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
     """−log p(label | text) of every row, in nats."""
-    return F.cross_entropy(logits(model, batch), batch["label"], reduction="none")
+    says = logits(model, batch)
+    return F.cross_entropy(says, batch["label"].to(says.device), reduction="none")
 
 
 def recipe_of(arguments: Mapping[str, Any]) -> Recipe:
@@ -59,7 +70,7 @@ def _open(run: Run) -> Subject:
     rows = {name: run.load_rows(name) for name in ("train", "test")}
     try:
         arguments = run.arguments
-        model = build(run, rows["train"], arguments["seed"], turnover=True)
+        model = build(run, rows["train"], arguments["seed"], turnover=True, weights=False)
         recipe_of(arguments)
     except (KeyError, TypeError, ValueError, RuntimeError, IndexError) as error:
         raise RunError(f"{run.folder / 'manifest.json'} is damaged: {error!r}.") from error
@@ -72,26 +83,60 @@ KIND = Kind(_open)
 
 
 def build(
-    run: Run, train: Rows, seed: int, *, turnover: bool = False, most: int | None = None
+    run: Run,
+    train: Rows,
+    seed: int,
+    *,
+    turnover: bool = False,
+    most: int | None = None,
+    weights: bool = True,
 ) -> nn.Module:
-    """The untrained head of a run; equal seeds give equal weights, with masks and without.
+    """The untrained network of a run; equal seeds give equal weights, with masks and without.
 
     Args:
         run: the run.
         train: its training rows.
         seed: of the weights and masks.
         turnover: whether it has masks.
-        most: at most so many units.
+        most: at most so many units, of a head.
+        weights: take pretrained weights, of a transformer.
     """
-    arguments = run.arguments
+    arguments, classes = run.arguments, len(classes_of(run))
+    if width := arguments["adapters"]:
+        source = source_of(arguments["model"])
+        plan = Adapted(source, run.folder, classes, width, arguments["dropout"])
+        return build_adapted(plan, seed=seed, turnover=turnover, weights=weights)
     return build_head(
         train.batch["feature"].shape[1],
-        len(classes_of(run)),
+        classes,
         units=min(arguments["units"], most or arguments["units"]),
         dropout=arguments["dropout"],
         seed=seed,
         turnover=turnover,
     )
+
+
+def encoder_for(arguments: Mapping[str, Any]) -> Encoder:
+    """What makes rows of texts for the networks of a run.
+
+    Raises:
+        DataError: for a model that cannot be found or loaded.
+        MissingExtra: when a package that it needs is not installed.
+    """
+    name, length = arguments["model"], arguments["max_length"]
+    if not arguments["adapters"]:
+        return encoder_of(name, length)
+    if name in ENCODERS:
+        raise DataError(
+            f"--adapters go into a transformer, and --model {name} is none. Give a folder or the "
+            "name of a model at the Hugging Face hub."
+        )
+    return Tokens(source_of(name), length)
+
+
+def encoding(arguments: Mapping[str, Any]) -> str:
+    """What rows made of texts depend on, besides the texts."""
+    return f"{arguments['model']}, {arguments['max_length']}, {bool(arguments['adapters'])}"
 
 
 def subject_of(run: Run, model: nn.Module, train: Rows, test: Rows) -> Subject:
@@ -112,8 +157,8 @@ def subject_of(run: Run, model: nn.Module, train: Rows, test: Rows) -> Subject:
     def read(text: str) -> Query:
         if not text.strip():
             raise DataError("The text to ask about is empty.")
-        encoder = encoder_of(run.arguments["model"], run.arguments["max_length"])
-        batch = {"feature": encoder.encode([text]), "label": torch.zeros(1, dtype=torch.int64)}
+        found = encoder_for(run.arguments).encode([text])
+        batch = {**trim(found), "label": torch.zeros(1, dtype=torch.int64)}
         return Query(Rows(batch), None, {"text": text})
 
     return Subject(
@@ -142,12 +187,11 @@ def _load(run: Run, other: Other) -> tuple[Rows, Sequence[BadRow]]:
     except (KeyError, TypeError) as error:
         raise RunError(f"{run.folder / 'manifest.json'} is damaged: {error!r}.") from error
     found = read_target(other.path, columns, classes_of(run), other.on_bad_rows)
-    model, length = run.arguments["model"], run.arguments["max_length"]
     name = f"other-{_parts.fingerprint(found.values, found.labels, found.ids)}"
     what = f"Encoding {other.path.name}"
     tick = partial(other.tick, what, 1)
-    ready = cache(partial(encoder_of, model, length))
-    rows = encoded_rows(run, name, found, ready, f"{model}, {length}", tick)
+    ready = cache(partial(encoder_for, run.arguments))
+    rows = encoded_rows(run, name, found, ready, encoding(run.arguments), tick)
     return rows, found.bad
 
 

@@ -33,20 +33,20 @@ def tiny(tmp_path_factory):
 
 
 def test_bags_of_words_ignore_order_and_have_one_length():
-    found = BagOfWords().encode(["good film", "film good", "bad film"])
+    found = BagOfWords().encode(["good film", "film good", "bad film"])["feature"]
     assert torch.equal(found[0], found[1]) and not torch.equal(found[0], found[2])
     torch.testing.assert_close(found.norm(dim=1), torch.full((3,), 8.0))
 
 
 def test_a_text_without_words_is_zero():
-    assert not BagOfWords().encode(["!"]).any()
+    assert not BagOfWords().encode(["!"])["feature"].any()
 
 
 def test_a_feature_depends_on_no_other_text(tiny):
     for encoder in (BagOfWords(), Transformer(str(tiny))):
-        alone = torch.cat([encoder.encode([text]) for text in TEXTS])
+        alone = torch.cat([encoder.encode([text])["feature"] for text in TEXTS])
         # Padding to another length changes the rounding of the attention's sums.
-        torch.testing.assert_close(encoder.encode(TEXTS), alone, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(encoder.encode(TEXTS)["feature"], alone, rtol=1e-4, atol=1e-5)
 
 
 def test_a_feature_is_the_mean_of_the_last_hidden_states(tiny):
@@ -57,13 +57,15 @@ def test_a_feature_is_the_mean_of_the_last_hidden_states(tiny):
         hidden = model(**tokenizer("a fine film", return_tensors="pt")).last_hidden_state[0]
     mean = hidden.mean(dim=0)
     wanted = (mean - mean.mean()) / (mean.var(correction=0) + 1e-5).sqrt()
-    torch.testing.assert_close(Transformer(str(tiny)).encode(["a fine film"])[0], wanted)
+    torch.testing.assert_close(Transformer(str(tiny)).encode(["a fine film"])["feature"][0], wanted)
 
 
 def test_long_texts_are_cut(tiny):
     long = " ".join(["fine"] * 100)
     encoder = Transformer(str(tiny), max_length=128)
-    assert torch.equal(encoder.encode([long])[0], encoder.encode([long + " awful"])[0])
+    assert torch.equal(
+        encoder.encode([long])["feature"][0], encoder.encode([long + " awful"])["feature"][0]
+    )
 
 
 def test_the_tokenizer_is_kept(tiny):
@@ -127,7 +129,7 @@ def test_the_packaged_model_says_how_to_get_it(monkeypatch):
 def test_encoders_are_an_open_set(monkeypatch):
     class Length(Encoder):
         def encode(self, texts):
-            return torch.tensor([[float(len(text))] for text in texts])
+            return {"feature": torch.tensor([[float(len(text))] for text in texts])}
 
     monkeypatch.setitem(ENCODERS, "length", lambda max_length: Length())
-    assert encoder_of("length").encode(["abc"]).tolist() == [[3.0]]
+    assert encoder_of("length").encode(["abc"])["feature"].tolist() == [[3.0]]
