@@ -281,7 +281,8 @@ def _fitted(pairs: list[tuple[int, float]]) -> dict[str, Any]:
     """Slope of log cost against log size; ``last`` is that between the two largest sizes."""
     x, y = ([math.log(pair[i]) for pair in pairs] for i in (0, 1))
     line = stats.linregress(x, y)
-    half = float(stats.t.ppf(0.975, len(x) - 2)) * line.stderr if len(x) > 2 else None
+    error = 0.0 if len(set(y)) == 1 else float(line.stderr)  # 0/0 for costs that never change
+    half = float(stats.t.ppf(0.975, len(x) - 2)) * error if len(x) > 2 else None
     slope = round(float(line.slope), 3)
     other = max(i for i in range(len(x)) if x[i] < x[-1])
     return {
@@ -326,7 +327,9 @@ def main() -> None:
         "machine": describe(all=SEED),
     }
     arguments.json.parent.mkdir(parents=True, exist_ok=True)
-    arguments.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    arguments.json.write_text(
+        json.dumps(result, indent=1, allow_nan=False) + "\n", encoding="utf-8"
+    )
 
 
 if __name__ == "__main__":

@@ -248,6 +248,59 @@ def headline() -> str:
     return table(header, lines) + _board_origin(rows)
 
 
+def costs() -> str:
+    """Seconds and bytes of the four methods of Table 1, and how both grow."""
+    found = result("table1")
+    common = found["setup"]["common_instances"]
+    slopes = {(r["method"], r["axis"], r["quantity"]): r for r in found["slopes"]}
+
+    def grown(method: str, axis: str, quantity: str) -> str:
+        row = slopes.get((method, axis, quantity))
+        if row is None:
+            return "–"
+        low, high = row["interval"] or (None, None)
+        spread = "" if low is None or low == high else f" ({low:.1f}–{high:.1f})"
+        return f"{row['slope']:.1f}{spread}"
+
+    rows = []
+    for method, paper in found["paper"].items():
+        at = [
+            m
+            for m in found["measurements"]
+            if m["method"] == method and m["axis"] == "N" and m["instances"] == common
+        ]
+        rows.append(
+            [
+                method,
+                seconds(at[0]["seconds_median"]) if at else "–",
+                f"{at[0]['bytes_stored'] / 1e6:.2f} MB" if at else "–",
+                paper["seconds_median"],
+                *(grown(method, axis, "seconds_median") for axis in ("N", "T", "rt")),
+                *(grown(method, axis, "bytes_stored") for axis in ("N", "T")),
+            ]
+        )
+    header = ["method", f"one query, N = {common}", "stored", "paper, scoring", "time ~ N", "~ T"]
+    header += ["~ rt", "bytes ~ N", "~ T"]
+    return table(header, rows) + origin(found["machine"], "table1")
+
+
+def section22() -> str:
+    """Exact, first-order and LiSSA for one query on MiniLM."""
+    found = result("section22")
+    at = {(row["place"], row["method"]): row["seconds"] for row in found["at_paper_size"]}
+    places = list(dict.fromkeys(place for place, _ in at))
+    rows = []
+    for place in places:
+        exact, lissa = (at[place, m] for m in ("turn-over, exact", "influence, LiSSA"))
+        first = at[place, "turn-over, first-order"]
+        rows.append([place, *map(seconds, (lissa, exact, first)), f"{lissa / exact:.0f}×"])
+    paper = found["paper_seconds"]
+    theirs, ours = paper["Koh & Liang"], paper["turn-over"]
+    rows.append(["*the paper, BERT*", *map(seconds, (theirs, ours)), "–", f"{theirs / ours:.0f}×"])
+    header = ["masks in", "LiSSA", "exact", "first-order", "LiSSA / exact"]
+    return table(header, rows) + origin(found["machine"], "section22")
+
+
 def _first_sentence(reason: str) -> str:
     said = reason.split(": ", 1)[-1] if reason.split(":")[0].endswith("Error") else reason
     return said.split(". ")[0].rstrip(".").replace("|", "/")
@@ -339,6 +392,8 @@ MAKERS = (
     calibration,
     power,
     headline,
+    costs,
+    section22,
     digits_board,
     mnist_board,
     sst2_board,
