@@ -15,13 +15,15 @@ from benchmarks.frontier import front
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
+EXPERIMENTS = ROOT / "experiments" / "results"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"(<!-- table:(\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def result(name: str) -> Any:
-    """A committed result."""
-    return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+    """A committed result of a benchmark or of an experiment."""
+    found = (folder / f"{name}.json" for folder in (RESULTS, EXPERIMENTS))
+    return json.loads(next(path for path in found if path.exists()).read_text(encoding="utf-8"))
 
 
 def table(header: list[str], rows: list[list[object]]) -> str:
@@ -301,6 +303,109 @@ def section22() -> str:
     return table(header, rows) + origin(found["machine"], "section22")
 
 
+PLAIN_GROUPS = {
+    "width": "width",
+    "dropout": "extra ordinary dropout",
+    "sites": "masks after layer",
+    "keep": "keep rate",
+    "shared": "always-on share",
+    "checkpoints": "mean over epochs",
+    "runs": "runs",
+    "pairs": "two runs, masks",
+    "towers": "towers, exact",
+    "halves": "score",
+}
+
+
+def better_scores() -> str:
+    """What makes plain turn-over scores better."""
+    found = result("better_scores")
+    rows = []
+    for group, name in PLAIN_GROUPS.items():
+        for row in found[group]:
+            spread = "" if row["stderr"] is None else f" ± {row['stderr']:.3f}"
+            accuracy = f"{row['accuracy']:.3f}" if "accuracy" in row else "–"
+            lds = f"{row['lds']:.3f}{spread}"
+            rows.append([name, row["variant"], f"{row['trainings']:g}", lds, accuracy])
+    header = ["what varies", "", "trainings", "linear datamodeling score", "accuracy"]
+    return table(header, rows) + origin(found["machine"], "better_scores")
+
+
+def damping() -> str:
+    """What every criterion for λ loses against the best λ."""
+    found = result("damping")
+    cases = found["cases"]
+    for case in cases:  # what GradientKernel does: one pair cannot be predicted without itself
+        if case["model"] not in ("plain", "towers 1"):
+            case["picks"]["adopted"] = case["picks"]["agreement, climbed"]
+        elif case["model"] == "towers 1":
+            case["picks"]["adopted"] = case["picks"]["default"]
+    names = list(dict.fromkeys(name for case in cases for name in case["picks"]))
+    rows = []
+    for name in names:
+        lost: dict[str, list[float]] = {"plain": [], "towers": []}
+        for case in cases:
+            if name in case["picks"]:
+                kind = case["model"].split()[0]
+                lost[kind].append(case["picks"][name]["lost"])
+        cells = [
+            f"{sum(each) / len(each):.3f} / {max(each):.3f}" if each else "–"
+            for each in lost.values()
+        ]
+        rows.append([name, *cells])
+    counts = {k: sum(c["model"].startswith(k) for c in cases) for k in ("plain", "towers")}
+    header = ["criterion: mean / largest loss", f"plain networks ({counts['plain']})"]
+    header.append(f"towers ({counts['towers']})")
+    return table(header, rows) + origin(found["machine"], "damping")
+
+
+def text_accuracy() -> str:
+    """Accuracy with and without turn-over dropout, by number of sentences."""
+    found = result("text_accuracy")
+    rows = [
+        [
+            f"{row['size']:,}",
+            row["arm"],
+            row["seeds"],
+            f"{row['accuracy']:.1%}",
+            f"{100 * row['cost']:.1f} ± {100 * row['cost_stderr']:.1f}" if row["cost"] else "–",
+        ]
+        for row in found["summary"]
+    ]
+    header = ["instances", "arm", "seeds", "accuracy", "cost, points"]
+    return table(header, rows) + origin(found["machine"], "text_accuracy")
+
+
+def trace_facts() -> str:
+    """Which sentence taught the fact?"""
+    found = result("trace_facts")
+    rows = [
+        [
+            name,
+            *(f"{row['all']['recall'][k]['value']:.2f}" for k in ("1", "10")),
+            f"{row['all']['mrr']['value']:.2f}",
+            f"{row['known']['mrr']['value']:.2f}",
+        ]
+        for name, row in found["results"].items()
+    ]
+    header = ["method", "recall at 1", "at 10", "MRR", "MRR, known facts"]
+    return table(header, rows) + origin(found["machine"], "trace_facts")
+
+
+def image_labels() -> str:
+    """Wrong labels of Fashion-MNIST: AUC and precision at the number planted."""
+    found = result("image_labels")
+    by_kind = {run["kind"]: run["finders"] for run in found["runs"]}
+    costs_of = {name: t["cost"] for name, t in found["runs"][0]["trainings"].items()}
+    rows = []
+    for name, finder in by_kind["uniform"].items():
+        each = [by_kind[kind][name] for kind in ("uniform", "confused")]
+        cells = [f"{e['auc']['value']:.3f} / {e['precision']['value']:.2f}" for e in each]
+        rows.append([name, *cells, f"{costs_of[finder['by']]:.1f}"])
+    header = ["finder: AUC / precision", "uniform errors", "confused classes", "cost, trainings"]
+    return table(header, rows) + origin(found["machine"], "image_labels")
+
+
 def _first_sentence(reason: str) -> str:
     said = reason.split(": ", 1)[-1] if reason.split(":")[0].endswith("Error") else reason
     return said.split(". ")[0].rstrip(".").replace("|", "/")
@@ -394,6 +499,11 @@ MAKERS = (
     headline,
     costs,
     section22,
+    better_scores,
+    damping,
+    text_accuracy,
+    trace_facts,
+    image_labels,
     digits_board,
     mnist_board,
     sst2_board,
