@@ -116,6 +116,24 @@ def test_check_proves_the_isolation(demo):
     assert json.loads(result.stdout)["ok"] is True
 
 
+def test_ask_by_kernel(demo):
+    """The kernel ranks; z and q are those of the first-order scores of the same instances."""
+    found = {}
+    for estimator in ("kernel", "first-order"):
+        options = ("--estimator", estimator, "--top", 1200, "--json")
+        result = invoke("ask", demo[0], "--query", 3, *options)
+        assert result.exit_code == 0, result.output
+        found[estimator] = json.loads(result.stdout.strip().splitlines()[-1])
+    kernel, plain = found["kernel"], found["first-order"]
+    assert kernel["estimator"] == "kernel"
+    scores = [row["score"] for row in kernel["helpful"]]
+    assert scores == sorted(scores, reverse=True)
+    z = {row["id"]: row["z"] for row in plain["helpful"]}
+    assert [row["id"] for row in kernel["helpful"]] != [row["id"] for row in plain["helpful"]]
+    for row in kernel["helpful"][:20]:
+        assert row["z"] == pytest.approx(z[row["id"]], abs=1e-3)
+
+
 def test_people_are_answered_in_words(demo):
     result = invoke("ask", demo[0], "--query", 3, "--label", 4, "--top", 2)
     assert result.exit_code == 0

@@ -57,12 +57,15 @@ def _sentence(found: Row) -> str:
 
 def _reading(found: Row) -> str:
     measured = found["agreement"]
+    tested = ""
+    if found["estimator"] == "kernel":
+        tested = " z and q are those of its first-order score: a kernel ranks, masks test."
     shared = " Underlined: word pieces that the query has too." if "text" in found else ""
     return (
         "A score is the loss without the instance minus the loss with it, in nats. q is the share "
         "of false discoveries to expect when everything up to this row is called one. First-order "
         f"scores agree with exact ones to a rank correlation of {measured['spearman']:.2f} here."
-        f"{shared}"
+        f"{tested}{shared}"
     )
 
 
