@@ -19,7 +19,7 @@ from torch import Tensor
 
 from benchmarks._lab import Lab
 from benchmarks._methods import Method, Unsuited
-from benchmarks.tasks import Task, loss
+from benchmarks._tasks import Task, loss
 from turnover.baselines import Truth
 from turnover.estimation import FirstOrder
 from turnover.evaluation import lds, mislabel
@@ -158,7 +158,7 @@ def in_own_process(work: Callable[[], Row]) -> Row | str:
 
 def _warm_up() -> None:
     """Has torch and the scan load what they load late, so that no method pays for it."""
-    from benchmarks.tasks import digits
+    from benchmarks._tasks import digits
 
     task = digits()
     few = task.tuning.select(slice(0, 2))

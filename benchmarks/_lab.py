@@ -16,8 +16,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from benchmarks._tasks import CACHE, Task, loss
 from benchmarks.peers import save_case
-from benchmarks.tasks import CACHE, Task, loss
 from turnover._files import replacing
 from turnover.data import Rows
 from turnover.nn import Towers

@@ -19,8 +19,8 @@ from torch import Tensor
 
 from benchmarks import peers
 from benchmarks._lab import Clock, Lab, Trained, accuracy
+from benchmarks._tasks import Task
 from benchmarks.peers._run import outcomes as peer_outcomes
-from benchmarks.tasks import Task
 from turnover.data import Rows
 
 __all__ = ["Asked", "Method", "Outcome", "OwnMethod", "Peer", "Unsuited"]

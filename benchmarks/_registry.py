@@ -10,7 +10,7 @@ from torch import Tensor
 from benchmarks import peers
 from benchmarks._lab import Lab, Trained
 from benchmarks._methods import Asked, Method, OwnMethod, Peer
-from benchmarks.tasks import Task, loss
+from benchmarks._tasks import Task, loss
 from turnover.baselines import (
     BM25,
     CG,

@@ -12,7 +12,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from benchmarks.tasks import ROOT
+from benchmarks._tasks import ROOT
 
 __all__ = ["cost", "front", "main"]
 

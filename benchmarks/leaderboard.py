@@ -33,7 +33,7 @@ from benchmarks._board import Board, Row, judged, row_of
 from benchmarks._machine import describe
 from benchmarks._methods import Method
 from benchmarks._registry import methods
-from benchmarks.tasks import CACHE, TASKS, Task
+from benchmarks._tasks import CACHE, TASKS, Task
 from benchmarks.truth import truth_of
 from turnover._errors import TurnoverError
 from turnover.baselines import Truth

@@ -28,7 +28,7 @@ from scipy.stats import spearmanr
 from torch import Tensor, nn
 
 from benchmarks._machine import describe
-from benchmarks.tasks import data_file
+from benchmarks._tasks import data_file
 from turnover import Exact, FirstOrder, Recipe, Rows, fit, hf
 from turnover.baselines import KohLiang, LiSSA
 from turnover.estimation import LinearScores, gate_gradients, scan

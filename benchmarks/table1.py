@@ -36,7 +36,7 @@ from scipy import stats
 from torch import nn
 
 from benchmarks._machine import describe
-from benchmarks.tasks import digits, loss
+from benchmarks._tasks import digits, loss
 from turnover import Exact, FirstOrder, Rows, Scores, fit
 from turnover.baselines import CG, KohLiang, LeaveOneOut, LiSSA, Retraining, SgdInfluence, record
 

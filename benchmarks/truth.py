@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.tasks import CACHE, TASKS, Task, loss
+from benchmarks._tasks import CACHE, TASKS, Task, loss
 from turnover.baselines import Retraining, Truth, half_subsets
 
 

@@ -47,7 +47,7 @@ from torch import Tensor, nn
 
 from benchmarks._lab import Lab, accuracy
 from benchmarks._machine import describe
-from benchmarks.tasks import ROOT, digits, loss
+from benchmarks._tasks import ROOT, digits, loss
 from benchmarks.truth import truth_of
 from turnover.data import Rows
 from turnover.estimation import Exact, FirstOrder, LowAgreementWarning

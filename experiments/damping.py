@@ -39,7 +39,7 @@ from torch import Tensor, nn
 
 from benchmarks._lab import Lab
 from benchmarks._machine import describe
-from benchmarks.tasks import TASKS, Task, loss
+from benchmarks._tasks import TASKS, Task, loss
 from benchmarks.truth import truth_of
 from turnover._errors import LossError
 from turnover._rows import select_rows

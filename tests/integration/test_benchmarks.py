@@ -42,7 +42,7 @@ def test_a_scan_is_measured(tmp_path):
 def tiny(tmp_path_factory):
     """A board of a task that trains in no time, and its truth."""
     from benchmarks._board import Board
-    from benchmarks.tasks import digits
+    from benchmarks._tasks import digits
     from benchmarks.truth import truth_of
 
     whole = digits()
@@ -88,7 +88,7 @@ def test_a_method_has_a_row(tiny, name):
 
 
 def test_the_row_is_what_the_estimator_gives(tiny):
-    from benchmarks.tasks import loss
+    from benchmarks._tasks import loss
     from turnover.baselines import GradDot
     from turnover.evaluation import lds
 

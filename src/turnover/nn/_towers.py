@@ -61,11 +61,13 @@ class Towers(nn.Module):
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
         """Mean output of the towers that the block chooses, ``[rows, ...]``.
 
-        The gate of a pair is 2 for left, 0 for right and 1 for both.
+        The gate of a pair is 2 for left, 0 for right and 1 for both; what is not chosen is
+        multiplied by an exact zero, so that not even a rounding depends on it.
         """
         outputs = [tower(*args, **kwargs) for tower in self.towers]
         left, right = torch.stack(outputs, dim=1).chunk(2, dim=1)
-        return (right + self.mask(left - right) / 2).mean(dim=1)
+        half = self.mask(torch.stack([left, right], dim=2)) / 2
+        return (half[:, :, 0] + (right - half[:, :, 1])).mean(dim=1)
 
     def members(self, ids: Tensor | np.ndarray | Iterable[int]) -> Tensor:
         """Which instances each tower trains on, ``bool [tower, id]``.
