@@ -3,9 +3,8 @@
     truth[s, e, q] = L(θ(S_s, seed e), q),        leave-one-out(q, z) = L(θ(D − z), q) − L(θ(D), q)
 
 Many small models are trained at once. Every finished part is a file, so that an interrupted farm
-goes on, and one with more seeds or queries of the same data begins where the last ended. Under
-``torchrun`` the parts are dealt out over the ranks: trainings need no communication, only a folder
-that all ranks see.
+goes on, and one with more seeds begins where the last ended. Under ``torchrun`` the parts are dealt
+out over the ranks: trainings need no communication, only a folder that all ranks see.
 """
 
 import os

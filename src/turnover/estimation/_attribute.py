@@ -106,7 +106,7 @@ def _kernel_seconds(model: nn.Module, loss: Loss, rows: Rows) -> float | None:
     start = time.perf_counter()
     GradientKernel(networks[0], loss, damping=1.0).fit(few)
     features = (time.perf_counter() - start) * len(rows) / len(few)
-    size = min(len(rows), LARGEST_DUAL) if len(rows) <= LARGEST_DUAL else SKETCH
+    size = len(rows) if len(rows) <= LARGEST_DUAL else SKETCH
     start = time.perf_counter()
     torch.linalg.cholesky(torch.eye(PROBE_SIZE) * 2)
     solve = (time.perf_counter() - start) * (size / PROBE_SIZE) ** 3

@@ -32,10 +32,7 @@ def climb(quality: Callable[[float], float]) -> float:
 
     best = START
     while True:
-        near = [rung for rung in (best - 1, best + 1) if 0 <= rung < len(LADDER)]
-        if best != START:  # one neighbour is known to be lower
-            near = [rung for rung in near if rung not in known] or near
-        higher = max(near, key=at)
+        higher = max((r for r in (best - 1, best + 1) if 0 <= r < len(LADDER)), key=at)
         if at(higher) <= at(best):
             return LADDER[best]
         best = higher
@@ -53,7 +50,7 @@ def prediction_of_halves(
 
     Returns:
         The correlation over probes and pairs, each pair centred, and the slope of observation on
-        prediction.
+        prediction; both 0 where either does not vary.
     """
     pairs = len(influence) // 2
     each = torch.stack(list(influence))
@@ -67,5 +64,5 @@ def prediction_of_halves(
     x = torch.stack(predicted)
     y = outputs[:pairs] - outputs[pairs:]
     x, y = x - x.mean(dim=1, keepdim=True), y - y.mean(dim=1, keepdim=True)
-    product = float((x * y).sum())
-    return product / float(x.norm() * y.norm()), product / float(x.square().sum())
+    product, scale = float((x * y).sum()), float(x.norm() * y.norm())
+    return (product / scale, product / float(x.square().sum())) if scale else (0.0, 0.0)

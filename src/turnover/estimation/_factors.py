@@ -5,10 +5,13 @@ the map's input and the gradient of its output,
 
     ∇W = Σ_p g_p a_pᵀ,      so that  ⟨∇W, ∇W'⟩ = (a·a')(g·g')  where there is one position,
 
-and no gradient of parameters is ever made. Convolutions are linear maps of patches, and norm layers
-multiply features one by one. A bias is an input that is always 1.
+and no gradient of parameters is ever made. Convolutions are linear maps of patches. A bias is an
+input that is always 1. Norm layers multiply features one by one, so that their gradients are as
+small as their outputs, and are made. Only what requires a gradient takes part, weight and bias each
+by itself.
 """
 
+import math
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -21,10 +24,26 @@ from torch import Tensor, nn
 from turnover._errors import ConversionError, LossError
 from turnover._rows import Batch, Loss, beside, count_rows, per_example
 
-__all__ = ["Factor", "backward", "factors", "maps_of"]
+__all__ = ["Factor", "factors", "maps_of"]
 
 Expand = Callable[[Any, Tensor, Tensor], tuple[Tensor, Tensor]]
-KINDS: dict[type[nn.Module], Expand] = {}
+
+
+@final
+@dataclass(frozen=True)
+class Kind:
+    """How a kind of module lays out its gradient.
+
+    Attributes:
+        expand: from inputs and output gradients to ``[row, position, in]`` and ``[.., out]``.
+        elementwise: the weight's gradient is Σ_p g_p ⊙ a_p instead of Σ_p g_p a_pᵀ.
+    """
+
+    expand: Expand
+    elementwise: bool = False
+
+
+KINDS: dict[type[nn.Module], Kind] = {}
 
 
 @final
@@ -34,20 +53,14 @@ class Factor:
 
     Attributes:
         a: inputs ``[row, position, in]``, a last column of ones for the bias.
-        g: gradients of outputs ``[row, position, out]``; of the same width as ``a`` and elementwise
-            when ``elementwise``.
-        elementwise: the gradient is Σ_p g_p ⊙ a_p (norm layers).
+        g: gradients of outputs ``[row, position, out]``.
     """
 
     a: Tensor
     g: Tensor
-    elementwise: bool = False
 
     def explicit(self) -> Tensor:
         """The gradients themselves, ``[row, parameters]``."""
-        if self.elementwise:
-            scale = (self.g * self.a[..., : self.g.shape[-1]]).sum(dim=1)
-            return torch.cat([scale, self.g.sum(dim=1)], dim=1)
         return torch.einsum("rpo,rpi->roi", self.g, self.a).flatten(1)
 
 
@@ -104,26 +117,28 @@ def factors(
                 f"The loss of row {bad} of this batch is {float(losses[bad].detach())}, so it has "
                 "no gradient. Check its inputs and label, and whether training diverged."
             )
-        gradients = backward(losses, [output for _, _, output in calls])
+        outputs = [output for _, _, output in calls]
+        gradients = torch.autograd.grad(losses.sum(), outputs, materialize_grads=True)
     weights = scale(losses.detach())
     merged: dict[nn.Module, list[tuple[Tensor, Tensor]]] = {}
     for (module, a, _), gradient in zip(calls, gradients, strict=True):
         g = gradient * weights.view(-1, *[1] * (gradient.dim() - 1))
-        merged.setdefault(module, []).append(KINDS[type(module)](module, a, g))
+        merged.setdefault(module, []).append(KINDS[type(module)].expand(module, a, g))
     return [_joined(module, parts) for module, parts in merged.items()], losses.detach()
-
-
-def backward(losses: Tensor, outputs: list[Tensor]) -> tuple[Tensor, ...]:
-    """Gradients of the sum of all losses with respect to each output; zero where there is none."""
-    return torch.autograd.grad(losses.sum(), outputs, materialize_grads=True)
 
 
 def _joined(module: nn.Module, parts: list[tuple[Tensor, Tensor]]) -> Factor:
     """A module that ran several times has the positions of all its runs."""
     a, g = (torch.cat(found, dim=1) for found in zip(*parts, strict=True))
-    if getattr(module, "bias", None) is not None:
-        a = F.pad(a, (0, 1), value=1.0)
-    return Factor(a, g, elementwise=isinstance(module, nn.LayerNorm))
+    trained = [
+        getattr(getattr(module, name, None), "requires_grad", False) for name in ("weight", "bias")
+    ]
+    if KINDS[type(module)].elementwise:
+        sums = ((g * a).sum(dim=1), g.sum(dim=1))
+        made = torch.cat([part for part, own in zip(sums, trained, strict=True) if own], dim=1)
+        return Factor(made.unsqueeze(1), torch.ones_like(made[:, :1]).unsqueeze(1))
+    columns = (a, torch.ones_like(a[..., :1]))
+    return Factor(torch.cat([c for c, own in zip(columns, trained, strict=True) if own], dim=2), g)
 
 
 def _linear(module: nn.Linear, a: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
@@ -153,21 +168,14 @@ def _conv1d(module: nn.Conv1d, a: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _layer_norm(module: nn.LayerNorm, a: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
-    shape = (len(a), -1, a[0].numel() // max(1, a[0].numel() // _size(module)))
+    shape = (len(a), -1, math.prod(module.normalized_shape))
     normed = F.layer_norm(a, module.normalized_shape, eps=module.eps)
     return normed.reshape(shape), g.reshape(shape)
 
 
-def _size(module: nn.LayerNorm) -> int:
-    size = 1
-    for length in module.normalized_shape:
-        size *= length
-    return size
-
-
 KINDS |= {
-    nn.Linear: _linear,
-    nn.Conv1d: _conv1d,
-    nn.Conv2d: _conv2d,
-    nn.LayerNorm: _layer_norm,
+    nn.Linear: Kind(_linear),
+    nn.Conv1d: Kind(_conv1d),
+    nn.Conv2d: Kind(_conv2d),
+    nn.LayerNorm: Kind(_layer_norm, elementwise=True),
 }

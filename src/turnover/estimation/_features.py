@@ -47,7 +47,7 @@ def blocks_of(found: Sequence[Factor]) -> list[Block]:
 
 def _block(factor: Factor, number: int) -> Block:
     width = factor.a.shape[-1] * factor.g.shape[-1]
-    if factor.elementwise or (factor.a.shape[1] > 1 and width <= EXPLICIT):
+    if factor.a.shape[1] > 1 and width <= EXPLICIT:
         return Block(factor.explicit())
     if factor.a.shape[1] == 1:
         return Block(factor.a.squeeze(1), factor.g.squeeze(1))
@@ -60,12 +60,8 @@ def sketched(found: Sequence[Factor], size: int) -> list[Block]:
     """One dense block of ``size`` numbers for all modules."""
     total = torch.zeros(len(found[0].a), size, device=found[0].a.device)
     for number, factor in enumerate(found):
-        if factor.elementwise:
-            gradient = factor.explicit()
-            total += gradient @ _signs(gradient, size, 2 * number)
-        else:
-            left = factor.a @ _signs(factor.a, size, 2 * number)
-            total += (left * (factor.g @ _signs(factor.g, size, 2 * number + 1))).sum(dim=1)
+        left = factor.a @ _signs(factor.a, size, 2 * number)
+        total += (left * (factor.g @ _signs(factor.g, size, 2 * number + 1))).sum(dim=1)
     return [Block(total / size**0.5)]
 
 

@@ -90,7 +90,7 @@ class FittedKernel:
             each pair without itself; None for fewer than two pairs. It needs no re-training, and
             says how good the scores are.
         slope: what scores were multiplied by so that their unit is that of the observed
-            differences; 1 without towers.
+            differences; 1 without towers, and where they contradict the scores.
         bytes_per_instance: what is kept for each instance, factorisations included.
         about: how the scores are made; plain JSON values.
         plan: what the kernel is made of.
@@ -163,7 +163,9 @@ def fit_kernel(plan: Plan, rows: Rows) -> FittedKernel:
     curvature = plan.link.curvature(residual)
     known = [plan.kept(network, rows, number) for number, network in enumerate(networks)]
     grams = _grams(known)
-    damping, agreement, slope = _chosen(plan, rows, known, grams, losses)
+    outputs = torch.stack([plan.link.output(part) for part in losses])
+    halves = _Halves(plan, rows, known, grams, outputs, residual, curvature)
+    damping, agreement, slope = halves.choose()
     ridges = tuple(
         Ridge.of(blocks, curvature, damping, gram)
         for blocks, gram in zip(known, grams, strict=True)
@@ -192,42 +194,50 @@ def _losses(plan: Plan, rows: Rows) -> list[Tensor]:
     return [losses_of(plan.model, plan.loss, rows)]
 
 
-def _chosen(
-    plan: Plan,
-    rows: Rows,
-    known: Sequence[list[Block]],
-    grams: Sequence[Tensor | None],
-    losses: Sequence[Tensor],
-) -> tuple[float, float | None, float]:
-    """Damping, agreement and slope; several pairs tell, all else takes what is given or 0.3.
+@dataclass(frozen=True)
+class _Halves:
+    """What towers say of each other: damping, agreement and slope."""
 
-    One pair cannot be predicted without itself, and would choose too little damping.
-    """
-    if not isinstance(plan.model, Towers):
-        return (DEFAULT_DAMPING if plan.damping == "auto" else plan.damping), None, 1.0
-    pairs = plan.model.pairs
-    few = min(pairs, PROBED_PAIRS)
-    towers = [*range(few), *range(pairs, pairs + few)]
-    probes = torch.randperm(len(rows), generator=torch.Generator("cpu").manual_seed(0))[:PROBES]
-    residual = torch.stack([plan.link.residual(part) for part in losses]).mean(dim=0)
-    curvature = plan.link.curvature(residual)
-    outputs = torch.stack([plan.link.output(losses[tower][probes]) for tower in towers])
-    members = plan.model.members(rows.mask_ids)[towers]
-    tried: dict[float, tuple[float, float]] = {}
+    plan: Plan
+    rows: Rows
+    known: Sequence[list[Block]]
+    grams: Sequence[Tensor | None]
+    outputs: Tensor
+    residual: Tensor
+    curvature: Tensor
 
-    def quality(damping: float) -> float:
+    def choose(self) -> tuple[float, float | None, float]:
+        """Several pairs tell; one pair, and all other models, take what is given or 0.3.
+
+        One pair cannot be predicted without itself, and would choose too little damping.
+        """
+        given = DEFAULT_DAMPING if self.plan.damping == "auto" else self.plan.damping
+        model = self.plan.model
+        if not isinstance(model, Towers):
+            return given, None, 1.0
+        tried: dict[float, tuple[float, float]] = {}
+
+        def quality(damping: float) -> float:
+            tried[damping] = self._predicted(model, damping)
+            return tried[damping][0]
+
+        several = model.pairs > 1
+        chosen = climb(quality) if several and self.plan.damping == "auto" else given
+        if chosen not in tried:
+            quality(chosen)
+        agreement, slope = tried[chosen]
+        # A wrong sign is noise: it must not turn help into harm.
+        return chosen, agreement if several else None, slope if slope > 0 else 1.0
+
+    def _predicted(self, model: Towers, damping: float) -> tuple[float, float]:
+        few = min(model.pairs, PROBED_PAIRS)
+        towers = [*range(few), *range(model.pairs, model.pairs + few)]
+        order = torch.randperm(len(self.rows), generator=torch.Generator("cpu").manual_seed(0))
+        probes = order[:PROBES]
         influence = []
         for tower in towers:
-            ridge = Ridge.of(known[tower], curvature, damping, grams[tower])
-            found = ridge.influence([block.rows(probes) for block in known[tower]])
-            influence.append(found.float().cpu() * residual)
-        tried[damping] = prediction_of_halves(influence, outputs, members)
-        return tried[damping][0]
-
-    if plan.damping == "auto" and pairs > 1:
-        chosen = climb(quality)
-    else:
-        chosen = DEFAULT_DAMPING if plan.damping == "auto" else plan.damping
-        quality(chosen)
-    agreement, slope = tried[chosen]
-    return chosen, agreement if pairs > 1 else None, slope
+            ridge = Ridge.of(self.known[tower], self.curvature, damping, self.grams[tower])
+            found = ridge.influence([block.rows(probes) for block in self.known[tower]])
+            influence.append(found.float().cpu() * self.residual)
+        members = model.members(self.rows.mask_ids)[towers]
+        return prediction_of_halves(influence, self.outputs[towers][:, probes], members)

@@ -66,7 +66,7 @@ class Ridge:
         """
         if not damping > 0:
             raise ScoreError(f"Damping is {damping}, but must be above 0, or 'auto'.")
-        root = curvature.sqrt()
+        root = curvature.sqrt().to(blocks[0].a.device)
         if dual := is_dual(blocks):
             scaled = (kernel(blocks, blocks) if gram is None else gram) * root
             scaled *= root[:, None]

@@ -46,7 +46,23 @@ def conv(**options):
     return nn.Sequential(nn.Conv2d(2, 3, 3, **options), nn.ReLU(inplace=True), nn.Flatten())
 
 
+def partly_frozen(*names):
+    """Only the named parameters are trained."""
+    model = nn.Sequential(nn.Linear(6, 5), nn.LayerNorm(5), nn.Linear(5, 3))
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name in names)
+    return model
+
+
 MODELS = {
+    "only biases": (partly_frozen("0.bias", "1.bias", "2.bias"), (6,)),
+    "only weights": (partly_frozen("0.weight", "1.weight", "2.weight"), (6,)),
+    "one of each": (partly_frozen("0.bias", "1.weight", "2.weight"), (6,)),
+    "norm without bias": (nn.Sequential(nn.LayerNorm(6, bias=False), nn.Linear(6, 3)), (6,)),
+    "norm of an image": (
+        nn.Sequential(nn.LayerNorm((2, 3)), nn.Flatten(), nn.Linear(6, 3)),
+        (2, 3),
+    ),
     "mlp": (nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 3)), (6,)),
     "no bias": (nn.Sequential(nn.Linear(6, 3, bias=False)), (6,)),
     "twice": (Twice(), (6,)),

@@ -270,21 +270,35 @@ def test_differences_of_linear_towers_are_predicted_exactly():
 
 
 def test_a_pair_is_predicted_without_its_own_towers():
+    """Pair 0 is predicted by the towers of pair 1, and the other way round."""
     torch.manual_seed(0)
     coins = torch.rand(2, 50) < 0.5
-    members = torch.cat([coins, ~coins])
+    members, outputs = torch.cat([coins, ~coins]), torch.randn(4, 20)
     influence = [torch.randn(20, 50) for _ in range(4)]
-    outputs = torch.randn(4, 20)
-    before = prediction_of_halves(influence, outputs, members)
-    for own in (0, 2):
-        influence[own] = influence[own] * 0
-    only_other = prediction_of_halves(influence, outputs[[0, 0, 2, 2]] * 0 + outputs, members)
-    assert before != only_other
-    x = ((influence[1] + influence[3]) @ (coins[0].float() * 2 - 1)) / 2
-    y = outputs[0] - outputs[2]
-    pair = torch.stack([x - x.mean(), torch.zeros(20)])
-    wanted = float((pair[0] * (y - y.mean())).sum())
-    assert wanted == pytest.approx(only_other[1] * float(x.sub(x.mean()).square().sum()), rel=1e-4)
+    signs = coins.float() * 2 - 1
+    x = [(influence[1] + influence[3]) @ signs[0] / 2, (influence[0] + influence[2]) @ signs[1] / 2]
+    y = [outputs[0] - outputs[2], outputs[1] - outputs[3]]
+    x, y = (torch.cat([part - part.mean() for part in each]) for each in (x, y))
+    agreement, slope = prediction_of_halves(influence, outputs, members)
+    assert agreement == pytest.approx(float(torch.corrcoef(torch.stack([x, y]))[0, 1]), abs=1e-5)
+    assert slope == pytest.approx(float(x @ y / (x @ x)), abs=1e-5)
+
+
+def test_halves_that_do_not_differ_agree_with_nothing():
+    coins = torch.rand(2, 50) < 0.5
+    influence = [torch.randn(20, 50) for _ in range(4)]
+    same = torch.ones(4, 20)
+    assert prediction_of_halves(influence, same, torch.cat([coins, ~coins])) == (0.0, 0.0)
+
+
+def test_a_prediction_of_the_wrong_sign_does_not_turn_the_scores(
+    towers, queries, rows, monkeypatch
+):
+    """Noise must not make every helpful instance a harmful one."""
+    monkeypatch.setattr(_fitted, "prediction_of_halves", lambda *_: (-0.1, -0.2))
+    kernel = GradientKernel(towers, loss, damping=0.3).fit(rows)
+    assert (kernel.agreement, kernel.slope) == (-0.1, 1.0)
+    assert (kernel.self_scores() > 0).all()
 
 
 def test_bad_arguments_are_refused(trained, towers, rows, queries):
