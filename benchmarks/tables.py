@@ -331,6 +331,22 @@ def better_scores() -> str:
     return table(header, rows) + origin(found["machine"], "better_scores")
 
 
+def half_trained() -> str:
+    """Kernel scores at networks trained on halves and on everything."""
+    found = result("half_trained")
+    cells = {(r["trained on"], r["residual"]): r for r in found["rows"]}
+
+    def shown(sort: str, residual: str) -> str:
+        row = cells.get((sort, residual))
+        return "–" if row is None else f"{row['lds']:.3f} ± {row['stderr']:.3f}"
+
+    residuals = list(dict.fromkeys(residual for _, residual in cells))
+    rows = [[r, *(shown(sort, r) for sort in ("halves", "everything"))] for r in residuals]
+    header = [f"residual and curvature from; {found['networks']} networks", "trained on halves"]
+    header.append("trained on everything")
+    return table(header, rows) + origin(found["machine"], "half_trained")
+
+
 def damping() -> str:
     """What every criterion for λ loses against the best λ."""
     found = result("damping")
@@ -500,6 +516,7 @@ MAKERS = (
     costs,
     section22,
     better_scores,
+    half_trained,
     damping,
     text_accuracy,
     trace_facts,
