@@ -14,6 +14,11 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)  # the cores are shared out among processes already
 
 
+def pytest_collectstart():
+    """What a test file draws while it is imported is the same in every run as well."""
+    torch.manual_seed(0)
+
+
 @pytest.fixture(autouse=True)
 def fixed_seed():
     torch.manual_seed(0)
