@@ -25,6 +25,7 @@ CHAIN = [
     "reports",
     "demo",
     "text",
+    "images",
     "web",
     "cli",
 ]
