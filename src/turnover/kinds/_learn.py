@@ -11,8 +11,9 @@ from torch import nn
 from turnover._errors import RunError
 from turnover._rows import Loss
 from turnover.data import Rows
+from turnover.nn import Towers
 from turnover.run import Run
-from turnover.training import Curve, Recipe, fit, measure
+from turnover.training import Curve, Recipe, can_stack, fit, measure, train_towers
 
 __all__ = ["Course", "cosine", "learn"]
 
@@ -47,10 +48,12 @@ def learn(
 ) -> list[Curve]:
     """Train ``model`` in place, or load what an earlier call of the same run finished.
 
+    Towers that can only be trained one after the other have a learning curve of one point, the end.
+
     Args:
         run: keeps a checkpoint after every epoch, and in the end ``<name>.safetensors``.
         name: of the network.
-        model: untrained.
+        model: untrained; of :class:`turnover.nn.Towers` each is trained on its own half.
         course: what it learns.
         tick: called after every epoch.
 
@@ -68,15 +71,27 @@ def learn(
         for _ in range(epochs):
             tick()
         return curves.points
+    whole = not isinstance(model, Towers) or can_stack(model.towers[0])
 
     def on_epoch(epoch: int) -> None:
+        if whole:
+            look(epoch)
+            tick()
+
+    def look(epoch: int) -> None:
         if course.measured is not None and (epoch <= 5 or epoch % 5 == 0 or epoch == epochs):
             curves.add(measure(model, course.loss, course.measured, course.test, epoch))
-        tick()
 
-    fit(model, course.train, course.loss, course.recipe, on_epoch=on_epoch, checkpoint=checkpoint)
+    how = (course.train, course.loss, course.recipe)
+    if isinstance(model, Towers):
+        train_towers(model, *how, on_epoch=on_epoch, checkpoint=checkpoint)
+    else:
+        fit(model, *how, on_epoch=on_epoch, checkpoint=checkpoint)
+    if not whole:
+        look(epochs)
     run.save_model(model, name)
-    checkpoint.unlink(missing_ok=True)
+    for left in run.folder.glob(f"{checkpoint.name}*"):
+        left.unlink()
     return curves.points
 
 

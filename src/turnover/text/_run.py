@@ -11,6 +11,7 @@ from typing import Any, final
 import torch
 from torch import nn
 
+from turnover._errors import DataError
 from turnover.data import Rows
 from turnover.kinds import Course, learn, measure_subject
 from turnover.nn import check
@@ -18,7 +19,15 @@ from turnover.run import Run, describe_masks, fingerprint
 from turnover.text._data import Texts, save_words
 from turnover.text._encoders import Encoder
 from turnover.text._features import encoded_rows, parts_of
-from turnover.text._subject import build, encoder_for, encoding, loss, recipe_of, subject_of
+from turnover.text._subject import (
+    PLAIN,
+    build,
+    encoder_for,
+    encoding,
+    loss,
+    recipe_of,
+    subject_of,
+)
 from turnover.text._words import COMMON, TOKENIZER, common_pieces, pieces_of_run
 from turnover.training import Curve
 
@@ -38,8 +47,10 @@ class Plan:
         max_length: pieces of a text that a transformer reads.
         adapters: train adapters of this width in the transformer itself; 0 keeps it frozen and
             trains a layer on top.
+        towers: train so many pairs of ordinary networks, each on its own half of the texts, in
+            place of one with masks: more training, the most accurate scores. 0 for none.
         units: masked units of that layer; 0 for about as many as there are training texts, from
-            1,024 to 4,096.
+            1,024 to 4,096. Of a tower: its units, 0 for 512.
         dropout: drop probability of ordinary dropout on top.
         epochs: passes over the training texts; 0 for about 300 steps, from 3 to 100 passes.
         batch_size: texts per step; 0 for 64, or 32 with adapters.
@@ -52,6 +63,7 @@ class Plan:
     model: str = "bag-of-words"
     max_length: int = 128
     adapters: int = 0
+    towers: int = 0
     units: int = 0
     dropout: float = 0.5
     epochs: int = 0
@@ -61,8 +73,19 @@ class Plan:
     control: bool = True
 
     def settled(self, train: int) -> "Plan":
-        """The plan for so many training texts, with its own choice in place of zeros."""
-        units = self.units or min(4096, max(1024, 1 << (train - 1).bit_length()))
+        """The plan for so many training texts, with its own choice in place of zeros.
+
+        Raises:
+            DataError: for towers of transformers.
+        """
+        if self.towers and self.adapters:
+            raise DataError(
+                f"--towers {self.towers} with --adapters would train and keep "
+                f"{2 * self.towers} whole transformers. Leave out one of the two: towers stand on "
+                "features that are computed once."
+            )
+        wide = min(4096, max(1024, 1 << (train - 1).bit_length()))
+        units = self.units or (PLAIN if self.towers else wide)
         batch_size = self.batch_size or (32 if self.adapters else 64)
         epochs = self.epochs or min(100, max(3, -(-300 // -(-train // batch_size))))
         rate = self.rate or (2e-3 if self.adapters else 5e-4)

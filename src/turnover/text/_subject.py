@@ -19,7 +19,7 @@ from turnover.text._encoders import ENCODERS, Encoder, encoder_of, source_of
 from turnover.text._features import encoded_rows
 from turnover.text._head import build_head, logits
 from turnover.text._words import COMMON, Pieces, pieces_of_run, shared_spans
-from turnover.training import Recipe
+from turnover.training import Recipe, build_towers
 
 __all__ = [
     "KIND",
@@ -97,7 +97,7 @@ def build(
         run: the run.
         train: its training rows.
         seed: of the weights and masks.
-        turnover: whether it has masks.
+        turnover: whether it has masks, or consists of towers if the run says so.
         most: at most so many units, of a head.
         weights: take pretrained weights, of a transformer.
     """
@@ -106,14 +106,19 @@ def build(
         source = source_of(arguments["model"])
         plan = Adapted(source, run.folder, classes, width, arguments["dropout"])
         return build_adapted(plan, seed=seed, turnover=turnover, weights=weights)
-    return build_head(
-        train.batch["feature"].shape[1],
-        classes,
-        units=min(arguments["units"], most or arguments["units"]),
-        dropout=arguments["dropout"],
-        seed=seed,
-        turnover=turnover,
-    )
+    pairs = arguments.get("towers", 0)
+
+    def head(seed: int) -> nn.Module:
+        return build_head(
+            train.batch["feature"].shape[1],
+            classes,
+            units=min(arguments["units"], most or arguments["units"]),
+            dropout=arguments["dropout"],
+            seed=seed,
+            turnover=turnover and not pairs,
+        )
+
+    return build_towers(head, pairs, seed=seed) if turnover and pairs else head(seed)
 
 
 def encoder_for(arguments: Mapping[str, Any]) -> Encoder:

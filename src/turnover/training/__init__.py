@@ -3,7 +3,19 @@
 from turnover.training._curves import Curve, losses_of, measure
 from turnover.training._loop import Recipe, fit
 from turnover.training._runs import fit_runs
-from turnover.training._stacked import Stack
-from turnover.training._towers import fit_towers
+from turnover.training._stacked import Stack, can_stack
+from turnover.training._towers import build_towers, fit_towers, train_towers
 
-__all__ = ["Curve", "Recipe", "Stack", "fit", "fit_runs", "fit_towers", "losses_of", "measure"]
+__all__ = [
+    "Curve",
+    "Recipe",
+    "Stack",
+    "build_towers",
+    "can_stack",
+    "fit",
+    "fit_runs",
+    "fit_towers",
+    "losses_of",
+    "measure",
+    "train_towers",
+]

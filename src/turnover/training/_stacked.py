@@ -21,7 +21,7 @@ from turnover.nn import evaluating, is_converted
 from turnover.training._checkpoint import describe_training, load_checkpoint, save_checkpoint
 from turnover.training._loop import Recipe, epoch_seed, plan, set_rates, training
 
-__all__ = ["PADDING", "Stack"]
+__all__ = ["PADDING", "Stack", "can_stack"]
 
 PADDING = -1
 QUERIES_PER_BLOCK = 256
@@ -133,6 +133,15 @@ def _batches(positions: Tensor, recipe: Recipe, epoch: int) -> Iterator[tuple[fl
     yield from ((number / len(parts), part) for number, part in enumerate(parts))
 
 
+def can_stack(model: nn.Module) -> bool:
+    """Whether networks of this architecture can be stacked."""
+    return not is_converted(model) and not any(map(_keeps_statistics, model.modules()))
+
+
+def _keeps_statistics(module: nn.Module) -> bool:
+    return bool(getattr(module, "track_running_stats", False))
+
+
 def _refuse_state(model: nn.Module) -> None:
     if is_converted(model):
         raise ConversionError(
@@ -140,7 +149,7 @@ def _refuse_state(model: nn.Module) -> None:
             "in the stack. A stack trains plain networks: build one without them."
         )
     for name, module in model.named_modules():
-        if getattr(module, "track_running_stats", False):
+        if _keeps_statistics(module):
             raise ConversionError(
                 f"{name} ({type(module).__name__}) keeps statistics of batches, which cannot be "
                 "stacked. Use GroupNorm or LayerNorm, or train one by one: at_once=1."
