@@ -2,7 +2,7 @@
 
     name          layers   masks     for
     cnn                5   all       28 to 64 pixels, thousands of pictures, minutes on one core
-    vgg11-slim        11   all       the depth of VGG11 at a quarter of its width, for one core
+    vgg11-slim, …-bn  11   all       the depth of VGG11 at a quarter of its width, for one core
     vgg11             11   from 7    (its paper's configuration A)
     vgg19, vgg19-bn   19   from 11   the paper's
     resnet9            9   from 7
@@ -55,6 +55,7 @@ ARCHITECTURES = {
     "resnet9": Architecture(resnet9, 9, first=7),
     "vgg11": Architecture(partial(vgg, VGG11), 11, first=7),
     "vgg11-slim": Architecture(partial(vgg, VGG11, shrink=4), 11),
+    "vgg11-slim-bn": Architecture(partial(vgg, VGG11, norm=True, shrink=4), 11),
     "vgg19": Architecture(partial(vgg, VGG19), 19, first=11),
     "vgg19-bn": Architecture(partial(vgg, VGG19, norm=True), 19, first=11),
 }
