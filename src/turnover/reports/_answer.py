@@ -1,19 +1,21 @@
 """The answer to one question in the terminal: a sentence, two tables, a verdict."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+
+from turnover.reports._words import Name, plain, shorten
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-__all__ = ["excerpt", "render_answer"]
+__all__ = ["called", "excerpt", "names_files", "render_answer"]
 
 Row = Mapping[str, Any]
 TITLES = {"helpful": "lowered this loss most", "harmful": "raised this loss most"}
 SHARED = "bold underline"
-QUERY, TEXT = 600, 260
+QUERY, TEXT, QUERY_NAME = 600, 260, 60
 
 
 def render_answer(found: Mapping[str, Any], console: "Console") -> None:
@@ -35,14 +37,16 @@ def render_answer(found: Mapping[str, Any], console: "Console") -> None:
 
 
 def _say(console: "Console", text: str, style: str = "") -> None:
-    console.print(text, style=style, markup=False, highlight=False)
+    console.print(plain(text), style=style, markup=False, highlight=False)
 
 
 def _sentence(found: Row) -> str:
     who = ""
     if "query" in found:
-        name = found.get("name", found["id"])
-        who = f"Test row {found['query']} (id {name}): "
+        name = f"id {found.get('name', found['id'])}"
+        if names_files([found]):
+            name = shorten(str(found["name"]), QUERY_NAME)
+        who = f"Test row {found['query']} ({name}): "
     says = f"the model says {found['predicted']} with probability {found['probability']:.2f}"
     right = ""
     if found["label"] is not None:
@@ -83,16 +87,16 @@ def _table(title: str, rows: list[Row]) -> "Table":
     )
     columns = {name: show for name, (needs, show) in COLUMNS.items() if needs in rows[0]}
     for name in columns:
-        is_text = name == "text"
+        is_text, is_file = name == "text", name == "id" and names_files(rows)
         table.add_column(
-            name,
-            justify="left" if is_text else "right",
+            "file" if is_file else name,
+            justify="left" if is_text or is_file else "right",
             ratio=1 if is_text else None,
-            max_width=None if is_text else 18,
+            max_width=None if is_text or is_file else 18,
             overflow="fold",
         )
     for row in rows:
-        table.add_row(*(Text() + show(row) for show in columns.values()))
+        table.add_row(*(show(row) for show in columns.values()))
     return table
 
 
@@ -100,16 +104,29 @@ def _truth(row: Row) -> "Text":
     from rich.text import Text
 
     planted = " (planted error)" if row["truth"] != row["label"] else ""
-    return Text(f"{row['truth']}{planted}")
+    return Text(plain(f"{row['truth']}{planted}"))
 
 
 def _plain(name: str, form: str = "") -> Any:
     def show(row: Row) -> "Text":
         from rich.text import Text
 
-        return Text(format(row[name], form))
+        return Text(plain(format(row[name], form)))
 
     return show
+
+
+def names_files(rows: Sequence[Row]) -> bool:
+    """Whether rows are called by their files: those of images are."""
+    return bool(rows) and "name" in rows[0] and "text" not in rows[0]
+
+
+def called(row: Row) -> "Text | Name":
+    """What a row is called: its id, its name, or its file, of which class and file name remain."""
+    from rich.text import Text
+
+    name = row.get("name", row["id"])
+    return Name(str(name)) if names_files([row]) else Text(plain(name))
 
 
 COLUMNS: dict[str, tuple[str, Any]] = {
@@ -118,7 +135,7 @@ COLUMNS: dict[str, tuple[str, Any]] = {
     "q": ("q", _plain("q", ".2g")),
     "label": ("label", _plain("label")),
     "true label": ("truth", _truth),
-    "id": ("id", lambda row: _plain("name" if "name" in row else "id")(row)),
+    "id": ("id", called),
     "text": ("text", lambda row: excerpt(row["text"], row.get("shared", ()), TEXT)),
 }
 
@@ -135,7 +152,7 @@ def excerpt(text: str, shared: Any, most: int) -> "Text":
     for begin, end in shared:
         if end > start and begin < stop:
             found.stylize(SHARED, max(begin, start) + offset, min(end, stop) + offset)
-    found.plain = found.plain.translate({ord(c): " " for c in "\n\r\t"})
+    found.plain = plain(found.plain, " ").translate({ord(c): " " for c in "\n\t"})
     return found
 
 

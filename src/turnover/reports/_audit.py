@@ -3,24 +3,26 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from turnover.reports._answer import excerpt
+from turnover.reports._answer import called, excerpt, names_files
 from turnover.reports._prose import nats, percent
+from turnover.reports._words import Name, plain
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console, RenderableType
     from rich.table import Table
 
 __all__ = [
     "add_row",
     "copies_sentence",
     "memory_sentence",
+    "names_of",
     "render_audit",
     "suspects_sentence",
     "table_of",
 ]
 
 Found = Mapping[str, Any]
-TEXT = 160
+TEXT, COPIES = 160, 5
 
 
 def suspects_sentence(found: Found) -> str:
@@ -74,21 +76,21 @@ def render_audit(found: Found, console: "Console", top: int) -> None:
 
 
 def _say(console: "Console", text: str) -> None:
-    console.print(text, markup=False, highlight=False)
+    console.print(plain(text), markup=False, highlight=False)
     console.print()
 
 
 def _suspects(rows: Sequence[Found]) -> "Table":
-    columns = ("label", "unseen says", "loss", "id")
-    table = table_of("Suspected label errors, the surest first", columns + _text(rows))
+    columns = ("label", "unseen says", "loss", *names_of(rows))
+    table = table_of("Suspected label errors, the surest first", columns)
     for row in rows:
         add_row(table, row, row["label"], row["suggested"], nats(row["unseen_loss"]))
     return table
 
 
 def _memorised(rows: Sequence[Found]) -> "Table":
-    columns = ("label", "by heart", "unseen", "seen", "id")
-    table = table_of("Most known by heart: unseen loss − seen loss, in nats", columns + _text(rows))
+    columns = ("label", "by heart", "unseen", "seen", *names_of(rows))
+    table = table_of("Most known by heart: unseen loss − seen loss, in nats", columns)
     for row in rows:
         losses = (nats(row[name]) for name in ("memorised", "unseen_loss", "seen_loss"))
         add_row(table, row, row["label"], *losses)
@@ -96,19 +98,30 @@ def _memorised(rows: Sequence[Found]) -> "Table":
 
 
 def _groups(groups: Sequence[Sequence[Found]]) -> "Table":
-    table = table_of(
-        "Copies, those with conflicting labels first", ("labels", "ids", *_text(groups[0]))
-    )
+    from rich.console import Group
+    from rich.text import Text
+
+    files, words = names_files(groups[0]), "text" in groups[0][0]
+    columns = ("labels", "files" if files else "ids", *(("text",) if words else ()))
+    table = table_of("Copies, those with conflicting labels first", columns)
     for rows in groups:
         labels = ", ".join(dict.fromkeys(str(row["label"]) for row in rows))
-        ids = [str(row.get("name", row["id"])) for row in rows]
-        shown = ", ".join(ids[:5]) + (", …" if len(ids) > 5 else "")
-        add_row(table, {**rows[0], "name": shown}, labels)
+        names, rest = [str(row.get("name", row["id"])) for row in rows[:COPIES]], len(rows) - COPIES
+        if files:
+            more = [Text(f"and {rest} more")] if rest > 0 else []
+            shown: RenderableType = Group(*map(Name, names), *more)
+        else:
+            shown = Text(plain(", ".join(names) + (", …" if rest > 0 else "")))
+        texts = [excerpt(rows[0]["text"], (), TEXT)] if words else []
+        table.add_row(Text(plain(labels)), shown, *texts)
     return table
 
 
-def _text(rows: Sequence[Found]) -> tuple[str, ...]:
-    return ("text",) if "text" in rows[0] else ()
+def names_of(rows: Sequence[Found]) -> tuple[str, ...]:
+    """The columns that say which row it is: its file, or its id and its text if it has one."""
+    if names_files(rows):
+        return ("file",)
+    return ("id", "text") if "text" in rows[0] else ("id",)
 
 
 def table_of(title: str, columns: Sequence[str]) -> "Table":
@@ -127,6 +140,8 @@ def table_of(title: str, columns: Sequence[str]) -> "Table":
     for name in columns:
         if name == "text":
             table.add_column(name, ratio=1)
+        elif name.startswith("file"):
+            table.add_column(name)
         else:
             table.add_column(name, justify="right", max_width=22, overflow="fold")
     return table
@@ -137,5 +152,4 @@ def add_row(table: "Table", row: Found, *cells: object) -> None:
     from rich.text import Text
 
     words = [excerpt(row["text"], (), TEXT)] if "text" in row else []
-    name = str(row.get("name", row["id"]))
-    table.add_row(*(Text(str(cell)) for cell in cells), Text(name), *words)
+    table.add_row(*(Text(plain(cell)) for cell in cells), called(row), *words)

@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from turnover.reports._audit import add_row, table_of
+from turnover.reports._audit import add_row, names_of, table_of
 from turnover.reports._prose import percent
 from turnover.reports._story import Removal
+from turnover.reports._words import plain
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -38,7 +39,7 @@ def removal_of(cell: Found) -> Removal:
         return mean, low, high
 
     return Removal(
-        cell["arm"],
+        plain(cell["arm"]),
         cell["fraction"],
         cell["removed"],
         cell["accuracy"],
@@ -61,9 +62,9 @@ def points(interval: tuple[float, float, float] | None) -> str:
 
 def render_cleanse(found: Found, console: "Console", top: int) -> None:
     """Print a sweep; readable at 80 columns and without colour."""
-    console.print(found["conclusion"], style="bold", markup=False, highlight=False)
+    console.print(plain(found["conclusion"]), style="bold", markup=False, highlight=False)
     console.print()
-    console.print(cleansing_sentence(found), markup=False, highlight=False)
+    console.print(plain(cleansing_sentence(found)), markup=False, highlight=False)
     console.print()
     columns = ("removed", "chosen by", "accuracy", "gain", "over random", "p")
     table = table_of("Accuracy on the target; differences in points", columns)
@@ -78,8 +79,10 @@ def render_cleanse(found: Found, console: "Console", top: int) -> None:
         )
     console.print(table)
     console.print()
-    columns = ("total", "label", "id", *(("text",) if "text" in found["harmful"][0] else ()))
-    table = table_of("Most harmful to the target, in nats over all of it", columns)
+    table = table_of(
+        "Most harmful to the target, in nats over all of it",
+        ("total", "label", *names_of(found["harmful"])),
+    )
     for row in found["harmful"][:top]:
         add_row(table, row, f"{row['total']:+.2f}", row["label"])
     console.print(table)

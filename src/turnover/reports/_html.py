@@ -2,45 +2,75 @@
 
 from importlib.resources import files
 from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
 from turnover._errors import MissingExtra
 from turnover.reports._cleanse import points
-from turnover.reports._plots import coverage_svg, curves_svg, data_uri, sweep_svg
+from turnover.reports._encode import Shown
+from turnover.reports._plots import coverage_svg, curves_svg, sweep_svg
 from turnover.reports._prose import nats, percent
 from turnover.reports._tell import tell
+from turnover.reports._words import plain, shorten
 from turnover.run import Run
 
-__all__ = ["render_html"]
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+__all__ = ["pages", "render_html"]
+
+PACKAGES = {"jinja2": "jinja2", "matplotlib": "matplotlib", "pillow": "PIL"}
 
 
 def render_html(run: Run) -> str:
     """The page of a run; the same run gives the same bytes.
 
     Raises:
-        MissingExtra: when matplotlib or jinja2 is not installed.
+        MissingExtra: when matplotlib, Pillow or jinja2 is not installed.
         RunError: when the run is missing its results, or they are damaged.
     """
-    for package in ("jinja2", "matplotlib"):
-        if find_spec(package) is None:
-            raise MissingExtra(package, "demo", "Reports")
-    from jinja2 import Environment, FunctionLoader, StrictUndefined
-
-    pages = Environment(
-        loader=FunctionLoader(_template),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    pages.filters.update(nats=nats, percent=percent, data_uri=data_uri, points=points)
+    templates = pages()
     story = tell(run)
     found = story.detection
-    return pages.get_template("report.html").render(
+    return templates.get_template("report.html").render(
         story=story,
         curves=curves_svg(story.curves) if story.curves else "",
         coverage=coverage_svg(found) if found and found.coverage else "",
         sweep=sweep_svg(story.cleansing.cells) if story.cleansing else "",
     )
+
+
+def pages() -> "Environment":
+    """The templates of all pages. What a run says is escaped, and rid of control characters.
+
+    Raises:
+        MissingExtra: when matplotlib, Pillow or jinja2 is not installed.
+    """
+    for package, module in PACKAGES.items():
+        if find_spec(module) is None:
+            raise MissingExtra(package, "demo", "Reports")
+    from jinja2 import Environment, FunctionLoader, StrictUndefined
+
+    templates = Environment(
+        loader=FunctionLoader(_template),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_harmless,
+    )
+    templates.filters.update(
+        nats=nats, percent=percent, points=points, shown=Shown, signed=_signed, shorten=shorten
+    )
+    return templates
+
+
+def _harmless(value: object) -> object:
+    """Words of a run without control characters; what is HTML already stays as it is."""
+    return plain(value) if type(value) is str else value
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.2f}".replace("-", "−")
 
 
 def _template(name: str) -> str:

@@ -1,34 +1,26 @@
 """Rows of a run as a reader sees them."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
-import numpy as np
-
-from turnover.reports._story import Instance, Pixels
+from turnover.reports._instance import Instance, Pixels
+from turnover.reports._pictures import Pictures
 from turnover.run import Run
 
-__all__ = ["class_name", "instance_of", "pictures_of"]
+__all__ = ["Show", "class_name", "instance_of", "pictures_of"]
 
+T = TypeVar("T")
 Show = Callable[[int], Pixels | None]
 
 
 def pictures_of(run: Run, name: str) -> Show:
-    """A look-up of images by id; it finds none when the run keeps no such rows or no images."""
-    texts = (run.folder / f"{name}.json").exists()
-    if texts or not (run.folder / f"{name}.safetensors").exists():
-        return lambda id: None
-    rows = run.load_rows(name)
-    if "image" not in rows.batch:
-        return lambda id: None
-    row_of = {int(id): row for row, id in enumerate(rows.ids)}
+    """A look-up of images by id; it finds none when the run keeps no such rows or no images.
 
-    def show(id: int) -> Pixels | None:
-        image = rows.batch["image"][row_of[id]].float().numpy()
-        pixels: Pixels = np.clip(np.moveaxis(image, 0, -1), 0, 1)
-        return pixels[..., 0] if pixels.shape[-1] == 1 else pixels[..., :3]
-
-    return show
+    Raises:
+        RunError: when the file of rows is damaged.
+    """
+    found = Pictures.of(run, name)
+    return (lambda id: None) if found is None else found.show
 
 
 def instance_of(item: Mapping[str, Any], names: Any, show: Show) -> Instance:
@@ -39,17 +31,21 @@ def instance_of(item: Mapping[str, Any], names: Any, show: Show) -> Instance:
         label=class_name(label, names),
         truth=_optional_name(truth, names),
         pixels=show(int(item["id"])),
-        name=item.get("name"),
-        text=item.get("text"),
+        name=_optional(str, item.get("name")),
+        text=_optional(str, item.get("text")),
         shared=tuple((int(a), int(b)) for a, b in item.get("shared") or ()),
         suggested=_optional_name(item.get("suggested"), names),
-        score=item.get("score"),
-        p=item.get("p"),
-        q=item.get("q"),
-        loss=item.get("unseen_loss"),
-        memorised=item.get("memorised"),
+        score=_optional(float, item.get("score")),
+        p=_optional(float, item.get("p")),
+        q=_optional(float, item.get("q")),
+        loss=_optional(float, item.get("unseen_loss")),
+        memorised=_optional(float, item.get("memorised")),
         planted=bool(item.get("planted", truth is not None and truth != label)),
     )
+
+
+def _optional(kind: Callable[[Any], T], value: Any) -> T | None:
+    return None if value is None else kind(value)
 
 
 def _optional_name(label: Any, names: Any) -> str | None:

@@ -1,4 +1,4 @@
-"""Figures as inline SVG and pictures as PNG: deterministic, without fonts, dates or requests.
+"""Figures as inline SVG: deterministic, without fonts, dates or requests.
 
 Colours are CSS variables of the page, so that a figure follows its light or dark theme. Each
 figure is drawn twice, wide and narrow, and the page shows the one that fits: its letters keep
@@ -6,7 +6,6 @@ their size.
 """
 
 import re
-from base64 import b64encode
 from collections.abc import Callable, Sequence
 from html import escape
 from io import BytesIO
@@ -14,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from turnover.reports._story import Coverage, Curves, Detection, Pixels, Removal
+from turnover.reports._story import Coverage, Curves, Detection, Removal
 
-__all__ = ["coverage_svg", "curves_svg", "data_uri", "sweep_svg"]
+__all__ = ["coverage_svg", "curves_svg", "sweep_svg"]
 
 Frame = tuple[float, float, float, float]
 
@@ -45,17 +44,7 @@ SIZES = {"wide": (720, 360), "narrow": (350, 300)}
 FRAMES = {"wide": (0.045, 0.12, 0.735, 0.8), "narrow": (0.08, 0.14, 0.55, 0.76)}
 FONT = 12
 LEADER = {"arrowstyle": "-", "lw": 0.7, "shrinkA": 2, "shrinkB": 0, "relpos": (0, 0.5)}
-UNSIGNED: Any = {"Software": None}
 UNDATED: Any = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-
-
-def data_uri(pixels: Pixels) -> str:
-    """A picture as a PNG in a data URI."""
-    from matplotlib.image import imsave
-
-    file = BytesIO()
-    imsave(file, pixels, format="png", cmap="gray", vmin=0, vmax=1, metadata=UNSIGNED)
-    return "data:image/png;base64," + b64encode(file.getvalue()).decode()
 
 
 def curves_svg(curves: Curves) -> str:
@@ -197,6 +186,7 @@ def _settings(name: str) -> dict[str, Any]:
     muted, rule = COLORS["muted"], COLORS["rule"]
     return {
         "svg.fonttype": "none",
+        "text.parse_math": False,  # what a run says is no formula
         "svg.hashsalt": name,
         "font.size": FONT,
         "axes.titlesize": FONT,

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from math import sqrt
 from typing import Any
 
+from turnover.reports._instance import DISCOVERY
 from turnover.reports._story import Detection, Explanation, Tile, Variant
 
 __all__ = [
@@ -22,7 +23,6 @@ __all__ = [
 ]
 
 Results = Mapping[str, Any]
-DISCOVERY = 0.1
 LOSSES = {
     "seen_train_loss": ("Seen loss", "What the half that learned a training {noun} loses on it."),
     "unseen_train_loss": ("Unseen loss", "What the half that never saw it loses on it."),

@@ -3,8 +3,7 @@
 from dataclasses import dataclass
 from typing import final
 
-import numpy as np
-from numpy.typing import NDArray
+from turnover.reports._instance import Instance, largest
 
 __all__ = [
     "Cleansing",
@@ -14,15 +13,12 @@ __all__ = [
     "Explanation",
     "Fact",
     "Inspection",
-    "Instance",
     "Removal",
     "Story",
     "Tile",
     "Variant",
     "Verdict",
 ]
-
-Pixels = NDArray[np.float32]
 
 
 @final
@@ -33,57 +29,6 @@ class Tile:
     value: str
     name: str
     meaning: str
-
-
-@final
-@dataclass(frozen=True)
-class Instance:
-    """A training or test row as a reader sees it.
-
-    Attributes:
-        id: its permanent id.
-        name: its name in the user's data, where that is not the id.
-        label: the label it carries.
-        truth: its true label, where that is known.
-        pixels: ``[height, width]`` or ``[height, width, 3]`` in [0, 1], if it is an image.
-        text: its words, if it is text.
-        shared: spans of the text that the query has too.
-        suggested: the label that the unseen half finds most probable.
-        memorised: unseen loss − seen loss, in nats.
-        score: score for the query in nats; positive = it helped.
-        p, q: significance of the score, where it was tested.
-        loss: loss of its unseen sub-network.
-        planted: whether its label was made wrong on purpose.
-    """
-
-    id: int
-    label: str
-    truth: str | None = None
-    pixels: Pixels | None = None
-    text: str | None = None
-    score: float | None = None
-    p: float | None = None
-    q: float | None = None
-    loss: float | None = None
-    planted: bool = False
-    name: str | None = None
-    shared: tuple[tuple[int, int], ...] = ()
-    suggested: str | None = None
-    memorised: float | None = None
-
-    @property
-    def called(self) -> str:
-        """What people call it."""
-        return str(self.id) if self.name is None else self.name
-
-    @property
-    def parts(self) -> list[tuple[str, bool]]:
-        """The text in parts, and whether the query has each of them too."""
-        parts, end, text = [], 0, self.text or ""
-        for start, stop in self.shared:
-            parts += [(text[end:start], False), (text[start:stop], True)]
-            end = stop
-        return [(part, shared) for part, shared in [*parts, (text[end:], False)] if part]
 
 
 @final
@@ -100,6 +45,11 @@ class Explanation:
     probability: float
     helped: tuple[Instance, ...]
     harmed: tuple[Instance, ...]
+
+    @property
+    def scale(self) -> float:
+        """The largest score behind this query, in nats: the full length of its bars."""
+        return largest((*self.helped, *self.harmed))
 
 
 @final
@@ -179,6 +129,11 @@ class Cleansing:
     design: str
     cells: tuple[Removal, ...]
     harmful: tuple[Instance, ...]
+
+    @property
+    def scale(self) -> float:
+        """The largest total of a training instance, in nats."""
+        return largest(self.harmful)
 
 
 @final
@@ -261,7 +216,17 @@ class Story:
         return any(i.shared for e in self.explanations for i in (*e.helped, *e.harmed))
 
     @property
+    def sure(self) -> bool:
+        """Whether some score behind a mistake stands out from chance."""
+        return any(i.sure for e in self.explanations for i in (*e.helped, *e.harmed))
+
+    @property
     def pictures(self) -> bool:
         """Whether there is something to look at."""
-        shown = (*self.suspects, *(explanation.query for explanation in self.explanations))
+        shown = (
+            *self.suspects,
+            *self.inspection.memorised,
+            *(explanation.query for explanation in self.explanations),
+            *(self.cleansing.harmful if self.cleansing else ()),
+        )
         return any(instance.pixels is not None for instance in shown)

@@ -6,6 +6,7 @@ from typing import Any
 from turnover._errors import RunError
 from turnover.kinds import command_of
 from turnover.reports import _prose as prose
+from turnover.reports._instance import Instance
 from turnover.reports._instances import class_name, instance_of, pictures_of
 from turnover.reports._story import (
     Coverage,
@@ -13,7 +14,6 @@ from turnover.reports._story import (
     Detection,
     Explanation,
     Fact,
-    Instance,
     Story,
     Variant,
     Verdict,
@@ -87,7 +87,7 @@ def _tell(run: Run, results: Results) -> Story:
         detection=detection,
         suspects=_suspects(run, {**results, **audit}),
         inspection=tell_inspection(run, {**results, **audit}),
-        cleansing=tell_cleansing(left_by(run, "cleanse")),
+        cleansing=tell_cleansing(run, left_by(run, "cleanse")),
         curves=_curves(results),
         variants=variants,
         gap=prose.gap(variants),

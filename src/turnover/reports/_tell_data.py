@@ -1,17 +1,19 @@
 """What was found out about a run's training set: by its audit, and by training without a part."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from turnover.reports._audit import copies_sentence, memory_sentence, suspects_sentence
 from turnover.reports._cleanse import cleansing_sentence, removal_of
-from turnover.reports._instances import instance_of, pictures_of
-from turnover.reports._story import Cleansing, Inspection, Pixels
+from turnover.reports._instance import Instance
+from turnover.reports._instances import Show, instance_of, pictures_of
+from turnover.reports._story import Cleansing, Inspection
 from turnover.run import Run
 
 __all__ = ["left_by", "tell_cleansing", "tell_inspection"]
 
 Found = Mapping[str, Any]
+PICTURED = 6
 
 
 def left_by(run: Run, command: str) -> Found:
@@ -32,27 +34,28 @@ def tell_inspection(run: Run, found: Found) -> Inspection:
         memory_sentence(found) if whole else "",
         tuple(instance_of(item, names, show) for item in found.get("memorised") or []),
         copies_sentence(found) if whole else "",
-        tuple(
-            tuple(instance_of(item, names, show) for item in group)
-            for group in found.get("groups") or []
-        ),
+        tuple(_copies(group, names, show) for group in found.get("groups") or []),
     )
 
 
-def tell_cleansing(found: Found) -> Cleansing | None:
+def _copies(group: Sequence[Found], names: Any, show: Show) -> tuple[Instance, ...]:
+    """A set of copies; the first few have pictures, since a page must end somewhere."""
+    return tuple(
+        instance_of(item, names, show if place < PICTURED else lambda id: None)
+        for place, item in enumerate(group)
+    )
+
+
+def tell_cleansing(run: Run, found: Found) -> Cleansing | None:
     """What removal gained, from ``cleanse.json``."""
     if not found:
         return None
+    show = pictures_of(run, "train")
     return Cleansing(
         found["conclusion"],
         cleansing_sentence(found),
         tuple(removal_of(cell) for cell in found["cells"]),
         tuple(
-            instance_of({**item, "score": item["total"]}, None, _no_picture)
-            for item in found["harmful"]
+            instance_of({**item, "score": item["total"]}, None, show) for item in found["harmful"]
         ),
     )
-
-
-def _no_picture(id: int) -> Pixels | None:
-    return None

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from turnover.reports._answer import excerpt
+from turnover.reports._instance import Instance, Pixels
 from turnover.reports._prose import nats, percent
-from turnover.reports._story import Curves, Explanation, Instance, Pixels, Story, Variant
+from turnover.reports._story import Curves, Explanation, Story, Variant
 from turnover.reports._tell import tell
+from turnover.reports._words import plain, shorten
 from turnover.run import Run
 
 if TYPE_CHECKING:
@@ -51,7 +53,7 @@ def render_terminal(run: Run, console: "Console") -> None:
 def _say(console: "Console", text: str, style: str = "") -> None:
     """A paragraph; what a run says is never read as markup."""
     if text:
-        console.print(text, style=style, markup=False, highlight=False)
+        console.print(plain(text), style=style, markup=False, highlight=False)
         console.print()
 
 
@@ -80,7 +82,7 @@ def _numbers(story: Story) -> "Table":
     table = _table("Key numbers", "", "value", "meaning")
     table.columns[2].justify = "left"
     for tile in story.tiles:
-        table.add_row(Text(tile.name), Text(tile.value, "bold"), Text(tile.meaning))
+        table.add_row(Text(tile.name), Text(tile.value, "bold"), Text(plain(tile.meaning)))
     return table
 
 
@@ -123,7 +125,8 @@ def _explain(console: "Console", explanation: Explanation) -> None:
     shown = explanation.harmed or explanation.helped
     panels += [_panel(instance, _captions(instance), console) for instance in shown[:BESIDE]]
     verb = "harmed the true label" if explanation.harmed else "helped the wrong label"
-    _say(console, f"Test id {query.called}, and the training instances that {verb} most:")
+    called = f"id {query.called}" if query.name is None else query.name
+    _say(console, f"Test {called}, and the training instances that {verb} most:")
     for lines in zip_longest(*panels, fillvalue=" " * CELL):
         console.print(GAP.join(lines).rstrip(), markup=False, highlight=False, no_wrap=True)
     console.print()
@@ -136,7 +139,7 @@ def _quote(console: "Console", explanation: Explanation) -> None:
     query = explanation.query
     says = f"Says {explanation.predicted}, truth is {query.label}"
     words = excerpt(query.text or "", (), QUERY)
-    console.print(Text.assemble(f"{says} (test id {query.called}): “", words, "”"))
+    console.print(Text.assemble(plain(f"{says} (test id {query.called}): “"), words, "”"))
     console.print()
     kinds = (
         (f"Labelled {explanation.predicted}, helped it say so", explanation.helped),
@@ -157,27 +160,28 @@ def texts_table(title: str, instances: Sequence[Instance]) -> "Table":
         score = "" if item.score is None else f"{item.score:+.3f}"
         q = "" if item.q is None else f"{item.q:.2g}"
         words = excerpt(item.text or "", item.shared, BEHIND)
-        table.add_row(Text(item.label), score, q, Text(item.called), words)
+        table.add_row(Text(plain(item.label)), score, q, Text(plain(item.called)), words)
     return table
 
 
 def _captions(instance: Instance) -> list[str]:
     planted = f" (is {instance.truth})" if instance.planted else ""
     score = "" if instance.score is None else f"{instance.score:+.2f} nats"
-    return [f"label {instance.label}{planted}", score]
+    name = [] if instance.name is None else [shorten(instance.name, CELL)]
+    return [f"label {instance.label}{planted}", *name, score]
 
 
 def _panel(instance: Instance, captions: list[str], console: "Console") -> list[str]:
     """A picture, if there is one, above its captions: lines of equal width."""
     shades = ASCII_SHADES if console.options.ascii_only else SHADES
     picture = [] if instance.pixels is None else _draw(instance.pixels, shades)
-    words = [line for caption in captions for line in wrap(caption, CELL)]
+    words = [line for caption in captions for line in wrap(plain(caption), CELL)]
     return [line.ljust(CELL) for line in (*picture, *words)]
 
 
 def _draw(pixels: Pixels, shades: str) -> list[str]:
     """An image of any size as 8 lines of 16 letters, the darker the emptier."""
-    gray = pixels.mean(axis=-1) if pixels.ndim == 3 else pixels
+    gray = (pixels.mean(axis=-1) if pixels.ndim == 3 else pixels) / 255
     rows, columns = (np.linspace(0, n, SIDE + 1).astype(int) for n in gray.shape)
     means = np.add.reduceat(np.add.reduceat(gray, rows[:-1], axis=0), columns[:-1], axis=1)
     means = means / np.outer(np.diff(rows).clip(1), np.diff(columns).clip(1))

@@ -1,12 +1,9 @@
-import base64
-import io
-
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from turnover.reports._plots import _spread, curves_svg, data_uri
+from turnover.reports._plots import _spread, curves_svg
 from turnover.reports._story import Curves
 
 HEIGHTS = st.lists(st.floats(0, 1, width=32), min_size=1, max_size=6)
@@ -22,17 +19,6 @@ def test_names_of_lines_never_overlap_and_keep_their_order(heights):
 
 def test_names_with_room_stay_where_they_are():
     assert _spread([0.5, 0.0, 0.9], 0.1) == [0.5, 0.0, 0.9]
-
-
-@pytest.mark.parametrize("shape", [(8, 8), (5, 7, 3)])
-def test_pictures_survive_the_png(shape):
-    image = pytest.importorskip("matplotlib.image")
-    pixels = np.round(np.random.default_rng(0).random(shape) * 255).astype(np.float32) / 255
-    uri = data_uri(pixels)
-    png = base64.b64decode(uri.removeprefix("data:image/png;base64,"))
-    read = image.imread(io.BytesIO(png))[..., :3]
-    expected = pixels[..., None] if pixels.ndim == 2 else pixels
-    assert np.abs(read - expected).max() <= 1 / 255  # a colour map has 256 levels
 
 
 def test_a_single_epoch_is_drawn():

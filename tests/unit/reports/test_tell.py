@@ -32,8 +32,9 @@ def test_explanations_carry_pictures_of_the_right_rows(make_run, results):
     run = make_run(results)
     train, test = run.load_rows("train"), run.load_rows("test")
     (explanation,) = tell(run).explanations
-    assert np.array_equal(explanation.query.pixels, test.batch["image"][1, 0].numpy())
-    assert np.array_equal(explanation.harmed[0].pixels, train.batch["image"][2, 0].numpy())
+    images = [(side.batch["image"][:, 0] * 255).round().numpy() for side in (test, train)]
+    assert np.array_equal(explanation.query.pixels, images[0][1])
+    assert np.array_equal(explanation.harmed[0].pixels, images[1][2])
 
 
 def test_colour_images_have_their_channels_last(make_run, results):

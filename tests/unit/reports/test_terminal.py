@@ -63,7 +63,7 @@ def test_any_section_may_be_missing(make_run, results, section):
 @pytest.mark.parametrize("shape", [(8, 8), (28, 28), (32, 32, 3), (5, 3)])
 @pytest.mark.parametrize("shades", [SHADES, ASCII_SHADES])
 def test_images_of_any_size_become_8_lines_of_16_letters(shape, shades):
-    lines = _draw(np.ones(shape, np.float32), shades)
+    lines = _draw(np.full(shape, 255, np.uint8), shades)
     assert len(lines) == 8
     assert set(lines) == {shades[-1] * 16}
 

@@ -1,0 +1,80 @@
+"""What a run says, made fit to be shown: nothing that steers a terminal, and not too long."""
+
+import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console, ConsoleOptions, RenderResult
+    from rich.measure import Measurement
+
+__all__ = ["Name", "plain", "shorten"]
+
+# Control characters but tab and line feed; marks that turn the direction of writing; separators of
+# lines; halves of characters, which no file can hold; letters that nobody sees.
+UNSEEN = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff"
+    "\U000e0000-\U000e007f]"
+)
+SHORTEST = 12
+
+
+def plain(text: object, instead: str = "") -> str:
+    r"""The text without characters that steer a terminal or turn the direction of writing.
+
+    Args:
+        text: a text, or what is to be read as one.
+        instead: what stands in the place of each.
+
+    A name such as ``cat\x1b[2J.png`` comes from whoever made the data, and must not clear the
+    screen of whoever reads about them.
+    """
+    return UNSEEN.sub(instead, str(text))
+
+
+def shorten(name: str, most: int) -> str:
+    """A path in at most so many letters: its middle goes, so that class and file remain.
+
+    >>> shorten("cat/2019/summer/evening/IMG_0017.jpg", 24)
+    'cat/…/IMG_0017.jpg'
+    >>> shorten("cat/IMG_20190704_204512_edited.jpg", 24)
+    'cat/IMG_201…2_edited.jpg'
+    """
+    if len(name) <= most:
+        return name
+    first, *between, file = name.split("/")
+    for kept in range(len(between) - 1, -1, -1):
+        found = "/".join((first, "…", *between[len(between) - kept :], file))
+        if len(found) <= most:
+            return found
+    head = f"{first}/…/" if between else f"{first}/"
+    if file == name or len(head) > most - SHORTEST:
+        return _cut(name, most)
+    return head + _cut(file, most - len(head))
+
+
+def _cut(text: str, most: int) -> str:
+    """The text without its middle; most of what is kept is its end."""
+    if len(text) <= most:
+        return text
+    start = max(0, most - 1) * 2 // 5
+    stop = len(text) - max(0, most - 1 - start)
+    return text[:start] + "…" + text[stop:]
+
+
+class Name:
+    """A name in a table, shortened to the width that its column gets."""
+
+    def __init__(self, name: str) -> None:
+        self.name = plain(name).replace("\n", " ").replace("\t", " ")
+
+    def __rich_console__(self, console: "Console", options: "ConsoleOptions") -> "RenderResult":
+        from rich.text import Text
+
+        yield Text(shorten(self.name, options.max_width), no_wrap=True, overflow="ellipsis")
+
+    def __rich_measure__(self, console: "Console", options: "ConsoleOptions") -> "Measurement":
+        from rich.cells import cell_len
+        from rich.measure import Measurement
+
+        longest = max(1, min(cell_len(self.name), options.max_width))
+        return Measurement(min(SHORTEST, longest), longest)
