@@ -7,8 +7,9 @@ of one's own, with their own names, and says which rows cannot be used, where, a
 """
 
 from turnover.data import _duckdb, _folder  # noqa: F401  (they register their readers)
+from turnover.data._held_out import set_apart
 from turnover.data._indexed import Indexed, Rows
-from turnover.data._labelled import Classes, Labelled, OnBadRows, id_of, read_labelled
+from turnover.data._labelled import Classes, Labelled, OnBadRows, id_of, labelled, read_labelled
 from turnover.data._noise import flip_labels
 from turnover.data._table import READERS, BadRow, Table, listing, read_table
 
@@ -23,7 +24,9 @@ __all__ = [
     "Table",
     "flip_labels",
     "id_of",
+    "labelled",
     "listing",
     "read_labelled",
     "read_table",
+    "set_apart",
 ]

@@ -21,12 +21,15 @@ def read_folder(path: Path, roles: Mapping[str, str]) -> Table:
             "state.json. Give a file (.csv, .jsonl, .parquet) or such a folder."
         )
     try:
-        from datasets import load_from_disk
+        from datasets import Image, load_from_disk
     except ImportError:
         raise MissingExtra("datasets", "datasets", f"Reading the folder {path}") from None
     try:
         data = load_from_disk(str(path))
         chosen(path, roles, list(data.column_names))
+        for name in roles.values():
+            if isinstance(data.features[name], Image):  # stays as it was encoded
+                data = data.cast_column(name, Image(decode=False))
         columns = {role: list(data[name]) for role, name in roles.items()}
         names = getattr(data.features.get(roles.get("label", "")), "names", None) or ()
     except (OSError, ValueError, KeyError) as error:

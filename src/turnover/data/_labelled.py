@@ -13,7 +13,7 @@ from turnover._errors import DataError
 from turnover.data._table import BadRow, Table, listing, read_table, shortened
 from turnover.masks import string_id
 
-__all__ = ["Classes", "Labelled", "OnBadRows", "id_of", "read_labelled"]
+__all__ = ["Classes", "Labelled", "OnBadRows", "id_of", "labelled", "read_labelled"]
 
 OnBadRows = Literal["stop", "skip"]
 Usable = Callable[[Any], str | None]
@@ -165,6 +165,29 @@ def read_labelled(
     """
     roles = {"value": value, "label": label} | ({} if id is None else {"id": id})
     table = read_table(path, roles)
+    return labelled(table, classes=classes, usable=usable, on_bad_rows=on_bad_rows)
+
+
+def labelled(
+    table: Table,
+    *,
+    classes: Classes | None = None,
+    usable: Usable = lambda value: "missing value" if value is None else None,
+    on_bad_rows: OnBadRows = "stop",
+) -> Labelled:
+    """The usable rows of a table with the columns ``value``, ``label`` and, if any, ``id``.
+
+    Args:
+        table: the rows.
+        classes: those of the training data, if this is other data.
+        usable: what is wrong with a value (None if it is missing), or None; details of the problem
+            stand behind a colon.
+        on_bad_rows: ``"stop"`` raises an error that lists them, ``"skip"`` leaves them out.
+
+    Raises:
+        DataError: for bad rows under ``"stop"``, or for no usable rows.
+    """
+    path = table.path
     known = table.columns["label"]
     kept, found = _sorted_out(table, classes, usable)
     bad = [*table.bad, *found]
@@ -215,16 +238,18 @@ def _problem(
 ) -> tuple[str, str] | None:
     value, label = table.columns["value"][row], table.columns["label"][row]
     if problem := usable(value):
-        return problem, ""
+        kind, _, detail = problem.partition(": ")
+        return kind, detail
+    seen = shortened(value) if isinstance(value, str) else ""
     if label is None or not written(label) or label != label:
-        return "missing label", shortened(str(value))
+        return "missing label", seen
     if classes is not None and classes.number(label, table.label_names) is None:
         known = ", ".join(classes.names[:10]) + (", …" if len(classes) > 10 else "")
         return "unknown label", f"{written(label)!r} is not among those trained on: {known}"
     if "id" in table.columns:
         name = table.columns["id"][row]
         if name is None or not written(name):
-            return "missing id", shortened(str(value))
+            return "missing id", seen
         if (before := first.get(id_of(_name(table, row)))) is not None:
             return "repeated id", f"{written(name)!r} already stands in {table.place(before)}"
     return None

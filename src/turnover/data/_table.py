@@ -19,8 +19,8 @@ class BadRow:
 
     Attributes:
         file: the file.
-        place: where in it: ``"line 7"`` of a text file (the first line is 1), or ``"row 6"`` (the
-            first row is 0).
+        place: where in it: ``"line 7"`` of a text file (the first line is 1), ``"row 6"`` (the
+            first row is 0), or the name of a file in a folder.
         problem: what kind of problem, such as ``"missing label"``.
         detail: what was found there.
     """
@@ -47,6 +47,7 @@ class Table:
         lines: line of each usable row in a text file, from 1; None where there are no lines.
         bad: rows that could not be read.
         label_names: names of the classes 0, 1, …, where the file holds them.
+        files: the file of each usable row in a folder; None where ``path`` is a file.
     """
 
     path: Path
@@ -55,12 +56,15 @@ class Table:
     lines: Sequence[int] | None = None
     bad: tuple[BadRow, ...] = ()
     label_names: tuple[str, ...] = field(default=())
+    files: Sequence[str] | None = None
 
     def __len__(self) -> int:
         return len(self.numbers)
 
     def place(self, row: int) -> str:
-        """Where a usable row stands in the file, as people look for it."""
+        """Where a usable row stands in the file or folder, as people look for it."""
+        if self.files is not None:
+            return self.files[row]
         return f"row {self.numbers[row]}" if self.lines is None else f"line {self.lines[row]}"
 
 

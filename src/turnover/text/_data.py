@@ -5,11 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
-import torch
-
 from turnover import _parts
-from turnover._errors import DataError, RunError
-from turnover.data import BadRow, Classes, Labelled, OnBadRows, read_labelled
+from turnover._errors import RunError
+from turnover.data import BadRow, Classes, Labelled, OnBadRows, read_labelled, set_apart
 from turnover.run import Run
 
 __all__ = ["Columns", "Texts", "read_target", "read_texts"]
@@ -84,15 +82,7 @@ def read_texts(
     if evaluation is not None:
         test = _read(evaluation, columns, train.classes, on_bad_rows)
         return Texts(train, test, held_out=False, columns=columns)
-    count = round(hold_out * len(train))
-    if not 0 < count < len(train):
-        raise DataError(
-            f"Holding out {hold_out:g} of {len(train)} rows of {data} leaves {len(train) - count} "
-            f"to train on and {count} to test on. Give test data with --eval, or another "
-            "--hold-out."
-        )
-    order = torch.randperm(len(train), generator=torch.Generator("cpu").manual_seed(seed))
-    test, kept = train.select(order[:count].sort()[0]), train.select(order[count:].sort()[0])
+    kept, test = set_apart(train, hold_out, data=data, seed=seed)
     return Texts(kept, test, held_out=True, columns=columns)
 
 

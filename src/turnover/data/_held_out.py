@@ -1,0 +1,34 @@
+"""A random share of the rows, kept apart to test on."""
+
+from pathlib import Path
+
+import torch
+
+from turnover._errors import DataError
+from turnover.data._labelled import Labelled
+
+__all__ = ["set_apart"]
+
+
+def set_apart(
+    rows: Labelled, share: float, *, data: str | Path, seed: int
+) -> tuple[Labelled, Labelled]:
+    """The rows to train on, and a random share of them to test on; both in their old order.
+
+    Args:
+        rows: all rows.
+        share: of the rows to test on.
+        data: where they come from, for the error.
+        seed: of the choice.
+
+    Raises:
+        DataError: when that leaves no rows on one side.
+    """
+    count = round(share * len(rows))
+    if not 0 < count < len(rows):
+        raise DataError(
+            f"Holding out {share:g} of {len(rows)} rows of {data} leaves {len(rows) - count} to "
+            f"train on and {count} to test on. Give test data with --eval, or another --hold-out."
+        )
+    order = torch.randperm(len(rows), generator=torch.Generator("cpu").manual_seed(seed))
+    return rows.select(order[count:].sort()[0]), rows.select(order[:count].sort()[0])
