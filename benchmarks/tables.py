@@ -409,17 +409,37 @@ def trace_facts() -> str:
 
 
 def image_labels() -> str:
-    """Wrong labels of Fashion-MNIST: AUC and precision at the number planted."""
+    """Wrong labels of images: AUC and precision at the number planted, by data and kind."""
     found = result("image_labels")
-    by_kind = {run["kind"]: run["finders"] for run in found["runs"]}
-    costs_of = {name: t["cost"] for name, t in found["runs"][0]["trainings"].items()}
+    columns = [(data, kind) for data, kinds in found["mean"].items() for kind in kinds]
+    names = dict.fromkeys(n for data, kind in columns for n in found["mean"][data][kind])
     rows = []
-    for name, finder in by_kind["uniform"].items():
-        each = [by_kind[kind][name] for kind in ("uniform", "confused")]
-        cells = [f"{e['auc']['value']:.3f} / {e['precision']['value']:.2f}" for e in each]
-        rows.append([name, *cells, f"{costs_of[finder['by']]:.1f}"])
-    header = ["finder: AUC / precision", "uniform errors", "confused classes", "cost, trainings"]
-    return table(header, rows) + origin(found["machine"], "image_labels")
+    for name in names:
+        each = [found["mean"][data][kind].get(name) for data, kind in columns]
+        costs = [e["cost"] for e in each if e]
+        rows.append([name, *map(_auc_and_precision, each), f"{sum(costs) / len(costs):.1f}"])
+    counted = {
+        data: max(e["seeds"] for kind in found["mean"][data].values() for e in kind.values())
+        for data in found["mean"]
+    }
+    said = ", ".join(f"{_times(count, 'seed')} of {data}" for data, count in counted.items())
+    header = ["finder: AUC / precision", *(f"{data}, {kind}" for data, kind in columns), "cost"]
+    return (
+        table(header, rows)
+        + f"\nMeans of {said}; ± is the standard error of an AUC over seeds. Cost is in ordinary "
+        "trainings.\n" + origin(found["machine"], "image_labels")
+    )
+
+
+def _auc_and_precision(found: dict[str, Any] | None) -> str:
+    if found is None:
+        return "–"
+    error = f" ± {found['auc_stderr']:.3f}" if found["auc_stderr"] is not None else ""
+    return f"{found['auc']:.3f}{error} / {found['precision']:.2f}"
+
+
+def _times(count: int, noun: str) -> str:
+    return f"{count} {noun}" + ("" if count == 1 else "s")
 
 
 def _first_sentence(reason: str) -> str:
