@@ -1,8 +1,7 @@
 """``turnover ask``: which training instances stand behind one prediction?"""
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -11,14 +10,7 @@ from turnover._errors import DataError, ScoreError
 __all__ = ["ask"]
 
 
-class Estimator(StrEnum):
-    """How the training instances are scored."""
-
-    FIRST_ORDER = "first-order"
-    EXACT = "exact"
-    KERNEL = "kernel"
-
-
+Estimator = Literal["first-order", "exact", "kernel"]
 WRITERS = {".safetensors": "save", ".csv": "to_csv", ".parquet": "to_parquet"}
 
 
@@ -37,12 +29,13 @@ def ask(
         Path | None, typer.Option(help="Also write all scores (.safetensors, .csv, .parquet).")
     ] = None,
     estimator: Annotated[
-        Estimator,
+        Estimator | None,
         typer.Option(
             help="first-order: at once; exact: ranks the best of these again by two forward passes "
-            "each; kernel: the most accurate, by gradients of all training instances."
+            "each; kernel: the most accurate, by gradients of all training instances.",
+            show_default="first-order; of towers kernel",
         ),
-    ] = Estimator.FIRST_ORDER,
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")] = False,
 ) -> None:
     """Ask which training instances helped and which harmed one prediction.
@@ -64,9 +57,9 @@ def ask(
         asked = subject.read(text)
     else:
         raise DataError(f"Nothing can be typed to the {subject.noun}s of {run}. Give --query.")
-    found = answer(subject, asked, label=label, k=top, estimator=estimator.value)
+    found = answer(subject, asked, label=label, k=top, estimator=estimator)
     if save is not None:
-        scores = score_all(subject, asked, label=str(found["asked"]), estimator=estimator.value)
+        scores = score_all(subject, asked, label=str(found["asked"]), estimator=estimator)
         getattr(scores, WRITERS[save.suffix])(save)
     if as_json:
         print_json(found)

@@ -42,7 +42,8 @@ def cleanse(
         list[str] | None,
         typer.Option(
             help="first-order, exact, kernel, unseen-loss (a control), or a file of saved scores; "
-            "may be repeated."
+            "may be repeated.",
+            show_default="first-order; of towers kernel",
         ),
     ] = None,
     on_bad_rows: Annotated[
@@ -61,13 +62,22 @@ def cleanse(
     command to go on.
     """
     from turnover.cli._output import console, print_json, progress_bar, warn, write_page
-    from turnover.kinds import Aim, Other, cleanse_subject, cleansing_csv, open_subject, split
+    from turnover.kinds import (
+        Aim,
+        Other,
+        cleanse_subject,
+        cleansing_csv,
+        estimator_for,
+        open_subject,
+        split,
+    )
     from turnover.reports import render_cleanse
 
     fractions = _fractions(remove)
     subject = open_subject(run)
     if subject.load is None:
         raise DataError(f"{run} is a run of {subject.noun}s, of which no other files can be read.")
+    arms = [estimator_for(subject, name) for name in scores or (None,)]
     columns = {role: name for role, name in (("text", text), ("label", label)) if name}
     parts = []
     with progress_bar(None) as tick:
@@ -79,7 +89,7 @@ def cleanse(
                     warn(f"left out {len(bad):,} rows of {path}")
         aimed, tested = parts if len(parts) == 2 else split(parts[0], seed=0)
         tick("Scoring the training set", 0)
-        totals = {_named(name): _totals(subject, name, aimed) for name in scores or ["first-order"]}
+        totals = {_named(name): _totals(subject, name, aimed) for name in arms}
     aim = Aim(aimed, tested, fractions, seeds)
     with progress_bar(seeds * (1 + len(fractions) * (1 + len(totals)))) as tick:
         said = cleanse_subject(subject, aim, totals, tick)

@@ -9,11 +9,11 @@ network is near its weights.
 """
 
 from turnover.estimation._agreement import Agreement, agreement
-from turnover.estimation._answer import Answer, Found
+from turnover.estimation._answer import Answer, Found, Pairs
 from turnover.estimation._attribute import Attribution, attribute
 from turnover.estimation._ensemble import Ensemble, average, standard_errors
 from turnover.estimation._exact import Exact
-from turnover.estimation._first_order import FirstOrder, LowAgreementWarning
+from turnover.estimation._first_order import FirstOrder, LowAgreementWarning, SaturatedQueryWarning
 from turnover.estimation._fitted import FittedKernel
 from turnover.estimation._gates import gate_gradients
 from turnover.estimation._kernel import GateKernel, GradientKernel
@@ -37,7 +37,9 @@ __all__ = [
     "LinearScores",
     "LowAgreementWarning",
     "MaskNull",
+    "Pairs",
     "SameGroup",
+    "SaturatedQueryWarning",
     "agreement",
     "ask_kernel",
     "attribute",

@@ -1,8 +1,8 @@
 """An answer: the instances that matter for a query, each with its significance."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
-from typing import final
+from dataclasses import asdict, dataclass, fields
+from typing import Any, final
 
 import torch
 from torch import Tensor
@@ -15,7 +15,31 @@ from turnover.estimation._linear import LinearScores
 from turnover.estimation._mask_null import MaskNull
 from turnover.scores import GhostNull, Ranking, benjamini_hochberg
 
-__all__ = ["Answer", "Found", "rank_exact", "rank_linear", "rank_scored"]
+__all__ = ["Answer", "Found", "Pairs", "rank_exact", "rank_linear", "rank_scored"]
+
+
+@final
+@dataclass(frozen=True)
+class Pairs:
+    """What pairs of towers, each a training of its own, say of kernel scores.
+
+    Attributes:
+        pairs: how many; with fewer than two nothing can be tested.
+        agreement: correlation of what the scores predict of the towers' differences with what they
+            are; see :class:`turnover.estimation.FittedKernel`. None for fewer than two pairs.
+    """
+
+    pairs: int
+    agreement: float | None
+
+    @property
+    def tests(self) -> bool:
+        """Whether scores have standard errors."""
+        return self.pairs > 1
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same as plain JSON values."""
+        return {"towers": asdict(self)}
 
 
 @final
@@ -27,10 +51,12 @@ class Found:
         ids: ids of the instances.
         scores: in nats, positive = helped.
         positions: where they stand among the scanned ids.
-        z: distance from the scores of ghosts, in their standard deviations.
+        z: distance from the scores of ghosts, in their standard deviations; for towers, the score
+            over its standard error (Student's t), and NaN for a single pair, which has none.
         p: two-sided probability of such a score for an instance without influence.
         q: false discovery rate at which the instance counts as a discovery among all instances
-            (Benjamini, Hochberg 1995); an upper bound, since only the listed p-values are known.
+            (Benjamini, Hochberg 1995); an upper bound where only the listed p-values are known, as
+            of all estimators but kernels.
     """
 
     ids: Tensor
@@ -55,14 +81,15 @@ class Answer:
         harmful: lowest scores first.
         instances: number of instances that were asked about.
         estimator: ``"first-order"``, ``"exact"`` after re-ranking, or ``"kernel"``.
-        agreement: measured agreement of the first-order scores with exact ones.
+        agreement: measured agreement of the first-order scores with exact ones; for towers, which
+            are not asked by masks, what their pairs say of the kernel's scores.
     """
 
     helpful: Found
     harmful: Found
     instances: int
     estimator: str
-    agreement: Agreement
+    agreement: Agreement | Pairs
 
     def significant(self, query: int, q: float = 0.1) -> list[int]:
         """Ids of the listed instances that matter for a query at false discovery rate ``q``.
@@ -93,18 +120,35 @@ class Answer:
         found = self.significant(query, q)
         kinds = (self.helpful.q[query], self.harmful.q[query])
         if not found:
-            smallest = min(float(kind.min()) for kind in kinds)
+            return self._nothing(min(float(kind.min()) for kind in kinds), q)
+        least = "At least " if any(bool((kind <= q).all()) for kind in kinds) else ""
+        shown = ", ".join(map(name, found[:5])) + (", …" if len(found) > 5 else "")
+        verb = "matters" if len(found) == 1 else "matter"
+        in_all = ""
+        if isinstance(self.agreement, Pairs):
+            in_all = f", and the {self.agreement.pairs} pairs of towers agree which way"
+        return (
+            f"{least}{len(found)} of {self.instances:,} training instances {verb} for this "
+            f"prediction{in_all} (false discovery rate {q:g}): {shown}."
+        )
+
+    def _nothing(self, smallest: float, q: float) -> str:
+        if not isinstance(self.agreement, Pairs):
             return (
                 f"No single training instance matters for this prediction: among "
                 f"{self.instances:,} no score stands out from those of instances that were never "
                 f"trained (smallest q = {smallest:.2g}; discoveries need q ≤ {q:g})."
             )
-        least = "At least " if any(bool((kind <= q).all()) for kind in kinds) else ""
-        shown = ", ".join(map(name, found[:5])) + (", …" if len(found) > 5 else "")
-        verb = "matters" if len(found) == 1 else "matter"
+        if not self.agreement.tests:
+            return (
+                "How sure these scores are is unknown: it takes two pairs of towers or more, four "
+                "are recommended, to see what a score owes to chance."
+            )
         return (
-            f"{least}{len(found)} of {self.instances:,} training instances {verb} for this "
-            f"prediction (false discovery rate {q:g}): {shown}."
+            f"No single training instance stands out for this prediction: among "
+            f"{self.instances:,} there is no score of which {self.agreement.pairs} pairs of towers "
+            f"are sure (smallest q = {smallest:.2g}; discoveries need q ≤ {q:g}). More pairs are "
+            "surer."
         )
 
 
@@ -114,7 +158,7 @@ def rank_linear(
     """Significance of a short list from the distribution of linear scores over masks."""
     null = MaskNull(linear)
     scores = torch.cat([ranking.scores for ranking in listed], dim=1)
-    found = rank_scored(listed, scores, null.z(scores), null.p(scores), instances)
+    found = rank_scored(listed, null.z(scores), null.p(scores), instances)
     return Answer(*found, instances, "first-order", measured)
 
 
@@ -136,7 +180,7 @@ def rank_exact(
             for q, row in enumerate(ids)
         ]
     )
-    null = GhostNull(scored[:, ids.shape[1] :])
+    chance = scored[:, ids.shape[1] :]
     again = []
     sides = scored[:, : ids.shape[1]].chunk(2, dim=1)
     for ranking, side, largest in zip(listed, sides, (True, False), strict=True):
@@ -145,7 +189,8 @@ def rank_exact(
             Ranking(ranking.ids.gather(1, order), values, ranking.positions.gather(1, order))
         )
     scores = torch.cat([ranking.scores for ranking in again], dim=1)
-    found = rank_scored((again[0], again[1]), scores, null.z(scores), null.p(scores), instances)
+    z, p = _beside_ghosts(scores, chance)
+    found = rank_scored((again[0], again[1]), z, p, instances)
     helpful, harmful = (kind.first(k) for kind in found)
     return Answer(helpful, harmful, instances, "exact", measured)
 
@@ -156,8 +201,19 @@ def _scored(exact: Exact, query: Batch, ids: Tensor) -> Tensor:
     return exact.scores(query, distinct).values[0, place]
 
 
+def _beside_ghosts(scores: Tensor, ghosts: Tensor) -> tuple[Tensor, Tensor]:
+    """z and p; 0 and 1 for queries whose ghosts all score alike, unless those are all there are."""
+    vary = ghosts.amax(dim=1) > ghosts.amin(dim=1)
+    if not vary.any():
+        vary = torch.ones_like(vary)
+    null = GhostNull(ghosts[vary])
+    z, p = torch.zeros_like(scores, dtype=torch.float64), torch.ones_like(scores).double()
+    z[vary], p[vary] = null.z(scores[vary]), null.p(scores[vary])
+    return z, p
+
+
 def rank_scored(
-    listed: tuple[Ranking, Ranking], scores: Tensor, z: Tensor, p: Tensor, tests: int
+    listed: tuple[Ranking, Ranking], z: Tensor, p: Tensor, tests: int
 ) -> tuple[Found, Found]:
     """Both lists with q-values; an instance in both of them counts as one test."""
     helpful, harmful = listed

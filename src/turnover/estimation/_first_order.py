@@ -18,19 +18,19 @@ from typing import Literal, final
 import torch
 from torch import Tensor, nn
 
-from turnover._rows import Batch, Loss, count_rows, select_rows
+from turnover._rows import Batch, Loss, select_rows
 from turnover.data import Rows
 from turnover.estimation._agreement import Agreement, agreement
 from turnover.estimation._answer import Answer, rank_exact, rank_linear
 from turnover.estimation._exact import Exact
-from turnover.estimation._gates import gate_gradients
+from turnover.estimation._gates import Gradients, gate_gradients, saturated
 from turnover.estimation._linear import LinearScores
 from turnover.estimation._scan import checked_ids, scan
 from turnover.estimation._topk import Keep, extremes
 from turnover.masks import ghost_ids
 from turnover.scores import Scores
 
-__all__ = ["FirstOrder", "LowAgreementWarning"]
+__all__ = ["FirstOrder", "LowAgreementWarning", "SaturatedQueryWarning"]
 
 LADDER = (0, 8, 32)
 GAIN, GOOD, LOW = 0.01, 0.99, 0.8
@@ -41,10 +41,17 @@ class LowAgreementWarning(UserWarning):
     """First-order scores of this model agree poorly with the exact ones."""
 
 
+class SaturatedQueryWarning(UserWarning):
+    """The losses of some queries have no gradient, so that all their scores are zero."""
+
+
 @final
 @dataclass(frozen=True)
 class FirstOrder:
     """The estimator for every day.
+
+    A query whose loss is saturated (so near to 0 that no gate has a gradient) has scores of exactly
+    zero, z = 0 and p = 1, and a :class:`SaturatedQueryWarning` names it.
 
     Attributes:
         model: a converted model; it is left as found.
@@ -67,33 +74,34 @@ class FirstOrder:
             ids: the training rows, or their ids, of which 200 are sampled.
 
         Raises:
-            LossError: for losses that are not finite or do not depend on a masked layer.
+            LossError: for losses that are not finite, or of which none depends on a masked layer.
             IdError: for an empty range of ids, or ids that are not 64-bit integers.
         """
         batch = queries.batch if isinstance(queries, Rows) else queries
         sample = _sample(checked_ids(ids))
-        few = select_rows(batch, slice(0, SAMPLE_QUERIES))
-        exact = Exact(self.model, self.loss).scores(few, sample).values
         ladder = LADDER if self.masks == "auto" else (self.masks,)
-        best: tuple[LinearScores, Agreement] | None = None
+        whole = gate_gradients(self.model, self.loss, batch, masks=ladder[0])
+        alive = torch.nonzero(~saturated(whole[1])).flatten()[:SAMPLE_QUERIES]
+        few = select_rows(batch, alive)
+        exact = Exact(self.model, self.loss).scores(few, sample).values
+        best: tuple[Gradients, Agreement] | None = None
         for masks in ladder:
-            found = LinearScores.from_gradients(
-                *gate_gradients(self.model, self.loss, few, masks=masks)
-            )
-            measured = agreement(scan(found, sample), exact, masks)
+            found = gate_gradients(self.model, self.loss, few, masks=masks)
+            measured = agreement(scan(LinearScores.from_gradients(*found), sample), exact, masks)
             if best is not None and measured.spearman < best[1].spearman + GAIN:
                 break
             best = (found, measured)
             if measured.spearman >= GOOD:
                 break
         assert best is not None
-        linear, measured = best
+        measured = best[1]
         if measured.spearman < LOW and measured.ids > 1:
             warnings.warn(_low(measured), LowAgreementWarning, stacklevel=2)
-        if count_rows(batch) > SAMPLE_QUERIES:
-            gradients = gate_gradients(self.model, self.loss, batch, masks=measured.masks)
-            linear = LinearScores.from_gradients(*gradients)
-        return linear, measured
+        if measured.masks != ladder[0]:
+            whole = gate_gradients(self.model, self.loss, batch, masks=measured.masks)
+        if bool((zero := saturated(whole[1])).any()):
+            warnings.warn(_zero(zero), SaturatedQueryWarning, stacklevel=2)
+        return LinearScores.from_gradients(*whole), measured
 
     def scores(self, queries: Batch | Rows, ids: Tensor | range | Rows) -> Scores:
         """Scores ``[query, train]`` in nats, positive = helped; arguments as :meth:`linear`."""
@@ -188,4 +196,14 @@ def _low(measured: Agreement) -> str:
         f"First-order scores agree with exact ones only to a rank correlation of "
         f"{measured.spearman:.2f} (sign {measured.sign:.0%}, {measured.masks} masks). The loss is "
         "far from linear in the gates; re-rank the short list with rerank=100, or use Exact."
+    )
+
+
+def _zero(queries: Tensor) -> str:
+    numbers = torch.nonzero(queries).flatten().tolist()
+    shown = ", ".join(map(str, numbers[:5])) + (", …" if len(numbers) > 5 else "")
+    return (
+        f"The loss of {len(numbers)} of {len(queries)} queries does not depend on any masked unit "
+        f"(query {shown}): it is saturated, and all scores for it are zero. Ask about another "
+        "label, or use Exact, which needs no gradient."
     )

@@ -110,17 +110,38 @@ class FittedKernel:
     ridges: tuple[Ridge, ...]
     residual: Tensor
 
+    @property
+    def pairs(self) -> int:
+        """Pairs of towers; 0 for other models."""
+        return self.plan.model.pairs if isinstance(self.plan.model, Towers) else 0
+
     def scores(self, queries: Batch | Rows) -> Scores:
-        """Scores ``[query, train]`` in nats, positive = helped."""
+        """Scores ``[query, train]`` in nats, positive = helped.
+
+        With two or more pairs of towers they have standard errors s / √P, of the spread s of the P
+        pairs, each a training of its own: what the scores owe to chance in training, and nothing of
+        what is wrong with all kernels alike.
+        """
         rows = queries if isinstance(queries, Rows) else Rows(queries)
         values, wrong = torch.zeros(len(rows), len(self.train_ids)), torch.zeros(len(rows))
-        for network, ridge in zip(self.networks, self.ridges, strict=True):
-            asked = self.plan.features_of(network, rows)
-            values += ridge.influence(asked).float().cpu() / len(self.networks)
-            wrong += self.plan.link.residual(losses_of(network, self.plan.loss, rows))
-        wrong = (wrong / len(self.networks)).clamp_min(SMALLEST)  # keeps the order of tiny scores
-        values *= self.slope * self.residual * wrong[:, None]
-        return Scores(values, self.train_ids, rows.ids, about=dict(self.about))
+        spread = torch.zeros_like(values) if self.pairs > 1 else None
+        runs = list(zip(self.networks, self.ridges, strict=True))
+        step = max(1, self.pairs)
+        for number in range(step):
+            found = torch.zeros_like(values)
+            for network, ridge in (members := runs[number::step]):
+                asked = self.plan.features_of(network, rows)
+                found += ridge.influence(asked).float().cpu() / len(members)
+                wrong += self.plan.link.residual(losses_of(network, self.plan.loss, rows))
+            change = found - values
+            values += change / (number + 1)
+            if spread is not None:
+                spread += change * (found - values)
+        wrong = (wrong / len(runs)).clamp_min(SMALLEST)  # keeps the order of tiny scores
+        unit = self.slope * self.residual * wrong[:, None]
+        stderr = None if spread is None else (spread / (step * (step - 1))).sqrt() * unit
+        about = dict(self.about)
+        return Scores(values * unit, self.train_ids, rows.ids, about=about, stderr=stderr)
 
     def top(
         self,
@@ -136,7 +157,7 @@ class FittedKernel:
             ScoreError: for k below 1 or above the number of instances.
         """
         rows = queries if isinstance(queries, Rows) else Rows(queries)
-        block = max(1, int(memory_mb * 2**20 / (12 * len(self.train_ids))))
+        block = max(1, int(memory_mb * 2**20 / (20 * len(self.train_ids))))
         found = [
             self.scores(rows.select(slice(start, start + block))).top(k, kind)
             for start in range(0, len(rows), block)

@@ -3,6 +3,8 @@
 g_l[q, u] = ∂L(f^γ, q)/∂γ_{l,u}, at the full network (γ = 1) or averaged over random masks γ.
 """
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor, nn
 
@@ -12,7 +14,7 @@ from turnover.estimation._memory import bytes_per_row
 from turnover.masks import MaskSpec, gates
 from turnover.nn import evaluating, gated, masked_layers
 
-__all__ = ["gate_gradients"]
+__all__ = ["gate_gradients", "saturated"]
 
 RANDOM_MASKS = -(2**61)
 BLOCK = 256
@@ -31,10 +33,11 @@ def gate_gradients(model: nn.Module, loss: Loss, queries: Batch, *, masks: int =
             random masks, in pairs of a mask and its complement.
 
     Returns:
-        The masks of the layers, and one float32 tensor ``[query, units]`` for each, in nats.
+        The masks of the layers, and one float32 tensor ``[query, units]`` for each, in nats. They
+        are zero for a query whose loss is saturated: so near to 0 that it has no gradient.
 
     Raises:
-        LossError: for losses that are not finite, of a wrong shape, or that do not depend on any
+        LossError: for losses that are not finite, of a wrong shape, or of which none depends on any
             masked layer.
         ConversionError: for a model without turn-over layers.
     """
@@ -95,12 +98,16 @@ def _refuse_bad(losses: Tensor, query: Tensor) -> None:
         )
 
 
+def saturated(gradients: Iterable[Tensor]) -> Tensor:
+    """Which queries have no gradient at all: bool ``[query]``."""
+    return torch.stack([part.abs().amax(dim=1) for part in gradients]).amax(dim=0) == 0
+
+
 def _refuse_zero(total: dict[str, Tensor]) -> None:
-    largest = torch.stack([gradient.abs().amax(dim=1) for gradient in total.values()]).amax(dim=0)
-    if (dead := torch.nonzero(largest == 0).flatten()).numel():
+    if bool(saturated(total.values()).all()):
         raise LossError(
-            f"The loss of query {int(dead[0])} does not depend on any masked unit (all gradients "
-            f"are zero in {', '.join(total)}), so that no instance can be told from another. "
-            "Check that the loss uses the model's output, that the query is not clipped or "
-            "saturated, and that the masks sit on its way."
+            f"The loss of query 0 does not depend on any masked unit, nor does that of any other "
+            f"(all gradients are zero in {', '.join(total)}), so that no instance can be told from "
+            "another. Check that the loss uses the model's output, that the queries are not "
+            "clipped or saturated, and that the masks sit on their way."
         )

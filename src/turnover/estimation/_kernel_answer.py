@@ -1,21 +1,37 @@
-"""An answer of the accurate estimator, tested by the one that has a null distribution.
+"""An answer of the accurate estimator, and how sure it is.
 
-A kernel ranks the instances. It cannot say which of its scores are more than chance; the masks can:
-z, p and q of each listed instance are those of its first-order turn-over score for the same query.
+A kernel ranks the instances, and has no null distribution of its own. What tests its scores is
+
+- of towers, the P pairs themselves. Each is a training of its own, so that t = score / s.e. has
+  Student's distribution with P − 1 degrees of freedom for an instance whose influence differs from
+  training to training by chance alone. Masks cannot test here: P coins make 2ᴾ patterns, each
+  shared by a share of 2⁻ᴾ of all instances;
+- of a model with masks on its units, the first-order turn-over score of the same instance.
+
+References: Student 1908; Benjamini, Hochberg 1995.
 """
+
+import math
 
 import torch
 from torch import Tensor, nn
 
+from turnover._errors import ScoreError
 from turnover._rows import Loss
 from turnover.data import Rows
-from turnover.estimation._answer import Answer, rank_scored
+from turnover.estimation._agreement import Agreement
+from turnover.estimation._answer import Answer, Found, Pairs
 from turnover.estimation._first_order import FirstOrder
+from turnover.estimation._fitted import FittedKernel
 from turnover.estimation._kernel import GradientKernel
 from turnover.estimation._mask_null import MaskNull
 from turnover.estimation._scan import scan
+from turnover.estimation._topk import Keep
+from turnover.scores import Ranking, Scores, benjamini_hochberg
 
-__all__ = ["ask_kernel"]
+__all__ = ["ask_kernel", "student"]
+
+TINY = torch.finfo(torch.float64).tiny
 
 
 def ask_kernel(
@@ -25,30 +41,84 @@ def ask_kernel(
     rows: Rows,
     k: int = 10,
     *,
-    kernel: GradientKernel | None = None,
+    kernel: GradientKernel | FittedKernel | None = None,
+    keep: Keep | None = None,
 ) -> Answer:
     """The k most helpful and the k most harmful instances of every query, by kernel scores.
 
     Args:
-        model: a converted model; left as found.
+        model: towers, or a converted model; left as found.
         loss: (model, batch) → per-example losses ``[rows]`` in nats.
         queries: what is asked about.
         rows: the training set itself, since a kernel reads its instances.
         k: how many of each kind.
-        kernel: with other settings than the default.
+        kernel: with other settings than the default, or fitted to the rows already.
+        keep: which instances may be listed, as in :func:`turnover.estimation.top`. q-values still
+            count every instance as a test.
 
     Raises:
         ScoreError: for k above the number of instances.
         LossError, ConversionError: as :meth:`GradientKernel.fit` and :meth:`FirstOrder.linear`.
     """
-    scores = (kernel or GradientKernel(model, loss)).fit(rows).scores(queries)
-    listed = (scores.top(k, "helpful"), scores.top(k, "harmful"))
-    linear, measured = FirstOrder(model, loss).linear(queries, rows)
-    null, tested = MaskNull(linear), scan(linear, rows.mask_ids)
+    made = kernel or GradientKernel(model, loss)
+    fitted = made if isinstance(made, FittedKernel) else made.fit(rows)
+    scores = fitted.scores(queries)
+    told: Agreement | Pairs
+    if fitted.pairs:
+        told = Pairs(fitted.pairs, fitted.agreement)
+        z, p = _by_pairs(scores, fitted.pairs)
+    else:
+        linear, told = FirstOrder(model, loss).linear(queries, rows)
+        null, tested = MaskNull(linear), scan(linear, rows.mask_ids)
+        z, p = null.z(tested), null.p(tested)
+    every = (z, p, benjamini_hochberg(p))
+    helpful, harmful = (_found(listed, *every) for listed in _extremes(scores, k, keep))
+    return Answer(helpful, harmful, len(rows), "kernel", told)
 
-    def of_listed(values: Tensor) -> Tensor:
-        return torch.cat([values.gather(1, ranking.positions) for ranking in listed], dim=1)
 
-    z, p = (of_listed(found) for found in (null.z(tested), null.p(tested)))
-    found = rank_scored(listed, of_listed(scores.values), z, p, len(rows))
-    return Answer(*found, len(rows), "kernel", measured)
+def student(t: Tensor, freedom: int) -> Tensor:
+    """P(|T| ≥ |t|), T with so many degrees of freedom; float64, to about 10⁻¹⁵.
+
+    With θ = arctan(|t| / √ν), the probability between −t and t is a sum of ν/2 powers of cos θ
+    (Abramowitz, Stegun 1964, 26.7.3 and 26.7.4).
+    """
+    theta = torch.atan(t.double().abs() / math.sqrt(freedom))
+    sine, cosine = theta.sin(), theta.cos()
+    odd = freedom % 2
+    term = cosine if odd else torch.ones_like(theta)
+    total = torch.zeros_like(theta)
+    for power in range(odd, freedom - 1, 2):
+        total += term
+        term = term * cosine.square() * (power + 1) / (power + 2)
+    within = 2 / math.pi * (theta + sine * total) if odd else sine * total
+    return (1 - within).clamp(0, 1)
+
+
+def _by_pairs(scores: Scores, pairs: int) -> tuple[Tensor, Tensor]:
+    """t and p ``[query, train]``; of a single pair nothing is known: NaN and 1."""
+    values = scores.values.double()
+    if scores.stderr is None:
+        return torch.full_like(values, torch.nan), torch.ones_like(values)
+    t = (values / scores.stderr.double()).nan_to_num(nan=0.0)  # 0 / 0: no influence in any pair
+    return t, student(t, pairs - 1).clamp_min(TINY)
+
+
+def _extremes(scores: Scores, k: int, keep: Keep | None) -> tuple[Ranking, Ranking]:
+    if keep is None:
+        return scores.top(k, "helpful"), scores.top(k, "harmful")
+    every = torch.arange(len(scores.train_ids))
+    allowed = (keep if isinstance(keep, Tensor) else keep(every)).expand_as(scores.values)
+    if k > (most := int(allowed.sum(dim=1).min())):
+        raise ScoreError(f"Asked for the top {k} of {most} instances (after filters).")
+
+    def best(sign: float) -> Ranking:
+        order = (sign * scores.values).masked_fill(~allowed, -torch.inf)
+        places = order.argsort(dim=1, descending=True, stable=True)[:, :k]
+        return Ranking(scores.train_ids[places], scores.values.gather(1, places), places)
+
+    return best(1.0), best(-1.0)
+
+
+def _found(listed: Ranking, *every: Tensor) -> Found:
+    known = (values.gather(1, listed.positions) for values in every)
+    return Found(listed.ids, listed.scores, listed.positions, *known)

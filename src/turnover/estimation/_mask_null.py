@@ -51,18 +51,21 @@ class MaskNull:
     Attributes:
         linear: scores as a function of mask bits, of one run or averaged over several.
 
+    The score of a query whose slopes are all zero is the same for every mask, so that no instance
+    can stand out: z = 0 and p = 1.
+
     Raises:
-        ScoreError: for a query whose slopes are all zero.
+        ScoreError: when that is so for every query.
     """
 
     linear: LinearScores
 
     def __post_init__(self) -> None:
-        if bool((constant := self.std == 0).any()):
+        if bool((self.std == 0).all()):
             raise ScoreError(
-                f"The score of query {int(torch.nonzero(constant)[0])} is the same for every mask: "
-                "its loss does not depend on the masked units, so no instance can stand out. "
-                "Check that the masked layers lie on the way to the loss, and that the loss is not "
+                "The score of query 0 is the same for every mask, as is that of all others: their "
+                "losses do not depend on the masked units, so no instance can stand out. Check "
+                "that the masked layers lie on the way to the loss, and that the loss is not "
                 "saturated."
             )
 
@@ -88,7 +91,8 @@ class MaskNull:
         """
         testable(values, self.linear.queries)
         values = values.detach().to(self.mean.device, torch.float64)
-        return (values - self.mean.unsqueeze(1)) / self.std.unsqueeze(1)
+        # 0 / 0 where all masks score alike; another score is infinitely far from them.
+        return ((values - self.mean.unsqueeze(1)) / self.std.unsqueeze(1)).nan_to_num(nan=0.0)
 
     def p(self, values: Tensor) -> Tensor:
         """Two-sided p-values ``float64 [query, n]`` of scores; never exactly 0.
@@ -100,7 +104,10 @@ class MaskNull:
             ScoreError: as :meth:`z`.
         """
         z = self.z(values)
-        rows = [_two_sided(self._cumulants(q), row) for q, row in enumerate(z)]
+        rows = [
+            _two_sided(self._cumulants(q), row) if self.std[q] > 0 else (row == 0).to(row)
+            for q, row in enumerate(z)
+        ]
         return torch.stack(rows).clamp(TINY, 1)
 
     @cached_property

@@ -5,7 +5,7 @@ test rows, and how a reader sees one of them. Every question is then asked in on
 registers itself in ``KINDS``, by a name that stands in the manifest of its runs.
 """
 
-from turnover.kinds._answer import answer, explain_errors, score_all
+from turnover.kinds._answer import answer, estimator_for, explain_errors, score_all
 from turnover.kinds._cleanse import ARMS, Aim, cleanse_subject, cleansing_csv, split
 from turnover.kinds._inspect import inspect_subject, inspection_csv, inspection_json
 from turnover.kinds._learn import Course, cosine, learn
@@ -29,6 +29,7 @@ __all__ = [
     "cleansing_csv",
     "command_of",
     "cosine",
+    "estimator_for",
     "explain_errors",
     "inspect_subject",
     "inspection_csv",

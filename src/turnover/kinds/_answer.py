@@ -1,19 +1,21 @@
 """What stands behind a prediction? The same question for every kind of run."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import partial
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from turnover._errors import ScoreError
 from turnover.data import Rows
 from turnover.estimation import (
+    Answer,
     Exact,
     FirstOrder,
     Found,
     GradientKernel,
+    Pairs,
     SameGroup,
     ask_kernel,
 )
@@ -21,11 +23,28 @@ from turnover.kinds._predict import probabilities
 from turnover.kinds._subject import Query, Subject
 from turnover.scores import Scores
 
-__all__ = ["answer", "explain_errors", "score_all"]
+__all__ = ["answer", "estimator_for", "explain_errors", "score_all"]
 
 Estimator = Literal["first-order", "exact", "kernel"]
 RERANK, GHOSTS = 50, 1000
-FIELDS = {"score": "scores", "z": "z", "p": "p", "q": "q"}
+TESTED = ("z", "p", "q")
+
+
+def estimator_for(subject: Subject, wanted: str | None) -> str:
+    """The estimator that was asked for, or the usual one: first-order; of towers the kernel.
+
+    Raises:
+        ScoreError: for scores by masks of towers, when there are fewer masks than instances.
+    """
+    usual = "kernel" if subject.towers else "first-order"
+    count = 2**subject.towers
+    if subject.towers and wanted in ("first-order", "exact") and count < len(subject.train):
+        raise ScoreError(
+            f"This run has {subject.towers} pairs of towers, so that there are {count:,} masks for "
+            f"{len(subject.train):,} {subject.noun}s, and {wanted} scores of all that share one "
+            "are equal. Take the kernel, which is the usual one here and reads the networks."
+        )
+    return wanted or usual
 
 
 def answer(
@@ -34,7 +53,7 @@ def answer(
     *,
     label: str | None = None,
     k: int = 5,
-    estimator: Estimator = "first-order",
+    estimator: Estimator | None = None,
 ) -> dict[str, Any]:
     """What stands behind the prediction of one row, in plain JSON values.
 
@@ -44,20 +63,23 @@ def answer(
         label: name of the class to ask about; None for the predicted one.
         k: how many helpful and how many harmful instances.
         estimator: ``"first-order"``; ``"exact"`` ranks the best of these again by exact scores;
-            ``"kernel"`` ranks by gradients, the most accurate, and tests by masks.
+            ``"kernel"`` ranks by gradients, the most accurate, and tests by masks, or by what
+            pairs of towers agree on. By default the first, and of towers the last.
 
     Raises:
         DataError: for a label that does not exist.
-        ScoreError: for k above the number of training instances.
+        ScoreError: for k above the number of training instances, or an estimator that the model
+            does not allow.
     """
+    chosen = estimator_for(subject, estimator)
     says = probabilities(subject.model, subject.logits, query.rows)[0]
     predicted = int(says.argmax())
     asked = predicted if label is None else subject.class_number(label)
     rows = _asked(query.rows, torch.tensor([asked]))
-    if estimator == "kernel":
+    if chosen == "kernel":
         found = ask_kernel(subject.model, subject.loss, rows, subject.train, k)
     else:
-        rerank = min(RERANK, len(subject.train)) if estimator == "exact" else 0
+        rerank = min(RERANK, len(subject.train)) if chosen == "exact" else 0
         found = FirstOrder(subject.model, subject.loss).ask(
             rows, subject.train.ids, k, rerank=rerank, ghosts=GHOSTS
         )
@@ -73,17 +95,22 @@ def answer(
         "verdict": found.verdict(0, name=subject.called),
         "significant": found.significant(0),
         **found.agreement.to_dict(),
-        "helpful": _describe(found.helpful, 0, subject, query.shown),
-        "harmful": _describe(found.harmful, 0, subject, query.shown),
+        "helpful": _describe(found, "helpful", 0, subject, query.shown),
+        "harmful": _describe(found, "harmful", 0, subject, query.shown),
     }
 
 
 def score_all(
-    subject: Subject, query: Query, *, label: str, estimator: Estimator = "first-order"
+    subject: Subject, query: Query, *, label: str, estimator: Estimator | None = None
 ) -> Scores:
-    """Scores ``[1, train]`` of one row with the label of this name, to be saved."""
+    """Scores ``[1, train]`` of one row with the label of this name, to be saved.
+
+    Raises:
+        DataError, ScoreError: as :func:`answer`.
+    """
+    chosen = estimator_for(subject, estimator)
     rows = _asked(query.rows, torch.tensor([subject.class_number(label)]))
-    kind = {"first-order": FirstOrder, "exact": Exact, "kernel": GradientKernel}[estimator]
+    kind = {"first-order": FirstOrder, "exact": Exact, "kernel": GradientKernel}[chosen]
     scores = kind(subject.model, subject.loss).scores(rows, subject.train)
     return replace(scores, labels=subject.train.batch["label"])
 
@@ -93,7 +120,7 @@ def explain_errors(subject: Subject, *, errors: int, k: int) -> list[dict[str, A
 
     ``helped_error``: among the instances that carry the predicted (wrong) label, those that helped
     the prediction most (the paper's Figures 3 to 5). ``harmed``: those that most raised the loss of
-    the true label. First-order scores find them, exact ones rank them.
+    the true label. First-order scores find them, exact ones rank them; of towers the kernel does.
     """
     train, test = subject.train, subject.test
     labels = train.batch["label"]
@@ -105,10 +132,9 @@ def explain_errors(subject: Subject, *, errors: int, k: int) -> list[dict[str, A
         return []
     queries, guess = test.select(rows), predicted[rows]
     k = min(k, int(torch.bincount(labels)[guess].min()))
-    rerank = min(RERANK, len(train))
-    ask = partial(FirstOrder(subject.model, subject.loss).ask, rerank=rerank, ghosts=GHOSTS)
-    blame = ask(_asked(queries, guess), train.ids, k, keep=SameGroup(guess, labels))
-    truth = ask(_asked(queries, queries.batch["label"]), train.ids, k)
+    ask = _asker(subject)
+    blame = ask(_asked(queries, guess), k, keep=SameGroup(guess, labels))
+    truth = ask(_asked(queries, queries.batch["label"]), k)
     explained = []
     for i, row in enumerate(rows.tolist()):
         shown = {"query": row, "id": int(test.ids[row]), **subject.show("test", row)}
@@ -119,11 +145,25 @@ def explain_errors(subject: Subject, *, errors: int, k: int) -> list[dict[str, A
                 "predicted": subject.classes[int(guess[i])],
                 "loss": float(-says[row, test.batch["label"][row]].log()),
                 "probability": float(surest[row]),
-                "helped_error": _describe(blame.helpful, i, subject, shown),
-                "harmed": _describe(truth.harmful, i, subject, shown),
+                "helped_error": _describe(blame, "helpful", i, subject, shown),
+                "harmed": _describe(truth, "harmful", i, subject, shown),
             }
         )
     return explained
+
+
+def _asker(subject: Subject) -> Callable[..., Answer]:
+    """(queries, k, keep=) → answer, by the best estimator that takes no more than seconds."""
+    model, train = subject.model, subject.train
+    if subject.towers:
+        fitted = GradientKernel(model, subject.loss).fit(train)
+        return lambda rows, k, **more: ask_kernel(
+            model, subject.loss, rows, train, k, kernel=fitted, **more
+        )
+    first, rerank = FirstOrder(model, subject.loss), min(RERANK, len(train))
+    return lambda rows, k, **more: first.ask(
+        rows, train.ids, k, rerank=rerank, ghosts=GHOSTS, **more
+    )
 
 
 def _asked(queries: Rows, labels: Tensor) -> Rows:
@@ -133,8 +173,15 @@ def _asked(queries: Rows, labels: Tensor) -> Rows:
 
 
 def _describe(
-    found: Found, query: int, subject: Subject, asked: Mapping[str, Any]
+    answer: Answer,
+    kind: Literal["helpful", "harmful"],
+    query: int,
+    subject: Subject,
+    asked: Mapping[str, Any],
 ) -> list[dict[str, Any]]:
+    found: Found = getattr(answer, kind)
+    told = answer.agreement
+    tested = TESTED if not isinstance(told, Pairs) or told.tests else ()
     described = []
     for place, row in enumerate(found.positions[query].tolist()):
         shown = subject.show("train", row)
@@ -144,7 +191,8 @@ def _describe(
                 "label": subject.classes[int(subject.train.batch["label"][row])],
                 **shown,
                 **({"shared": subject.mark(asked, shown)} if subject.mark else {}),
-                **{k: float(getattr(found, field)[query, place]) for k, field in FIELDS.items()},
+                "score": float(found.scores[query, place]),
+                **{name: float(getattr(found, name)[query, place]) for name in tested},
             }
         )
     return described

@@ -44,6 +44,8 @@ def measure_subject(
         "explanations": explain_errors(subject, errors=ERRORS, k=BEHIND),
         **{name: listed[name] for name in LISTED},
     }
+    if subject.towers:
+        results["towers"] = subject.towers
     if control is not None:
         results["accuracy_dropout"] = accuracy(control, subject.logits, subject.test)
     return results

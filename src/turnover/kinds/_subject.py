@@ -13,6 +13,7 @@ from turnover._errors import DataError, RunError
 from turnover._rows import Batch
 from turnover.data import BadRow, OnBadRows, Rows
 from turnover.kinds._predict import Logits, probabilities
+from turnover.nn import Towers
 from turnover.run import Run, describe_masks, fingerprint
 from turnover.training import Recipe
 
@@ -96,6 +97,11 @@ class Subject:
     load: Callable[[Other], tuple[Rows, Sequence[BadRow]]] | None = None
     mark: Callable[[Mapping[str, Any], Mapping[str, Any]], list[tuple[int, int]]] | None = None
     noun: str = "instance"
+
+    @property
+    def towers(self) -> int:
+        """Pairs of towers that the model consists of; 0 for a network with masks on its units."""
+        return self.model.pairs if isinstance(self.model, Towers) else 0
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """−log p(label | row) of every row, in nats."""

@@ -19,15 +19,7 @@ from turnover.run import Run, describe_masks, fingerprint
 from turnover.text._data import Texts, save_words
 from turnover.text._encoders import Encoder
 from turnover.text._features import encoded_rows, parts_of
-from turnover.text._subject import (
-    PLAIN,
-    build,
-    encoder_for,
-    encoding,
-    loss,
-    recipe_of,
-    subject_of,
-)
+from turnover.text._subject import build, encoder_for, encoding, loss, recipe_of, subject_of
 from turnover.text._words import COMMON, TOKENIZER, common_pieces, pieces_of_run
 from turnover.training import Curve
 
@@ -35,6 +27,7 @@ __all__ = ["Plan", "run_texts", "steps_of"]
 
 Progress = Callable[[str, int], None]
 PROBED, MEASURED = 32, 2000
+OF_A_TOWER = 128  # units, beyond which towers gain nothing (experiments/text_labels.py)
 
 
 @final
@@ -50,7 +43,7 @@ class Plan:
         towers: train so many pairs of ordinary networks, each on its own half of the texts, in
             place of one with masks: more training, the most accurate scores. 0 for none.
         units: masked units of that layer; 0 for about as many as there are training texts, from
-            1,024 to 4,096. Of a tower: its units, 0 for 512.
+            1,024 to 4,096. Of a tower: its units, 0 for 128.
         dropout: drop probability of ordinary dropout on top.
         epochs: passes over the training texts; 0 for about 300 steps, from 3 to 100 passes.
         batch_size: texts per step; 0 for 64, or 32 with adapters.
@@ -85,7 +78,7 @@ class Plan:
                 "features that are computed once."
             )
         wide = min(4096, max(1024, 1 << (train - 1).bit_length()))
-        units = self.units or (PLAIN if self.towers else wide)
+        units = self.units or (OF_A_TOWER if self.towers else wide)
         batch_size = self.batch_size or (32 if self.adapters else 64)
         epochs = self.epochs or min(100, max(3, -(-300 // -(-train // batch_size))))
         rate = self.rate or (2e-3 if self.adapters else 5e-4)
