@@ -442,6 +442,113 @@ def _times(count: int, noun: str) -> str:
     return f"{count} {noun}" + ("" if count == 1 else "s")
 
 
+def leak_curve() -> str:
+    """Leaks and quality by the layer after which masks begin."""
+    found = result("leak_curve")
+    rows = []
+    for row in found["summary"]:
+        masked = row["first"] is not None
+        rows.append(
+            [
+                f"{row['network']}, {row['first'] if masked else 'no masks'}",
+                f"{row['leak_early']:.1%} / {row['leak']:.1%}" if masked else "–",
+                f"{row['shared']:.0%}" if masked else "–",
+                f"{row['known']:.0%} / {row['known_test']:.0%}" if masked else "–",
+                f"{row['gap']:+.2f}" if masked else "–",
+                f"{row['accuracy']:.1%}",
+                f"{row['mislabel']:.2f}",
+                f"{row['same_class']:.2f}" if masked else "–",
+            ]
+        )
+    header = ["masks after layer", "leak of a step, early / end", "length shared"]
+    header += ["wrong labels said, own / new", "gap, nats", "accuracy"]
+    header += ["AUC, wrong labels", "AUC, same class"]
+    errors = [run["step"]["leak_stderr"] for run in found["runs"] if run["first"] not in (None, 1)]
+    return (
+        table(header, rows)
+        + "\nA leak is the share of what the seen half learns of a picture; its standard error is "
+        f"{min(errors):.1%} to {max(errors):.1%} at the end. Seeds: {max(row['seeds'] for row in found['summary'])}.\n"
+        + origin(found["machine"], "leak_curve")
+    )
+
+
+def image_errors() -> str:
+    """What stands behind mistakes: share of the wrong label among the highest scores."""
+    found = result("image_errors")
+    rows = []
+    for name, way in found["ways"].items():
+        share, auc = way["share"], way["auc"]
+        many = "share_of_runs" in way
+        shown = sum(way["share_of_runs"]) / len(way["share_of_runs"]) if many else share["value"]
+        area = sum(way["auc_of_runs"]) / len(way["auc_of_runs"]) if many else auc["value"]
+        rows.append(
+            [
+                f"{name}, mean of {len(way['share_of_runs'])} single runs" if many else name,
+                f"{shown:.1%}" + ("" if many else f" ({share['low']:.1%}–{share['high']:.1%})"),
+                f"{area:.3f}",
+                seconds(way["query_seconds"]),
+            ]
+        )
+    chance = next(iter(found["ways"].values()))["chance"]
+    rows.append(["chance", f"{chance:.1%}", "0.500", "–"])
+    header = ["scores", "share of the wrong label in the top 10", "AUC"]
+    header += [f"{found['queries']} queries"]
+    return table(header, rows) + origin(found["machine"], "image_errors")
+
+
+def image_accuracy() -> str:
+    """Accuracy with and without masks, by setting."""
+    found = result("image_accuracy")
+    rows = [
+        [
+            f"{row['model']}, masks after {row['first']}, {row['train']:,} pictures",
+            row["arm"],
+            row["seeds"],
+            f"{row['accuracy']:.1%}",
+            _cost(row),
+            "–" if row["gap"] is None else f"{row['gap']:+.2f}",
+        ]
+        for row in found["summary"]
+    ]
+    header = ["network", "arm", "seeds", "accuracy", "cost, points", "gap, nats"]
+    return table(header, rows) + origin(found["machine"], "image_accuracy")
+
+
+def _cost(row: dict[str, Any]) -> str:
+    if row["arm"] == "plain" or row["cost"] is None:
+        return "–"
+    error = f" ± {100 * row['cost_stderr']:.1f}" if row["cost_stderr"] is not None else ""
+    return f"{100 * row['cost']:.1f}{error}"
+
+
+def image_scores() -> str:
+    """Seconds for one query and 50,000 pictures of VGG19."""
+    rows, machine = [], None
+    for found in result("image_scores").values():
+        machine = machine or found["machine"]
+        for case in found["cases"]:
+            ways = case["ways"]
+            rows.append(
+                [
+                    f"{found['machine']['gpu'] or 'one CPU thread'}, masks after layer "
+                    f"{case['first']}",
+                    *(
+                        _long(ways[way]["seconds"])
+                        for way in ("plain", "shared prefix", "first-order", "check")
+                    ),
+                    f"{case['gain_of_sharing']:.1f}×",
+                ]
+            )
+    header = ["one query × 50,000 instances", "plain", "shared prefix", "first-order"]
+    header += ["its check, once", "gain of sharing"]
+    assert machine is not None
+    return table(header, rows) + origin(machine, "image_scores")
+
+
+def _long(value: float) -> str:
+    return f"{value / 60:.0f} min" if value >= 120 else seconds(value)
+
+
 def _first_sentence(reason: str) -> str:
     said = reason.split(": ", 1)[-1] if reason.split(":")[0].endswith("Error") else reason
     return said.split(". ")[0].rstrip(".").replace("|", "/")

@@ -63,7 +63,7 @@ TRAIN, TEST, WRONG, CLASSES, SEEDS = 2500, 2000, 0.1, 10, 2
 EPOCHS, BATCH, RATE = 14, 64, 1e-3
 STEP, AUDITED, ROWS = 0.01, 40, 32
 EXACT, FIRST_ORDER = (40, 600), 200
-NETWORKS = {"cnn": (1, 2, 3, 4), "vgg11-slim": (1, 4, 7, 9, 10), "vgg11-slim-bn": (4, 10)}
+NETWORKS = {"cnn": (1, 2, 3, 4), "vgg11-slim": (1, 4, 7, 9, 10), "vgg11-slim-bn": (7, 10)}
 GROUPS = ("weights", "biases", "norms", "statistics")
 TEST_IDS = 10**9  # no picture of this set is ever trained on
 
