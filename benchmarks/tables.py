@@ -464,10 +464,11 @@ def leak_curve() -> str:
     header += ["wrong labels said, own / new", "gap, nats", "accuracy"]
     header += ["AUC, wrong labels", "AUC, same class"]
     errors = [run["step"]["leak_stderr"] for run in found["runs"] if run["first"] not in (None, 1)]
+    seeds = max(row["seeds"] for row in found["summary"])
     return (
         table(header, rows)
         + "\nA leak is the share of what the seen half learns of a picture; its standard error is "
-        f"{min(errors):.1%} to {max(errors):.1%} at the end. Seeds: {max(row['seeds'] for row in found['summary'])}.\n"
+        f"{min(errors):.1%} to {max(errors):.1%} at the end. Seeds: {seeds}.\n"
         + origin(found["machine"], "leak_curve")
     )
 

@@ -33,6 +33,9 @@ parameters which the unseen half uses on z. ``check`` is what the leak audit of 
 
 The arm without masks (k = none) has its training loss in place of the unseen one. Runs that the
 JSON file holds already are kept. Settings were chosen on other pictures.
+
+``--paper`` adds the leak of one step for the paper's network, VGG19, with masks from other layers
+on, all at the same weights: those after a few steps of training with masks after layer 11.
 """
 
 import argparse
@@ -65,6 +68,7 @@ STEP, AUDITED, ROWS = 0.01, 40, 32
 EXACT, FIRST_ORDER = (40, 600), 200
 NETWORKS = {"cnn": (1, 2, 3, 4), "vgg11-slim": (1, 4, 7, 9, 10), "vgg11-slim-bn": (7, 10)}
 GROUPS = ("weights", "biases", "norms", "statistics")
+PAPER, PAPER_FIRSTS, PAPER_STEPS, PAPER_AUDITED = "vgg19", (1, 6, 11, 14, 18), 30, 6
 TEST_IDS = 10**9  # no picture of this set is ever trained on
 
 State = dict[str, Tensor]
@@ -265,6 +269,21 @@ def one_run(network: str, first: int | None, seed: int) -> dict[str, Any]:
     return run | {"cpu_seconds": round(time.process_time() - begun, 1)}
 
 
+def paper() -> list[dict[str, Any]]:
+    """The leak of one step of VGG19, by the layer after which masks begin."""
+    train = data(0)[0]
+    model = build_network(PAPER, classes=CLASSES, seed=0)
+    optimizer = partial(torch.optim.Adam, lr=RATE / 5)
+    fit(model, train.select(slice(0, ROWS * PAPER_STEPS)), loss, Recipe(1, ROWS, 0, optimizer))
+    found = []
+    for first in PAPER_FIRSTS:
+        other = build_network(PAPER, classes=CLASSES, seed=0, first=first)
+        other.load_state_dict(model.state_dict())
+        found.append({"first": first, **one_step(other, train, 0, PAPER_AUDITED)})
+        print(json.dumps(found[-1]), flush=True)
+    return found
+
+
 def plan(seeds: int) -> Iterator[tuple[str, int | None, int]]:
     for seed in range(seeds):
         for network, firsts in NETWORKS.items():
@@ -353,26 +372,32 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--json", type=Path, required=True, help="numbers; a figure beside it")
     parser.add_argument("--seeds", type=int, default=SEEDS)
+    parser.add_argument("--paper", action="store_true", help="one step of VGG19 instead")
     chosen = parser.parse_args()
     torch.set_num_threads(1)
-    kept = chosen.json.exists()
-    runs = json.loads(chosen.json.read_text(encoding="utf-8"))["runs"] if kept else []
+    kept = json.loads(chosen.json.read_text(encoding="utf-8")) if chosen.json.exists() else {}
+    runs = kept.get("runs", [])
+    if chosen.paper:
+        kept["paper"] = {"network": PAPER, "steps": PAPER_STEPS, "leaks": paper()}
+        chosen.json.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+        return
     done = {(run["network"], run["first"], run["seed"]) for run in runs}
     for network, first, seed in plan(chosen.seeds):
         if (network, first, seed) in done:
             continue
         runs.append(one_run(network, first, seed))
         print(json.dumps(runs[-1]), flush=True)
-        keep(chosen.json, runs)
+        keep(chosen.json, runs, kept.get("paper"))
 
 
-def keep(path: Path, runs: list[dict[str, Any]]) -> None:
+def keep(path: Path, runs: list[dict[str, Any]], of_paper: Any = None) -> None:
     settings = {"train": TRAIN, "test": TEST, "wrong": WRONG, "epochs": EPOCHS, "batch": BATCH}
     settings |= {"rate": RATE, "step": STEP, "rows of a step": ROWS}
     found = {
         "summary": summary(runs),
         "cpu_seconds": round(sum(run["cpu_seconds"] for run in runs), 1),
         "settings": settings,
+        **({"paper": of_paper} if of_paper else {}),
         "runs": runs,
         "machine": describe(),
     }
