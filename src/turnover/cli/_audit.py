@@ -19,6 +19,13 @@ def audit(
     csv: Annotated[
         Path | None, typer.Option(help="Also write all training rows to this CSV file.")
     ] = None,
+    gallery: Annotated[
+        bool,
+        typer.Option(
+            "--gallery",
+            help="Also write all training images, the most suspicious first, to RUN/gallery.",
+        ),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the audit as JSON.")] = False,
 ) -> None:
     """Look at every training row through the half of the network that never learned it.
@@ -28,7 +35,7 @@ def audit(
     """
     from turnover.cli._output import console, print_json, write_page
     from turnover.kinds import inspect_subject, inspection_csv, inspection_json, open_subject
-    from turnover.reports import render_audit
+    from turnover.reports import render_audit, write_gallery
 
     subject = open_subject(run)
     found = inspect_subject(subject)
@@ -36,12 +43,14 @@ def audit(
     subject.run.write_text(FILE, json.dumps(said, indent=1, ensure_ascii=False) + "\n")
     if csv is not None:
         inspection_csv(subject, found, csv)
+    index = write_gallery(subject, found) if gallery else None
     page = write_page(subject.run)
     if as_json:
         lists = {name: said[name][:top] for name in ("suspects", "memorised", "groups")}
-        print_json({**said, **lists, "report": page})
+        drawn = {"gallery": str(index)} if index else {}
+        print_json({**said, **lists, "report": page, **drawn})
         return
     render_audit(said, console(), top)
-    for written in (csv, page):
+    for written in (csv, page, index):
         if written is not None:
             console().print(f"Written: [bold]{written}[/bold]", soft_wrap=True)

@@ -1,13 +1,15 @@
-"""A run, looked at many ways: terminal, JSON, one self-contained HTML page.
+"""A run, looked at many ways: terminal, JSON, one self-contained HTML page, a gallery.
 
 Three layers that never mix: ``tell`` reads a run folder into a ``Story`` of plain data and finished
 sentences; the plots draw parts of it as SVG and PNG; the template and the terminal only lay it out.
-Nothing is measured here: what a run's ``results.json`` lacks, its report leaves out.
+Nothing is measured here: what a run's ``results.json`` lacks, its report leaves out. Pages have no
+scripts and ask nothing of a network; what a run says is escaped, and rid of control characters.
 """
 
 from turnover.reports._answer import render_answer
 from turnover.reports._audit import render_audit
 from turnover.reports._cleanse import render_cleanse
+from turnover.reports._gallery import write_gallery
 from turnover.reports._html import render_html
 from turnover.reports._story import Story
 from turnover.reports._tell import summary, tell
@@ -22,4 +24,5 @@ __all__ = [
     "render_terminal",
     "summary",
     "tell",
+    "write_gallery",
 ]

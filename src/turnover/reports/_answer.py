@@ -60,6 +60,8 @@ def _sentence(found: Row) -> str:
 
 
 def _reading(found: Row) -> str:
+    if "towers" in found:
+        return _reading_of_towers(found)
     measured = found["agreement"]
     tested = ""
     if found["estimator"] == "kernel":
@@ -71,6 +73,24 @@ def _reading(found: Row) -> str:
         f"scores agree with exact ones to a rank correlation of {measured['spearman']:.2f} here."
         f"{tested}{shared}"
     )
+
+
+def _reading_of_towers(found: Row) -> str:
+    pairs, agreement = found["towers"]["pairs"], found["towers"]["agreement"]
+    parts = [
+        "A score is the loss without the instance minus the loss with it, in nats, as a linear "
+        "model of each network has it."
+    ]
+    if agreement is not None:
+        parts.append(
+            f"q is the share to expect, among all scores with a q this small or smaller, whose "
+            f"sign is chance: what {pairs} trainings differ in, and not what is wrong with all of "
+            "them. What scores predict of the networks' differences correlates with these "
+            f"differences by {agreement:.2f}."
+        )
+    if "text" in found:
+        parts.append("Underlined: word pieces that the query has too.")
+    return " ".join(parts)
 
 
 def _table(title: str, rows: list[Row]) -> "Table":
@@ -85,7 +105,8 @@ def _table(title: str, rows: list[Row]) -> "Table":
         pad_edge=False,
         show_edge=False,
     )
-    columns = {name: show for name, (needs, show) in COLUMNS.items() if needs in rows[0]}
+    known = {name for row in rows for name in row}
+    columns = {name: show for name, (needs, show) in COLUMNS.items() if needs in known}
     for name in columns:
         is_text, is_file = name == "text", name == "id" and names_files(rows)
         table.add_column(
@@ -103,8 +124,9 @@ def _table(title: str, rows: list[Row]) -> "Table":
 def _truth(row: Row) -> "Text":
     from rich.text import Text
 
-    planted = " (planted error)" if row["truth"] != row["label"] else ""
-    return Text(plain(f"{row['truth']}{planted}"))
+    truth = row.get("truth")
+    planted = "" if truth in (None, row["label"]) else " (planted error)"
+    return Text("" if truth is None else plain(f"{truth}{planted}"))
 
 
 def _plain(name: str, form: str = "") -> Any:

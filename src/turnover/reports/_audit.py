@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from turnover.reports._answer import called, excerpt, names_files
 from turnover.reports._prose import nats, percent
-from turnover.reports._words import Name, plain
+from turnover.reports._words import Name, plain, shorten
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -23,6 +23,7 @@ __all__ = [
 
 Found = Mapping[str, Any]
 TEXT, COPIES = 160, 5
+WIDEST = 22  # of a column, but those of texts and files
 
 
 def suspects_sentence(found: Found) -> str:
@@ -105,16 +106,21 @@ def _groups(groups: Sequence[Sequence[Found]]) -> "Table":
     columns = ("labels", "files" if files else "ids", *(("text",) if words else ()))
     table = table_of("Copies, those with conflicting labels first", columns)
     for rows in groups:
-        labels = ", ".join(dict.fromkeys(str(row["label"]) for row in rows))
         names, rest = [str(row.get("name", row["id"])) for row in rows[:COPIES]], len(rows) - COPIES
-        if files:
+        labels = ", ".join(dict.fromkeys(str(row["label"]) for row in rows))
+        if files:  # one to a line, each beside its label
             more = [Text(f"and {rest} more")] if rest > 0 else []
             shown: RenderableType = Group(*map(Name, names), *more)
+            labels = "\n".join(_line(row["label"]) for row in rows[:COPIES])
         else:
             shown = Text(plain(", ".join(names) + (", …" if rest > 0 else "")))
         texts = [excerpt(rows[0]["text"], (), TEXT)] if words else []
-        table.add_row(Text(plain(labels)), shown, *texts)
+        table.add_row(Text(plain(labels)), shown, *texts, end_section=files)
     return table
+
+
+def _line(label: object) -> str:
+    return shorten(" ".join(plain(label).split()), WIDEST)
 
 
 def names_of(rows: Sequence[Found]) -> tuple[str, ...]:
@@ -143,7 +149,7 @@ def table_of(title: str, columns: Sequence[str]) -> "Table":
         elif name.startswith("file"):
             table.add_column(name)
         else:
-            table.add_column(name, justify="right", max_width=22, overflow="fold")
+            table.add_column(name, justify="right", max_width=WIDEST, overflow="fold")
     return table
 
 

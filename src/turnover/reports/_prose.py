@@ -86,10 +86,19 @@ def what_was_done(results: Results, noun: str) -> str:
             f"{results['planted']:,} of the training labels had been made wrong on purpose, with a "
             "record of the truth that the network never gets."
         )
-    parts.append(
+    half = (
         f"Under turn-over dropout each training {noun} trains only half of the network's units, a "
-        "half of its own, drawn at random from its id. The other half never learns from it. So "
-        f"one training run answers, for every {noun}: what would the model have said without it?"
+        "half of its own, drawn at random from its id. The other half never learns from it."
+    )
+    if pairs := results.get("towers"):
+        half = (
+            f"The network is the mean of {2 * pairs} ordinary networks, the towers, in pairs. A "
+            f"coin of its id sends each training {noun} to one of every pair; the other one never "
+            "learns from it."
+        )
+    parts.append(
+        f"{half} So one training run answers, for every {noun}: what would the model have said "
+        "without it?"
     )
     return " ".join(parts)
 
@@ -208,7 +217,7 @@ def limits(
     """What the reader should not conclude."""
     found = []
     units = sum(mask["units"] for mask in (manifest.get("masks") or {}).values())
-    if units and results.get("train"):
+    if units and results.get("train") and not results.get("towers"):
         found.append(
             "A single score is noisy. Its ratio of signal to noise is about half of √(masked units "
             f"/ training instances) = √({units:,} / {results['train']:,}), here "

@@ -41,13 +41,16 @@ def shorten(name: str, most: int) -> str:
     """
     if len(name) <= most:
         return name
-    first, *between, file = name.split("/")
+    *folders, file = name.split("/")
+    if not folders:
+        return _cut(name, most)
+    first, *between = folders
     for kept in range(len(between) - 1, -1, -1):
         found = "/".join((first, "…", *between[len(between) - kept :], file))
         if len(found) <= most:
             return found
     head = f"{first}/…/" if between else f"{first}/"
-    if file == name or len(head) > most - SHORTEST:
+    if len(head) > most - SHORTEST:
         return _cut(name, most)
     return head + _cut(file, most - len(head))
 

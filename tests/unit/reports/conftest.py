@@ -1,4 +1,5 @@
 import copy
+import json
 
 import pytest
 import torch
@@ -91,3 +92,71 @@ def make_run(tmp_path):
         return build_run(tmp_path / name, results, channels)
 
     return make
+
+
+ESCAPE = "\x1b[2J\x1b]0;title\x07\u202e"
+HOSTILE = f"<script>alert('x')</script>[red]x[/red]{ESCAPE}\ud800"
+
+
+def image(row, **more):
+    """A row of the results of a run of images, as its commands write them."""
+    label = ("cat", "dog")[row % 2]
+    return {"id": 100 + row, "name": f"{label}/{row:03}.png", "label": label, **more}
+
+
+def audited(row, **more):
+    losses = {"unseen_loss": 3.0 - row / 10, "seen_loss": 0.1, "memorised": 2.9 - row / 10}
+    return image(row, suggested="dog", suspect=True, p_label=0.05, **losses, **more)
+
+
+AUDIT = {
+    **{"noun": "image", "train": 20, "test": 6, "finder": "a rule"},
+    **{"suspected": 3, "suspected_test": 0.1, "copies": 2, "conflicts": 1},
+    **{"unseen_train_loss": 0.9, "seen_train_loss": 0.1},
+    "suspects": [audited(row) for row in range(3)],
+    "memorised": [audited(row) for row in range(5)],
+    "groups": [[audited(6), audited(7)], [audited(row) for row in (8, 10, 12, 14, 16, 18, 4)]],
+}
+PAIR = {"mean": 0.01, "low": -0.01, "high": 0.03}
+CELL = {"fraction": 0.1, "removed": 2, "accuracy": 0.9, "accuracy_sd": 0.01, "loss": 0.3}
+CLEANSED = {
+    **{"noun": "image", "train": 20, "target": 4, "test": 4, "seeds": 2, "trainings": 6},
+    **{"arms": ["first-order"], "conclusion": "No significant gain."},
+    "cells": [{**CELL, "arm": "x", "gain": PAIR, "over_random": None, "p": 0.5, "significant": 0}],
+    "harmful": [image(row, total=row - 4.0) for row in range(3)],
+}
+IMAGE_RESULTS = {
+    **{"kind": "images", "noun": "image", "train": 20, "test": 6, "accuracy_turnover": 0.8},
+    "explanations": [
+        {
+            **{"query": 1, "id": 201, "name": "dog/t.png", "label": "dog", "predicted": "cat"},
+            **{"loss": 2.0, "probability": 0.7},
+            "helped_error": [image(0, score=0.5, z=4.0, p=0.001, q=0.03)],
+            "harmed": [
+                image(3, score=-1.0, z=-3.0, p=0.1, q=0.4),
+                image(5, score=-0.25, z=-2.0, p=0.2, q=0.6, truth="cat"),
+            ],
+        }
+    ],
+}
+
+
+def build_image_run(folder, images=None, results=IMAGE_RESULTS, audit=AUDIT, cleansed=CLEANSED):
+    """A complete run of images, with names beside its rows, audited and cleansed."""
+    run = Run.create(folder, {"kind": "images", "arguments": {"seed": 0}})
+    for side, ids in (("train", TRAIN_IDS), ("test", TEST_IDS)):
+        ids = torch.tensor(list(ids))
+        made = torch.randint(0, 256, (len(ids), 3, 32, 32), dtype=torch.uint8)
+        batch = {"image": made if images is None else images[: len(ids)], "label": ids % 2}
+        run.save_rows(side, Rows(batch, ids))
+        names = [f"{('cat', 'dog')[int(id) % 2]}/{int(id) - 100:03}.png" for id in ids]
+        run.write_text(f"{side}.json", json.dumps({"name": names}))
+    run.save_results(results)
+    for name, found in (("audit", audit), ("cleanse", cleansed)):
+        run.write_text(f"{name}.json", json.dumps(found))
+    return run.finish()
+
+
+@pytest.fixture
+def image_run(tmp_path):
+    return build_image_run(tmp_path / "images")

@@ -14,7 +14,7 @@ from turnover.reports import render_html
 pytest.importorskip("jinja2")
 pytest.importorskip("matplotlib")
 
-VOID = {"br", "img", "link", "meta", "hr"}
+VOID = {"br", "img", "link", "meta", "hr", "wbr"}
 HOSTILE = "<script>alert('x')</script>"
 SECTIONS = ["errors", "suspects", "curves", "gap", "audit"]
 

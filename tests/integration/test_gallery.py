@@ -1,0 +1,51 @@
+"""A gallery of the digits through the real command line."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from turnover.cli._main import app
+from turnover.data import Rows
+from turnover.run import Run
+
+
+def invoke(*arguments):
+    return CliRunner().invoke(app, [str(a) for a in arguments])
+
+
+@pytest.fixture
+def copy(demo, tmp_path):
+    return shutil.copytree(demo[0], tmp_path / "demo")
+
+
+def test_the_digits_have_a_gallery(copy):
+    result = invoke("audit", copy, "--gallery")
+    assert result.exit_code == 0, result.stderr
+    assert "gallery/index.html" in result.stdout
+    train = len(Run.open(copy).load_rows("train"))
+    index = (copy / "gallery" / "index.html").read_text(encoding="utf-8")
+    assert f"{train:,} training images" in index
+    pages = sorted((copy / "gallery").glob("page-*.html"))
+    assert sum(page.read_text("utf-8").count("<summary") for page in pages) == train
+    assert "really" in pages[0].read_text("utf-8")
+
+
+def test_its_place_is_told_as_json(copy):
+    said = json.loads(invoke("audit", copy, "--gallery", "--json").stdout)
+    assert said["gallery"] == str(copy / "gallery" / "index.html")
+    assert "gallery" not in json.loads(invoke("audit", copy, "--json").stdout)
+
+
+def test_a_damaged_image_is_one_paragraph(copy):
+    run = Run.open(copy)
+    rows = run.load_rows("train")
+    images = rows.batch["image"].clone()
+    images[0] = torch.nan
+    run.save_rows("train", Rows({**rows.batch, "image": images}, rows.ids))
+    for command in (("report", copy), ("audit", copy, "--gallery")):
+        result = invoke(*command)
+        assert result.exit_code == 3 and "Traceback" not in result.stderr
+        assert not result.stdout

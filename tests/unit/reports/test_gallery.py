@@ -1,0 +1,247 @@
+import html
+import re
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from tests.unit.reports.conftest import HOSTILE
+from tests.unit.reports.test_html import Page, assert_well_formed
+from turnover._errors import DataError, RunError
+from turnover.cleansing import Inspection
+from turnover.data import Rows
+from turnover.kinds import Subject
+from turnover.reports import write_gallery
+from turnover.run import Run
+from turnover.training import Recipe
+
+pytest.importorskip("jinja2")
+image = pytest.importorskip("PIL.Image")
+
+CLASSES = ("cat", "dog", "no image has this label")
+
+
+def subject_of(folder, images, classes=CLASSES, noun="image", names=None):
+    """A run of images, opened, with a model that says what the images' first pixels say."""
+    run = Run.create(folder, {"kind": "images"})
+    n = len(images)
+    names = names or [f"{classes[i % 2]}/{i:05}.png" for i in range(n)]
+    rows = Rows({"image": images, "label": torch.arange(n) % 2}, torch.arange(n) + 100)
+    run.save_rows("train", rows)
+    return Subject(
+        run,
+        nn.Identity(),
+        lambda model, batch: batch["image"].flatten(1)[:, : len(classes)].float() / 50,
+        rows,
+        rows,
+        classes,
+        Recipe(1, 1, 0, torch.optim.SGD),
+        lambda seed: nn.Identity(),
+        lambda side, row: {"name": names[row]},
+        lambda: list(range(n)),
+        noun=noun,
+    )
+
+
+def inspected(subject):
+    """An inspection without a network: both halves say what the pixels say."""
+    says = torch.softmax(subject.logits(subject.model, subject.train.batch), dim=1)
+    labels = subject.train.batch["label"]
+    loss = -says.gather(1, labels.unsqueeze(1)).squeeze(1).log()
+    alone, agree = torch.full((len(labels),), -1), torch.zeros(len(labels), dtype=torch.bool)
+    return Inspection(labels, says, loss, loss, says.argmax(1) != labels, alone, agree, "a rule")
+
+
+def pixels(n, side=32, channels=3, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    size = (n, channels, side, side)
+    return torch.randint(0, 256, size, generator=generator, dtype=torch.uint8)
+
+
+@pytest.fixture
+def subject(tmp_path):
+    return subject_of(tmp_path / "run", pixels(900))
+
+
+def files_of(folder):
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def captions(page):
+    return re.findall(r'aria-label="label (\S+), ([^"]+)"', page)
+
+
+def test_every_image_has_its_place_in_order_of_suspicion(subject):
+    found = inspected(subject)
+    folder = write_gallery(subject, found).parent
+    whole = [c for path in sorted(folder.glob("page-*")) for c in captions(path.read_text("utf-8"))]
+    order = found.unseen_loss.argsort(descending=True, stable=True).tolist()
+    names = [subject.show("train", row)["name"] for row in order]
+    assert [name for _, name in whole] == names
+    for number, label in ((1, "cat"), (2, "dog")):
+        paths = sorted(folder.glob(f"class-{number}-*"))
+        of_class = [c for path in paths for c in captions(path.read_text("utf-8"))]
+        assert of_class == [c for c in whole if c[0] == label]
+    assert not list(folder.glob("class-3-*"))
+
+
+def test_a_caption_stands_under_its_own_thumbnail(tmp_path):
+    images = pixels(40, channels=1)  # gray sheets keep every bit
+    subject = subject_of(tmp_path / "run", images)
+    folder = write_gallery(subject, inspected(subject)).parent
+    page = (folder / "page-0001.html").read_text("utf-8")
+    with image.open(folder / "sheets/0001.png") as file:
+        sheet = torch.from_numpy(np.array(file))
+    places = re.findall(r'--x:(\d+);--y:(\d+)"><summary aria-label="label \w+, \w+/(\d+)', page)
+    assert len(places) == 40
+    for x, y, row in (map(int, place) for place in places):
+        shown = sheet[32 * y : 32 * y + 32, 32 * x : 32 * x + 32]
+        assert torch.equal(shown, images[row, 0])
+
+
+def test_pages_are_well_formed_and_ask_for_nothing_from_elsewhere(subject):
+    folder = write_gallery(subject, inspected(subject)).parent
+    for path in folder.glob("*.html"):
+        text = path.read_text("utf-8")
+        page = Page(text)
+        assert_well_formed(page)
+        assert not page.all("script") and not page.all("link")
+        policy = [m.get("content") for m in page.all("meta") if "http-equiv" in m]
+        assert policy[0].startswith("default-src 'none'; img-src 'self'")
+        urls = [a[name] for _, a in page.elements for name in ("src", "href") if name in a]
+        urls += re.findall(r"url\(([^)]+)\)", text)
+        assert all((folder / url).is_file() for url in urls)
+        assert all(i["alt"] and i["width"] and i["height"] for i in page.all("img"))
+        assert all(s["aria-label"] for s in page.all("summary"))
+
+
+def test_all_sheets_but_the_first_are_loaded_when_they_come_into_sight(subject):
+    page = Page(write_gallery(subject, inspected(subject)).read_text("utf-8"))
+    assert [i["loading"] for i in page.all("img")] == ["eager", "lazy", "lazy"]
+
+
+def test_pages_lead_to_one_another(subject):
+    folder = write_gallery(subject, inspected(subject)).parent
+    middle = (folder / "page-0002.html").read_text("utf-8")
+    assert 'href="page-0001.html" rel="prev"' in middle
+    assert 'href="page-0003.html" rel="next"' in middle
+    assert 'rel="next"' not in (folder / "page-0003.html").read_text("utf-8")
+
+
+def test_the_same_run_gives_the_same_bytes(subject):
+    first = files_of(write_gallery(subject, inspected(subject)).parent)
+    assert files_of(write_gallery(subject, inspected(subject)).parent) == first
+
+
+@pytest.mark.parametrize("side", [8, 28, 256])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_images_of_all_sizes_have_a_gallery(tmp_path, side, channels):
+    subject = subject_of(tmp_path / "run", pixels(30, side, channels))
+    folder = write_gallery(subject, inspected(subject)).parent
+    (sheet,) = (folder / "sheets").iterdir()
+    with image.open(sheet) as file:
+        size = file.size
+    shown = Page((folder / "index.html").read_text("utf-8")).all("img")[0]
+    assert int(shown["width"]) % size[0] == 0 and int(shown["width"]) <= 800
+    assert int(shown["height"]) * size[0] == int(shown["width"]) * size[1]
+
+
+def test_what_a_run_says_is_text(tmp_path):
+    names = [f"{HOSTILE}{i}" for i in range(12)]
+    classes = (f"{HOSTILE}a", f'"><img src=x onerror=alert(1)>{HOSTILE}b', "c")
+    subject = subject_of(tmp_path / "run", pixels(12), classes, names=names)
+    folder = write_gallery(subject, inspected(subject)).parent
+    assert len(list(folder.glob("*.html"))) == 4
+    for path in folder.glob("*.html"):
+        text = path.read_text("utf-8")
+        page = Page(text)
+        assert_well_formed(page)
+        assert not page.all("script") and "onerror" not in str(page.all("img"))
+        assert "\x1b" not in text and "\u202e" not in text
+    assert "alert('x')" in html.unescape((folder / "index.html").read_text("utf-8"))
+
+
+def test_a_damaged_run_leaves_the_old_gallery(tmp_path, subject):
+    folder = write_gallery(subject, inspected(subject)).parent
+    before = files_of(folder)
+    broken = torch.zeros(900, 3, 8, 8)
+    broken[800] = torch.nan
+    subject.run.save_rows("train", Rows({"image": broken}, subject.train.ids))
+    with pytest.raises(RunError, match="NaN"):
+        write_gallery(subject, inspected(subject))
+    assert files_of(folder) == before
+    assert not (subject.run.folder / "gallery.partial").exists()
+
+
+def test_rows_of_another_number_are_a_run_error(subject):
+    few = Rows({"image": pixels(10)}, torch.arange(10))
+    subject.run.save_rows("train", few)
+    with pytest.raises(RunError, match="10 images"):
+        write_gallery(subject, inspected(subject))
+
+
+def test_a_folder_of_somebody_else_is_left_alone(tmp_path, subject):
+    other = subject.run.folder / "gallery"
+    other.mkdir()
+    (other / "index.html").write_text("holidays", encoding="utf-8")
+    with pytest.raises(RunError, match="not written by turnover"):
+        write_gallery(subject, inspected(subject))
+    assert (other / "index.html").read_text("utf-8") == "holidays"
+    shutil.rmtree(other)
+    for name in ("gallery", "gallery.partial"):
+        target = tmp_path / "elsewhere"
+        target.mkdir(exist_ok=True)
+        (target / "kept").write_text("", encoding="utf-8")
+        (subject.run.folder / name).symlink_to(target)
+        with pytest.raises(RunError):
+            write_gallery(subject, inspected(subject))
+        assert (target / "kept").exists()
+        (subject.run.folder / name).unlink()
+
+
+def test_a_run_without_images_has_no_gallery(tmp_path):
+    subject = subject_of(tmp_path / "run", pixels(10), noun="text")
+    subject.run.save_rows("train", Rows({"feature": torch.rand(10, 3)}, torch.arange(10)))
+    with pytest.raises(DataError, match="a run of texts"):
+        write_gallery(subject, inspected(subject))
+
+
+MEASURED = """
+import resource, sys, time, torch
+from tests.unit.reports.test_gallery import inspected, pixels, subject_of
+from turnover.reports import write_gallery
+torch.set_num_threads(1)
+images = pixels(50_000)
+images = images if sys.argv[2] == "uint8" else images.float() / 255
+subject = subject_of(sys.argv[1], images)
+found = inspected(subject)
+del images
+object.__setattr__(subject.train, "batch", {})
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+before, start = peak(), time.process_time()
+index = write_gallery(subject, found)
+print(peak() - before, time.process_time() - start, index.stat().st_size)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+def test_fifty_thousand_thumbnails_take_little_room(tmp_path, dtype):
+    command = [sys.executable, "-c", MEASURED, tmp_path / "run", dtype]
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", check=False)
+    assert done.returncode == 0, done.stderr
+    room, seconds, index = map(float, done.stdout.split())
+    folder = tmp_path / "run" / "gallery"
+    assert room < 250  # MB; the images take 150 as bytes, and 600 as floats
+    assert seconds < 60  # of the processor; about 4 on a common machine
+    assert index < 60_000  # bytes of the page that is opened first
+    assert max(path.stat().st_size for path in folder.glob("*.html")) < 250_000
+    assert len(list((folder / "sheets").iterdir())) == 125
