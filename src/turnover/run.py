@@ -64,7 +64,8 @@ class Run:
         Look at :attr:`complete` before working: a complete run needs none.
 
         Raises:
-            RunError: when the folder cannot be written, or holds another run or other files.
+            RunError: when the folder cannot be written, or holds another run or other files, but
+                for hidden ones.
         """
         folder = Path(folder)
         planned = {
@@ -81,7 +82,7 @@ class Run:
             return cls._continue(folder, complete)
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            strangers = sorted(path.name for path in folder.iterdir())
+            strangers = sorted(p.name for p in folder.iterdir() if not p.name.startswith("."))
         except OSError as error:
             raise RunError(f"Cannot make the run folder {folder}: {error}") from error
         if strangers:

@@ -1,11 +1,15 @@
 """``turnover ask``: which training instances stand behind one prediction?"""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from turnover._errors import DataError, ScoreError
+
+if TYPE_CHECKING:
+    from turnover.kinds import Query, Subject
 
 __all__ = ["ask"]
 
@@ -20,6 +24,10 @@ def ask(
     query: Annotated[int | None, typer.Option(min=0, help="Row of the test set, from 0.")] = None,
     text: Annotated[
         str | None, typer.Option(help="Ask about this text instead, in a run of texts.")
+    ] = None,
+    image: Annotated[
+        Path | None,
+        typer.Option(help="Ask about the picture in this file instead, in a run of images."),
     ] = None,
     label: Annotated[
         str | None, typer.Option(help="Ask about this label instead of the predicted one.")
@@ -43,20 +51,16 @@ def ask(
     A score is a difference of two losses, in nats: what the network would lose on the query without
     the instance, minus what it loses with it. Positive = it helped.
     """
-    if (query is None) == (text is None):
-        raise typer.BadParameter("Give one of --query and --text.")
+    if sum(given is not None for given in (query, text, image)) != 1:
+        raise typer.BadParameter("Give one of --query and --text, or --image.")
     _refuse_other_formats(save)
     from turnover.cli._output import console, print_json
     from turnover.kinds import answer, open_subject, score_all
     from turnover.reports import render_answer
 
     subject = open_subject(run)
-    if query is not None:
-        asked = subject.query(query)
-    elif text is not None and subject.read is not None:
-        asked = subject.read(text)
-    else:
-        raise DataError(f"Nothing can be typed to the {subject.noun}s of {run}. Give --query.")
+    typed = {"text": text, "image": image}
+    asked = subject.query(query) if query is not None else _read(subject, typed, run)
     found = answer(subject, asked, label=label, k=top, estimator=estimator)
     if save is not None:
         scores = score_all(subject, asked, label=str(found["asked"]), estimator=estimator)
@@ -65,6 +69,15 @@ def ask(
         print_json(found)
     else:
         render_answer(found, console())
+
+
+def _read(subject: "Subject", typed: Mapping[str, str | Path | None], run: Path) -> "Query":
+    noun, read = subject.noun, subject.read
+    if read is None:
+        raise DataError(f"Nothing can be typed to the {noun}s of {run}. Give --query.")
+    if (value := typed.get(noun)) is None:
+        raise DataError(f"{run} is a run of {noun}s. Ask it with --query or --{noun}.")
+    return read(str(value))
 
 
 def _refuse_other_formats(save: Path | None) -> None:

@@ -31,6 +31,9 @@ def cleanse(
     text: Annotated[
         str | None, typer.Option(help="Column of texts, if not that of training.")
     ] = None,
+    image: Annotated[
+        str | None, typer.Option(help="Column of pictures, if not that of training.")
+    ] = None,
     label: Annotated[
         str | None, typer.Option(help="Column of labels, if not that of training.")
     ] = None,
@@ -78,7 +81,8 @@ def cleanse(
     if subject.load is None:
         raise DataError(f"{run} is a run of {subject.noun}s, of which no other files can be read.")
     arms = [estimator_for(subject, name) for name in scores or (None,)]
-    columns = {role: name for role, name in (("text", text), ("label", label)) if name}
+    typed = {"text": text, "image": image, "label": label}
+    columns = {role: name for role, name in typed.items() if name}
     parts = []
     with progress_bar(None) as tick:
         for path in (target, test):

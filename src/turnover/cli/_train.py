@@ -1,30 +1,56 @@
 """``turnover train``: a classifier of one's own data, ready to be asked."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+if TYPE_CHECKING:
+    from turnover.run import Run
+
 __all__ = ["train"]
+
+Options = Mapping[str, Any]
+
+FOR_TEXTS = ("text", "adapters", "towers", "units", "max_length")
+FOR_IMAGES = ("image", "size", "augment")
 
 
 def train(
     context: typer.Context,
-    data: Annotated[Path, typer.Argument(help="CSV, JSONL or Parquet file, or datasets folder.")],
+    data: Annotated[
+        Path,
+        typer.Argument(
+            help="CSV, JSONL or Parquet file, or datasets folder; with --images also a folder of "
+            "pictures, in a folder for each class."
+        ),
+    ],
     *,
-    text: Annotated[str, typer.Option(help="Column of the texts.")],
-    label: Annotated[str, typer.Option(help="Column of the labels.")],
+    images: Annotated[
+        bool, typer.Option("--images", help="Train on pictures instead of texts.")
+    ] = False,
+    text: Annotated[
+        str | None, typer.Option(help="Column of the texts.", rich_help_panel="Texts")
+    ] = None,
+    label: Annotated[
+        str | None, typer.Option(help="Column of the labels, unless those are folders.")
+    ] = None,
     id: Annotated[str | None, typer.Option(help="Column of the rows' own names.")] = None,
     evaluation: Annotated[
-        Path | None, typer.Option("--eval", help="Data to test on, with the same columns.")
+        Path | None, typer.Option("--eval", help="Data to test on, in the same form.")
     ] = None,
     hold_out: Annotated[
         float, typer.Option(min=0, max=0.9, help="Without --eval: share of DATA to test on.")
     ] = 0.1,
     model: Annotated[
-        str,
-        typer.Option(help="bag-of-words, minilm, a folder, or a model at the Hugging Face hub."),
-    ] = "bag-of-words",
+        str | None,
+        typer.Option(
+            help="Of texts: bag-of-words, minilm, a folder, or a model at the Hugging Face hub. Of "
+            "images: cnn, resnet9, vgg19, vgg19-bn, or a network of timm.",
+            show_default="bag-of-words or cnn",
+        ),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="New folder for the run.", show_default="runs/NAME")
     ] = None,
@@ -36,7 +62,11 @@ def train(
     ] = 0,
     adapters: Annotated[
         int,
-        typer.Option(min=0, help="Train adapters of this width in the transformer, not a layer."),
+        typer.Option(
+            min=0,
+            help="Train adapters of this width in the transformer, not a layer.",
+            rich_help_panel="Texts",
+        ),
     ] = 0,
     towers: Annotated[
         int,
@@ -44,16 +74,50 @@ def train(
             min=0,
             help="Train so many pairs of ordinary networks, each on its half of the rows, not one "
             "with masks: the most accurate scores. 4 are recommended; 0 for none.",
+            rich_help_panel="Texts",
         ),
     ] = 0,
     units: Annotated[
-        int, typer.Option(min=0, help="Masked units, 0 chooses: more of them, less noise.")
+        int,
+        typer.Option(
+            min=0,
+            help="Masked units, 0 chooses: more of them, less noise.",
+            rich_help_panel="Texts",
+        ),
     ] = 0,
-    dropout: Annotated[float, typer.Option(min=0, max=0.95, help="Ordinary dropout on top.")] = 0.5,
+    max_length: Annotated[
+        int, typer.Option(min=8, help="Word pieces read of a text.", rich_help_panel="Texts")
+    ] = 128,
+    image: Annotated[
+        str | None,
+        typer.Option(help="Column of the pictures of a data file.", rich_help_panel="Images"),
+    ] = None,
+    size: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            max=1024,
+            help="Pixels that pictures are brought to; 0 chooses 32, or 64 where half of them have "
+            "64 or more.",
+            rich_help_panel="Images",
+        ),
+    ] = 0,
+    augment: Annotated[
+        bool,
+        typer.Option(
+            help="Shift pictures in training, and mirror them if in colour.",
+            rich_help_panel="Images",
+        ),
+    ] = True,
+    dropout: Annotated[
+        float | None,
+        typer.Option(
+            min=0, max=0.95, help="Ordinary dropout on top.", show_default="0.5; images: 0"
+        ),
+    ] = None,
     rate: Annotated[
         float, typer.Option(min=0, help="Learning rate; 0 chooses by what is trained.")
     ] = 0.0,
-    max_length: Annotated[int, typer.Option(min=8, help="Word pieces read of a text.")] = 128,
     control: Annotated[
         bool, typer.Option(help="Also train with ordinary dropout, to know the cost.")
     ] = True,
@@ -62,41 +126,16 @@ def train(
     ] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON.")] = False,
 ) -> None:
-    """Train a classifier of texts in which every text has a half that never saw it.
+    """Train a classifier of texts or images in which every one has a half that never saw it.
 
     Then: turnover ask RUN, audit RUN, cleanse RUN, report RUN. Interrupt it with Ctrl-C, and
     repeat the command to go on.
     """
-    from turnover.cli._output import console, print_json, progress_bar, typed, warn, write_page
-    from turnover.data import listing
+    from turnover.cli._output import console, print_json, write_page
     from turnover.reports import render_terminal, summary
-    from turnover.text import Columns, Plan, read_texts, run_texts, steps_of
 
-    texts = read_texts(
-        data,
-        Columns(text, label, id),
-        evaluation=evaluation,
-        hold_out=hold_out,
-        on_bad_rows=on_bad_rows,
-        seed=seed,
-    )
-    if texts.bad:
-        warn(f"left out {len(texts.bad):,} rows: {listing(texts.bad)}")
-    plan = Plan(
-        model=str(Path(model).resolve()) if Path(model).is_dir() else model,
-        max_length=max_length,
-        adapters=adapters,
-        towers=towers,
-        units=units,
-        dropout=dropout,
-        epochs=epochs,
-        rate=rate,
-        seed=seed,
-        control=control,
-    )
-    folder = out or Path("runs") / data.stem
-    with progress_bar(steps_of(plan, texts)) as tick:
-        run = run_texts(folder, texts, plan, command=typed(context), progress=tick)
+    _refuse_mixed(context, images)
+    run = (_train_images if images else _train_texts)(context, dict(context.params))
     page = write_page(run)
     if as_json:
         print_json({**summary(run), "report": page})
@@ -104,3 +143,112 @@ def train(
     render_terminal(run, console())
     if page:
         console().print(f"\nReport: [bold]{page}[/bold]", soft_wrap=True)
+
+
+def _refuse_mixed(context: typer.Context, images: bool) -> None:
+    for name in FOR_TEXTS if images else FOR_IMAGES:
+        found = context.get_parameter_source(name)
+        if found is not None and found.name == "COMMANDLINE":
+            option, fix = f"--{name.replace('_', '-')}", "leave it out"
+            what = "texts" if images else "images"
+            raise typer.BadParameter(
+                f"{option} is for {what}: {fix}{'' if images else ', or add --images'}."
+            )
+
+
+def _train_texts(context: typer.Context, options: Options) -> "Run":
+    from turnover.cli._output import progress_bar, typed, warn
+    from turnover.data import listing
+    from turnover.text import Columns, Plan, read_texts, run_texts, steps_of
+
+    data, text, label = (options[name] for name in ("data", "text", "label"))
+    for name, value in (("text", text), ("label", label)):
+        if value is None:
+            raise typer.BadParameter(
+                f"Missing option '--{name}', the column of the {name}s. (Of pictures, --images.)"
+            )
+    texts = read_texts(
+        data,
+        Columns(text, label, options["id"]),
+        evaluation=options["evaluation"],
+        hold_out=options["hold_out"],
+        on_bad_rows=options["on_bad_rows"],
+        seed=options["seed"],
+    )
+    if texts.bad:
+        warn(f"left out {len(texts.bad):,} rows: {listing(texts.bad)}")
+    model = options["model"] or "bag-of-words"
+    plan = Plan(
+        model=str(Path(model).resolve()) if Path(model).is_dir() else model,
+        max_length=options["max_length"],
+        adapters=options["adapters"],
+        towers=options["towers"],
+        units=options["units"],
+        **_shared(options),
+    )
+    folder = options["out"] or Path("runs") / data.stem
+    with progress_bar(steps_of(plan, texts)) as tick:
+        return run_texts(folder, texts, plan, command=typed(context), progress=tick)
+
+
+def _train_images(context: typer.Context, options: Options) -> "Run":
+    from turnover._errors import TurnoverError
+    from turnover.cli._output import progress_bar, typed, warn
+    from turnover.data import listing
+    from turnover.images import (
+        Plan,
+        Reading,
+        forget_parts,
+        parts_for,
+        read_images,
+        run_images,
+        steps_of,
+    )
+
+    data: Path = options["data"]
+    folder = options["out"] or Path("runs") / (data.resolve().stem or "images")
+    try:
+        with progress_bar(None) as tick:
+            images = read_images(
+                data,
+                Reading(
+                    _columns(options),
+                    options["size"],
+                    options["on_bad_rows"],
+                    parts_for(folder),
+                    tick,
+                ),
+                evaluation=options["evaluation"],
+                hold_out=options["hold_out"],
+                seed=options["seed"],
+            )
+    except TurnoverError:
+        forget_parts(folder)
+        raise
+    if images.bad:
+        warn(f"left out {len(images.bad):,} files: {listing(images.bad)}")
+    plan = Plan(model=options["model"] or "cnn", augment=options["augment"], **_shared(options))
+    with progress_bar(steps_of(plan, images)) as tick:
+        return run_images(folder, images, plan, command=typed(context), progress=tick)
+
+
+def _columns(options: Options) -> Any:
+    """Columns of a data file of pictures; None for a folder."""
+    from turnover.images import Columns
+
+    image, label, id = (options[name] for name in ("image", "label", "id"))
+    if image is None and label is None and id is None:
+        return None
+    if image is None or label is None:
+        raise typer.BadParameter(
+            "A data file of pictures needs both --image COLUMN and --label COLUMN; a folder of "
+            "pictures needs none of them, and no --id."
+        )
+    return Columns(image, label, id)
+
+
+def _shared(options: Options) -> dict[str, Any]:
+    """What texts and images have in common, for their plans."""
+    shared = {name: options[name] for name in ("epochs", "rate", "seed", "control")}
+    dropout = options["dropout"]
+    return shared if dropout is None else {**shared, "dropout": dropout}

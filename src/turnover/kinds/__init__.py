@@ -10,21 +10,26 @@ from turnover.kinds._cleanse import ARMS, Aim, cleanse_subject, cleansing_csv, s
 from turnover.kinds._inspect import inspect_subject, inspection_csv, inspection_json
 from turnover.kinds._learn import Course, cosine, learn
 from turnover.kinds._measure import measure_subject
-from turnover.kinds._predict import accuracy, probabilities
+from turnover.kinds._predict import Logits, accuracy, probabilities
 from turnover.kinds._registry import KINDS, Kind, command_of, open_subject, unfinished
-from turnover.kinds._subject import Other, Query, Subject, verify
+from turnover.kinds._subject import Other, Query, Subject, classes_of, verify
+from turnover.kinds._work import STEPS_BESIDES, Work
 
 __all__ = [
     "ARMS",
     "KINDS",
+    "STEPS_BESIDES",
     "Aim",
     "Course",
     "Kind",
+    "Logits",
     "Other",
     "Query",
     "Subject",
+    "Work",
     "accuracy",
     "answer",
+    "classes_of",
     "cleanse_subject",
     "cleansing_csv",
     "command_of",

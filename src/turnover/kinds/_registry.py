@@ -26,7 +26,11 @@ class Kind:
     open: Callable[[Run], Subject]
 
 
-KINDS: dict[str, str | Kind] = {"demo": "turnover.demo", "text": "turnover.text"}
+KINDS: dict[str, str | Kind] = {
+    "demo": "turnover.demo",
+    "images": "turnover.images",
+    "text": "turnover.text",
+}
 """By name a kind, or the package that has it as ``KIND`` and is imported when it is needed."""
 
 

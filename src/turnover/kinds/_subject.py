@@ -11,13 +11,13 @@ from torch import Tensor, nn
 
 from turnover._errors import DataError, RunError
 from turnover._rows import Batch
-from turnover.data import BadRow, OnBadRows, Rows
+from turnover.data import BadRow, Classes, OnBadRows, Rows
 from turnover.kinds._predict import Logits, probabilities
 from turnover.nn import Towers
 from turnover.run import Run, describe_masks, fingerprint
 from turnover.training import Recipe
 
-__all__ = ["Other", "Query", "Subject", "verify"]
+__all__ = ["Other", "Query", "Subject", "classes_of", "verify"]
 
 Side = Literal["train", "test"]
 
@@ -165,3 +165,16 @@ def verify(run: Run, model: nn.Module, logits: Logits, rows: Mapping[str, Rows])
             f"{run.manifest.get('masks')}, but this release makes {made}. Its scores would be "
             "those of other sub-networks."
         )
+
+
+def classes_of(run: Run) -> Classes:
+    """The classes of a run, with all ways to write them.
+
+    Raises:
+        RunError: when the manifest lacks them.
+    """
+    try:
+        found = run.manifest["classes"]
+        return Classes(tuple(found["names"]), dict(found["numbers"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise RunError(f"{run.folder / 'manifest.json'} is damaged: {error!r}.") from error

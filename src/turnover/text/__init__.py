@@ -9,7 +9,7 @@ from turnover.text._adapted import Tokens
 from turnover.text._data import Columns, Texts, read_target, read_texts
 from turnover.text._encoders import ENCODERS, BagOfWords, Encoder, Transformer, encoder_of
 from turnover.text._run import Plan, run_texts, steps_of
-from turnover.text._subject import KIND, classes_of
+from turnover.text._subject import KIND
 
 __all__ = [
     "ENCODERS",
@@ -21,7 +21,6 @@ __all__ = [
     "Texts",
     "Tokens",
     "Transformer",
-    "classes_of",
     "encoder_of",
     "read_target",
     "read_texts",

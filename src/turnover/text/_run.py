@@ -8,25 +8,19 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any, final
 
-import torch
-from torch import nn
-
 from turnover._errors import DataError
 from turnover.data import Rows
-from turnover.kinds import Course, learn, measure_subject
-from turnover.nn import check
-from turnover.run import Run, describe_masks, fingerprint
+from turnover.kinds import STEPS_BESIDES, Work
+from turnover.run import Run
 from turnover.text._data import Texts, save_words
 from turnover.text._encoders import Encoder
 from turnover.text._features import encoded_rows, parts_of
 from turnover.text._subject import build, encoder_for, encoding, loss, recipe_of, subject_of
 from turnover.text._words import COMMON, TOKENIZER, common_pieces, pieces_of_run
-from turnover.training import Curve
 
 __all__ = ["Plan", "run_texts", "steps_of"]
 
 Progress = Callable[[str, int], None]
-PROBED, MEASURED = 32, 2000
 OF_A_TOWER = 128  # units, beyond which towers gain nothing (experiments/text_labels.py)
 
 
@@ -88,7 +82,7 @@ class Plan:
 def steps_of(plan: Plan, texts: Texts) -> int:
     """How many steps :func:`run_texts` reports to ``progress``."""
     parts = parts_of(len(texts.train)) + parts_of(len(texts.test))
-    return parts + plan.settled(len(texts.train)).epochs * (1 + plan.control) + 3
+    return parts + plan.settled(len(texts.train)).epochs * (1 + plan.control) + STEPS_BESIDES
 
 
 def run_texts(
@@ -125,25 +119,22 @@ def run_texts(
     if run.complete:
         return run
     rows = _encode(run, texts, plan, ready, progress)
-    work = _Work(run, rows, plan, progress)
-    audit = work.audit()
-    models = {name: work.train(name) for name in _networks(plan)}
-    progress("Asking what stands behind each error", 1)
-    subject = subject_of(run, models["model"], rows["train"], rows["test"])
-    results = measure_subject(subject, models.get("control"), work.curves)
-    results |= {"audit": audit, "bad_rows": [asdict(bad) for bad in texts.bad]}
-    results["cost"] = {f"train_{name}_s": round(s, 2) for name, s in work.seconds.items()}
-    results["seconds"] = round(time.perf_counter() - start, 2)
-    run.save_results(results)
-    progress("Done", 1)
-    return run.finish(
-        masks=describe_masks(models["model"]),
-        data={name: fingerprint(found) for name, found in rows.items()},
+    work = Work(
+        run,
+        rows["train"],
+        rows["test"],
+        lambda masked: build(run, rows["train"], plan.seed, turnover=masked),
+        loss,
+        recipe_of(run.arguments),
+        "text",
+        progress,
     )
-
-
-def _networks(plan: Plan) -> list[str]:
-    return ["model", "control"] if plan.control else ["model"]
+    return work.complete(
+        lambda model: subject_of(run, model, rows["train"], rows["test"]),
+        control=plan.control,
+        bad=texts.bad,
+        began=start,
+    )
 
 
 def _manifest(texts: Texts, plan: Plan, command: Sequence[str]) -> dict[str, Any]:
@@ -179,37 +170,3 @@ def _encode(
         cut = pieces_of_run(run.folder)
         run.write_text(COMMON, json.dumps(common_pieces(texts.train.values, cut)) + "\n")
     return rows
-
-
-class _Work:
-    """The trainings of a run."""
-
-    def __init__(self, run: Run, rows: dict[str, Rows], plan: Plan, progress: Progress) -> None:
-        self.run, self.rows, self.plan, self.progress = run, rows, plan, progress
-        self.curves: list[Curve] = []
-        self.seconds: dict[str, float] = {}
-
-    def build(self, name: str) -> nn.Module:
-        return build(self.run, self.rows["train"], self.plan.seed, turnover=name == "model")
-
-    def audit(self) -> dict[str, Any]:
-        """Real training steps on a few rows: does one reach its unseen half?"""
-        self.progress("Proving that no text reaches its unseen half", 0)
-        few = self.rows["train"].select(slice(0, PROBED))
-        optimizer = recipe_of(self.run.arguments).optimizer
-        found = check(self.build("model"), few.batch, loss, ids=few.ids, optimizer=optimizer)
-        self.progress("Training", 1)
-        return found.to_dict()
-
-    def train(self, name: str) -> nn.Module:
-        began, model, train = time.perf_counter(), self.build(name), self.rows["train"]
-        measured = None
-        if name == "model":
-            order = torch.randperm(len(train), generator=torch.Generator("cpu").manual_seed(0))
-            measured = train.select(order[:MEASURED].sort()[0])
-        course = Course(loss, recipe_of(self.run.arguments), train, self.rows["test"], measured)
-        what = "Training" if name == "model" else "Training the control"
-        points = learn(self.run, name, model, course, partial(self.progress, what, 1))
-        self.curves = points or self.curves
-        self.seconds[name] = time.perf_counter() - began
-        return model

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from turnover import _parts
 from turnover._errors import DataError, RunError
-from turnover.data import BadRow, Classes, Rows
-from turnover.kinds import Kind, Other, Query, Subject, cosine, verify
+from turnover.data import BadRow, Rows
+from turnover.kinds import Kind, Other, Query, Subject, classes_of, cosine, verify
 from turnover.run import Run
 from turnover.text._adapted import Adapted, Tokens, build_adapted, trim
 from turnover.text._data import Columns, load_words, read_target
@@ -24,7 +24,6 @@ from turnover.training import Recipe, build_towers
 __all__ = [
     "KIND",
     "build",
-    "classes_of",
     "encoder_for",
     "encoding",
     "loss",
@@ -51,19 +50,6 @@ def recipe_of(arguments: Mapping[str, Any]) -> Recipe:
         partial(torch.optim.AdamW, lr=arguments["rate"], weight_decay=0.0),
         cosine,
     )
-
-
-def classes_of(run: Run) -> Classes:
-    """The classes of a run, with all ways to write them.
-
-    Raises:
-        RunError: when the manifest lacks them.
-    """
-    try:
-        found = run.manifest["classes"]
-        return Classes(tuple(found["names"]), dict(found["numbers"]))
-    except (KeyError, TypeError, ValueError) as error:
-        raise RunError(f"{run.folder / 'manifest.json'} is damaged: {error!r}.") from error
 
 
 def _open(run: Run) -> Subject:
