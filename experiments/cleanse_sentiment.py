@@ -42,6 +42,7 @@ from torch import Tensor, nn
 
 from benchmarks._machine import describe
 from benchmarks._tasks import ROOT
+from experiments._heads import exact_scores
 from experiments.text_accuracy import data_folder
 from turnover import _parts
 from turnover.cleansing import (
@@ -51,7 +52,6 @@ from turnover.cleansing import (
     Sweep,
     cells_of,
     conclude,
-    exact_totals,
     first_order_totals,
     holm,
     kernel_totals,
@@ -192,7 +192,7 @@ def totals(seed: int, plain: Recipe, masked: Recipe) -> tuple[dict[str, Tensor],
 
     arms: dict[str, Work] = {
         FIRST: lambda: first_order_totals(turned(), loss, target, train),
-        EXACT: lambda: exact_totals(turned(), loss, target, train),
+        EXACT: lambda: exact_scores(turned(), target, train.ids).sum(dim=0),
         KERNEL: towers,
         TRAINING: of_loss,
         UNSEEN: lambda: loss_totals(turned(), loss, target, train),

@@ -41,9 +41,10 @@ from torch import Tensor, nn
 
 from benchmarks._machine import describe
 from benchmarks._tasks import ROOT
+from experiments._heads import exact_scores
 from experiments.text_accuracy import data_folder
 from turnover.data import Rows
-from turnover.estimation import Exact, FirstOrder, GradientKernel, MaskNull, scan
+from turnover.estimation import FirstOrder, GradientKernel, MaskNull, scan
 from turnover.kinds import Subject, explain_errors, open_subject, probabilities
 from turnover.masks import ghost_ids
 from turnover.scores import GhostNull, benjamini_hochberg
@@ -104,7 +105,7 @@ def scored(subject: Subject, model: nn.Module, asked: Rows) -> tuple[Scored, Sco
     train, loss = subject.train, subject.loss
     linear, _ = FirstOrder(model, loss).linear(asked, train)
     ids = torch.cat([train.ids, ghost_ids(GHOSTS, train.ids)])
-    exact = Exact(model, loss).scores(asked, ids).values
+    exact = exact_scores(model, asked, ids)
     features = [F.normalize(rows.batch["feature"], dim=1) for rows in (asked, train)]
     values = {
         "exact": exact[:, : len(train)],

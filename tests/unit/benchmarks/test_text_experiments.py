@@ -3,8 +3,12 @@
 import pytest
 import torch
 
-from experiments import cleanse_sentiment, explain_errors, text_accuracy
+from experiments import _heads, cleanse_sentiment, explain_errors, text_accuracy
 from turnover.cleansing import NONE, Outcome
+from turnover.data import Rows
+from turnover.estimation import Exact
+from turnover.text._head import build_head
+from turnover.text._subject import loss
 
 
 def test_the_unstable_case_is_trained_at_the_smallest_size_only():
@@ -62,3 +66,16 @@ def test_an_excerpt_keeps_the_marks_that_lie_in_it():
     assert found["text"].endswith("word …")
     assert found["shared"] == [[0, 4]]
     assert explain_errors.excerpt("short", [(0, 5)]) == {"text": "short", "shared": [[0, 5]]}
+
+
+def test_exact_scores_of_a_head_are_those_of_any_network():
+    model = build_head(5, 3, units=40, dropout=0.5, seed=4)
+    random = torch.Generator().manual_seed(0)
+    batch = {
+        "feature": torch.randn(7, 5, generator=random),
+        "label": torch.randint(3, (7,), generator=random),
+    }
+    ids = torch.arange(9) * 10**9
+    expected = Exact(model, loss).scores(Rows(batch), ids).values
+    found = _heads.exact_scores(model, Rows(batch), ids)
+    torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-4)  # rounding of float32
