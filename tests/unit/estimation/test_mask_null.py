@@ -171,9 +171,19 @@ def test_ghosts_say_the_same():
     torch.testing.assert_close(exact.z(values), ghosts.z(values), rtol=0.05, atol=0.05)
 
 
-def test_a_query_without_slopes_is_refused():
-    with pytest.raises(ScoreError, match="query 1 is the same for every mask"):
-        MaskNull(linear_of(torch.tensor([[1.0, 2.0], [0.0, 0.0]])))
+def test_a_query_without_slopes_has_nothing_that_stands_out():
+    null = MaskNull(linear_of(torch.tensor([[1.0, 2.0], [0.0, 0.0]]), offset=0.25))
+    values = torch.tensor([[0.25, 3.25], [0.25, 3.25]])
+    z, p = null.z(values), null.p(values)
+    assert z[1, 0] == 0 and p[1, 0] == 1
+    assert z[1, 1] > 1e30 and p[1, 1] < 1e-300, "no mask gives another score"
+    alone = MaskNull(linear_of([1.0, 2.0], offset=0.25))
+    assert torch.equal(p[:1], alone.p(values[:1]))
+
+
+def test_queries_that_all_lack_slopes_are_refused():
+    with pytest.raises(ScoreError, match="is the same for every mask"):
+        MaskNull(linear_of(torch.zeros(2, 3)))
 
 
 @pytest.mark.parametrize("values", [torch.rand(5), torch.rand(2, 5), torch.full((1, 5), torch.nan)])

@@ -1,0 +1,154 @@
+"""Kernel scores of towers: standard errors over pairs, and what follows from them."""
+
+import math
+from dataclasses import replace
+from functools import partial
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from turnover._errors import ScoreError
+from turnover.data import Rows
+from turnover.estimation import GradientKernel, Pairs, SameGroup, ask_kernel
+from turnover.estimation._kernel_answer import student
+from turnover.scores import benjamini_hochberg
+from turnover.training import Recipe, fit_towers
+
+SGD = partial(torch.optim.SGD, lr=0.2, momentum=0.9)
+RECIPE = Recipe(5, 20, optimizer=SGD)
+
+
+def loss(model, batch):
+    return F.cross_entropy(model(batch[0]), batch[1], reduction="none")
+
+
+def build(seed):
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 3, bias=False))
+
+
+@pytest.fixture(scope="module")
+def rows():
+    torch.manual_seed(0)
+    y = torch.arange(60) % 3
+    return Rows((torch.randn(60, 4) + 2 * F.one_hot(y, 4), y), torch.arange(60) + 100)
+
+
+@pytest.fixture(scope="module")
+def queries(rows):
+    return rows.select(slice(0, 4))
+
+
+@pytest.fixture(scope="module")
+def towers(rows):
+    return fit_towers(build, rows, loss, RECIPE, pairs=4)
+
+
+@pytest.mark.parametrize("freedom", range(1, 12))
+def test_student_is_that_of_scipy(freedom):
+    stats = pytest.importorskip("scipy.stats")
+    t = torch.cat([torch.linspace(-5, 5, 41), torch.tensor([0.0, 30.0, 1e3])]).double()
+    wanted = torch.from_numpy(2 * stats.t.sf(t.abs().numpy(), freedom))
+    # 1 − A loses what is smaller than the rounding of numbers near 1.
+    torch.testing.assert_close(student(t, freedom), wanted, rtol=1e-9, atol=1e-14)
+
+
+def test_student_with_one_degree_is_cauchy_and_with_two_is_algebra():
+    t = torch.tensor([0.5, 2.0, 7.0]).double()
+    torch.testing.assert_close(student(t, 1), 1 - 2 / math.pi * torch.atan(t))
+    torch.testing.assert_close(student(t, 2), 1 - t / (2 + t.square()).sqrt())
+
+
+def test_standard_errors_are_those_of_the_pairs(towers, rows, queries):
+    """Each pair alone, with the common residuals: s / √P."""
+    fitted = GradientKernel(towers, loss).fit(rows)
+    found = fitted.scores(queries)
+    alone = [replace(fitted, networks=n, ridges=r) for n, r in _pairs_of(fitted)]
+    each = torch.stack([part.scores(queries).values / _wrong(part, queries) for part in alone])
+    each = each * _wrong(fitted, queries)
+    torch.testing.assert_close(found.values, each.mean(dim=0), rtol=1e-4, atol=1e-6)
+    wanted = each.std(dim=0) / 2
+    torch.testing.assert_close(found.stderr, wanted, rtol=1e-3, atol=1e-6)
+
+
+def _pairs_of(fitted):
+    """The networks and ridges of one pair, four times over, as the place of each is fixed."""
+    for pair in range(4):
+        chosen = [pair] * 4 + [4 + pair] * 4
+        yield tuple(tuple(part[n] for n in chosen) for part in (fitted.networks, fitted.ridges))
+
+
+def _wrong(fitted, queries):
+    with torch.no_grad():
+        p = torch.stack([(-loss(n, queries.batch)).exp() for n in fitted.networks])
+    return (1 - p).mean(dim=0)[:, None]
+
+
+def test_only_several_pairs_have_standard_errors(rows, queries):
+    one = fit_towers(build, rows, loss, RECIPE, pairs=1)
+    for model in (one, one.towers[0]):
+        assert GradientKernel(model, loss).scores(queries, rows).stderr is None
+
+
+def test_scores_are_tested_by_their_pairs(towers, rows, queries):
+    fitted = GradientKernel(towers, loss).fit(rows)
+    found, scores = (
+        ask_kernel(towers, loss, queries, rows, 5, kernel=fitted),
+        fitted.scores(queries),
+    )
+    t = (scores.values / scores.stderr).double()
+    p = student(t, 3)
+    for listed in (found.helpful, found.harmful):
+        for name, wanted in (("z", t), ("p", p), ("q", benjamini_hochberg(p))):
+            expected = wanted.gather(1, listed.positions)
+            torch.testing.assert_close(getattr(listed, name), expected, rtol=1e-4, atol=1e-12)
+    assert found.agreement == Pairs(4, fitted.agreement)
+    assert found.agreement.to_dict() == {"towers": {"pairs": 4, "agreement": fitted.agreement}}
+    assert torch.equal(found.helpful.ids, scores.top(5).ids)
+
+
+def test_noise_is_rarely_a_discovery(monkeypatch, towers, rows, queries):
+    """Pairs that say nothing but noise: p is uniform."""
+    fitted = GradientKernel(towers, loss).fit(rows)
+    torch.manual_seed(0)
+    noise = [torch.randn(4, 60) for _ in fitted.ridges]
+    ridges = tuple(type("Noise", (), {"influence": lambda _, q, n=n: n})() for n in noise)
+    made = replace(fitted, ridges=ridges)
+    found = ask_kernel(towers, loss, queries, rows, 60, kernel=made)
+    # Of 240 uniform p-values 12 ± 3.4 are below 0.05.
+    assert 2 <= int((found.helpful.p < 0.05).sum()) <= 24
+    assert all("stands out" in found.verdict(q) or "matter" in found.verdict(q) for q in range(4))
+    assert sum("No single" in found.verdict(q) for q in range(4)) >= 3
+
+
+def test_one_pair_says_that_nothing_is_known(rows, queries):
+    model = fit_towers(build, rows, loss, RECIPE, pairs=1)
+    found = ask_kernel(model, loss, queries, rows, 3)
+    assert found.helpful.z.isnan().all() and (found.helpful.q == 1).all()
+    assert "unknown" in found.verdict(0) and found.significant(0) == []
+    assert found.agreement == Pairs(1, None)
+
+
+def test_verdicts_name_what_the_pairs_agree_on(towers, rows, queries):
+    found = ask_kernel(towers, loss, queries, rows, 5)
+    said = [found.verdict(query) for query in range(4)]
+    assert any("4 pairs of towers agree which way" in verdict for verdict in said), said
+
+
+def test_filters_choose_what_is_listed(towers, rows, queries):
+    group = SameGroup(torch.tensor([0, 1, 2, 0]), rows.batch[1])
+    fitted = GradientKernel(towers, loss).fit(rows)
+    found = ask_kernel(towers, loss, queries, rows, 5, kernel=fitted, keep=group)
+    whole = fitted.scores(queries)
+    for query, label in enumerate((0, 1, 2, 0)):
+        wanted = replace(whole, labels=rows.batch[1])
+        for kind in ("helpful", "harmful"):
+            best = wanted.top(5, kind, label=label).ids[query]
+            assert torch.equal(getattr(found, kind).ids[query], best)
+    with pytest.raises(ScoreError, match="top 21 of 20"):
+        ask_kernel(towers, loss, queries, rows, 21, kernel=fitted, keep=group)
+    with pytest.raises(ScoreError, match="top 3 of 2"):
+        ask_kernel(towers, loss, queries, rows, 3, kernel=fitted, keep=torch.arange(60) < 2)
