@@ -123,13 +123,17 @@ class Answer:
             return self._nothing(min(float(kind.min()) for kind in kinds), q)
         least = "At least " if any(bool((kind <= q).all()) for kind in kinds) else ""
         shown = ", ".join(map(name, found[:5])) + (", …" if len(found) > 5 else "")
-        verb = "matters" if len(found) == 1 else "matter"
-        in_all = ""
         if isinstance(self.agreement, Pairs):
-            in_all = f", and the {self.agreement.pairs} pairs of towers agree which way"
+            instances = "instance works" if len(found) == 1 else "instances work"
+            return (
+                f"The {self.agreement.pairs} pairs of towers agree which way {least.lower()}"
+                f"{len(found)} of {self.instances:,} training {instances} on this prediction "
+                f"(false discovery rate {q:g}): {shown}."
+            )
+        verb = "matters" if len(found) == 1 else "matter"
         return (
             f"{least}{len(found)} of {self.instances:,} training instances {verb} for this "
-            f"prediction{in_all} (false discovery rate {q:g}): {shown}."
+            f"prediction (false discovery rate {q:g}): {shown}."
         )
 
     def _nothing(self, smallest: float, q: float) -> str:

@@ -120,7 +120,6 @@ def test_noise_is_rarely_a_discovery(monkeypatch, towers, rows, queries):
     found = ask_kernel(towers, loss, queries, rows, 60, kernel=made)
     # Of 240 uniform p-values 12 ± 3.4 are below 0.05.
     assert 2 <= int((found.helpful.p < 0.05).sum()) <= 24
-    assert all("stands out" in found.verdict(q) or "matter" in found.verdict(q) for q in range(4))
     assert sum("No single" in found.verdict(q) for q in range(4)) >= 3
 
 
@@ -135,7 +134,7 @@ def test_one_pair_says_that_nothing_is_known(rows, queries):
 def test_verdicts_name_what_the_pairs_agree_on(towers, rows, queries):
     found = ask_kernel(towers, loss, queries, rows, 5)
     said = [found.verdict(query) for query in range(4)]
-    assert any("4 pairs of towers agree which way" in verdict for verdict in said), said
+    assert any("4 pairs of towers agree which way at least" in verdict for verdict in said), said
 
 
 def test_filters_choose_what_is_listed(towers, rows, queries):
