@@ -39,13 +39,13 @@ def test_its_place_is_told_as_json(copy):
     assert "gallery" not in json.loads(invoke("audit", copy, "--json").stdout)
 
 
-def test_a_damaged_image_is_one_paragraph(copy):
+def test_damaged_images_are_one_paragraph(copy):
     run = Run.open(copy)
     rows = run.load_rows("train")
-    images = rows.batch["image"].clone()
-    images[0] = torch.nan
+    images = torch.full_like(rows.batch["image"], torch.nan)
     run.save_rows("train", Rows({**rows.batch, "image": images}, rows.ids))
     for command in (("report", copy), ("audit", copy, "--gallery")):
         result = invoke(*command)
-        assert result.exit_code == 3 and "Traceback" not in result.stderr
+        assert isinstance(result.exception, SystemExit), result.exception
+        assert result.exit_code == 3
         assert not result.stdout

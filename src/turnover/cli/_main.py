@@ -10,6 +10,7 @@ import typer
 
 from turnover import __version__
 from turnover._errors import TurnoverError
+from turnover._plain import plain
 from turnover.cli._ask import ask
 from turnover.cli._audit import audit
 from turnover.cli._check import check
@@ -54,7 +55,7 @@ def _reported(command: Callable[..., None]) -> Callable[..., None]:
         try:
             command(*args, **options)
         except TurnoverError as error:
-            print(f"turnover: {error}", file=sys.stderr)
+            print(f"turnover: {plain(error)}", file=sys.stderr)
             raise typer.Exit(error.exit_code) from None
         except KeyboardInterrupt:
             print(

@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from turnover.reports._words import Name, plain, shorten
+from turnover._plain import plain
+from turnover.reports._words import Name, shorten
 
 if TYPE_CHECKING:
     from rich.console import Console

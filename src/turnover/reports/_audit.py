@@ -3,9 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from turnover._plain import plain
 from turnover.reports._answer import called, excerpt, names_files
 from turnover.reports._prose import nats, percent
-from turnover.reports._words import Name, plain, shorten
+from turnover.reports._words import Name, shorten
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType

@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from turnover._plain import plain
 from turnover.reports._audit import add_row, names_of, table_of
 from turnover.reports._prose import percent
 from turnover.reports._story import Removal
-from turnover.reports._words import plain
 
 if TYPE_CHECKING:
     from rich.console import Console

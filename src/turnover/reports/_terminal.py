@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from turnover._plain import plain
 from turnover.reports._answer import excerpt
 from turnover.reports._instance import Instance, Pixels
 from turnover.reports._prose import nats, percent
 from turnover.reports._story import Curves, Explanation, Story, Variant
 from turnover.reports._tell import tell
-from turnover.reports._words import plain, shorten
+from turnover.reports._words import shorten
 from turnover.run import Run
 
 if TYPE_CHECKING:

@@ -1,34 +1,16 @@
-"""What a run says, made fit to be shown: nothing that steers a terminal, and not too long."""
+"""Names that are made to fit: a long path loses its middle."""
 
-import re
 from typing import TYPE_CHECKING
+
+from turnover._plain import plain
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
     from rich.measure import Measurement
 
-__all__ = ["Name", "plain", "shorten"]
+__all__ = ["Name", "shorten"]
 
-# Control characters but tab and line feed; marks that turn the direction of writing; separators of
-# lines; halves of characters, which no file can hold; letters that nobody sees.
-UNSEEN = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff"
-    "\U000e0000-\U000e007f]"
-)
 SHORTEST = 12
-
-
-def plain(text: object, instead: str = "") -> str:
-    r"""The text without characters that steer a terminal or turn the direction of writing.
-
-    Args:
-        text: a text, or what is to be read as one.
-        instead: what stands in the place of each.
-
-    A name such as ``cat\x1b[2J.png`` comes from whoever made the data, and must not clear the
-    screen of whoever reads about them.
-    """
-    return UNSEEN.sub(instead, str(text))
 
 
 def shorten(name: str, most: int) -> str:

@@ -4,25 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.unit.reports.conftest import ESCAPE
-from turnover.reports._words import Name, plain, shorten
+from turnover.reports._words import Name, shorten
 
 PATHS = st.lists(st.text("abcx. _", min_size=1, max_size=30), min_size=1, max_size=6).map("/".join)
-
-
-def test_what_steers_a_terminal_or_cannot_be_written_is_gone():
-    found = plain(f"a{ESCAPE}b\x9b\x00\r\u2028\ud800\U000e0041c\n\td")
-    assert found == "a[2J]0;titlebc\n\td"
-    assert found.encode()
-
-
-def test_words_of_any_language_stay():
-    text = "کتاب‌ها, 猫, naïve, 👩‍🔬"
-    assert plain(text) == text
-
-
-def test_spans_stay_where_they_are_when_each_is_replaced_by_one_letter():
-    assert len(plain(f"a{ESCAPE}b", " ")) == len(f"a{ESCAPE}b")
 
 
 @given(PATHS, st.integers(1, 60))
