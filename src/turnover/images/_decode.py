@@ -58,7 +58,7 @@ def decode(content: bytes, size: int) -> NDArray[np.uint8]:
             picture.draft(None, (2 * size, 2 * size))  # of a JPEG, decode no more than is needed
             upright = ImageOps.exif_transpose(picture)
             fitted = ImageOps.fit(_rgb(upright), (size, size), method=Resampling.BICUBIC)
-            return np.asarray(fitted).transpose(2, 0, 1)
+            return np.array(fitted).transpose(2, 0, 1)
         except PictureError:
             raise
         except Exception as error:  # decoders raise whatever a damaged file makes them raise
