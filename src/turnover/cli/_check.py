@@ -21,21 +21,12 @@ def check(
     Takes one optimizer step on each of a few instances and compares the unseen sub-network bit by
     bit. Exits with 1 when something leaks, and names it.
     """
-    from turnover._rows import select_rows
     from turnover.cli._output import console, print_json
-    from turnover.kinds import open_subject
-    from turnover.nn import check as audit_model
+    from turnover.kinds import open_subject, prove
 
     subject = open_subject(run)
-    part = slice(0, rows)
-    audit = audit_model(
-        subject.model,
-        select_rows(subject.train.batch, part),
-        subject.loss,
-        ids=subject.train.mask_ids[part],
-        instances=instances,
-        optimizer=subject.recipe.optimizer,
-    )
+    few = subject.train.select(slice(0, rows))
+    audit = prove(subject.model, few, subject.loss, subject.recipe, instances=instances)
     if as_json:
         print_json(audit.to_dict())
     else:

@@ -13,7 +13,7 @@ __all__ = ["train"]
 
 Options = Mapping[str, Any]
 
-FOR_TEXTS = ("text", "adapters", "towers", "units", "max_length")
+FOR_TEXTS = ("text", "adapters", "units", "max_length")
 FOR_IMAGES = ("image", "size", "augment")
 
 
@@ -74,7 +74,6 @@ def train(
             min=0,
             help="Train so many pairs of ordinary networks, each on its half of the rows, not one "
             "with masks: the most accurate scores. 4 are recommended; 0 for none.",
-            rich_help_panel="Texts",
         ),
     ] = 0,
     units: Annotated[
@@ -182,7 +181,6 @@ def _train_texts(context: typer.Context, options: Options) -> "Run":
         model=str(Path(model).resolve()) if Path(model).is_dir() else model,
         max_length=options["max_length"],
         adapters=options["adapters"],
-        towers=options["towers"],
         units=options["units"],
         **_shared(options),
     )
@@ -249,6 +247,6 @@ def _columns(options: Options) -> Any:
 
 def _shared(options: Options) -> dict[str, Any]:
     """What texts and images have in common, for their plans."""
-    shared = {name: options[name] for name in ("epochs", "rate", "seed", "control")}
+    shared = {name: options[name] for name in ("towers", "epochs", "rate", "seed", "control")}
     dropout = options["dropout"]
     return shared if dropout is None else {**shared, "dropout": dropout}

@@ -28,6 +28,8 @@ class Plan:
 
     Attributes:
         model: a name that :func:`build_network` knows.
+        towers: train so many pairs of ordinary networks, each on its own half of the pictures, in
+            place of one with masks: more training, the most accurate scores. 0 for none.
         augment: shift and mirror pictures in training.
         dropout: drop probability of ordinary dropout at the places of the masks.
         epochs: passes over the training pictures; 0 for about 1,500 steps, from 10 to 60 passes.
@@ -40,6 +42,7 @@ class Plan:
     """
 
     model: str = "cnn"
+    towers: int = 0
     augment: bool = True
     dropout: float = 0.0
     epochs: int = 0

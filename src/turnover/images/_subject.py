@@ -18,7 +18,7 @@ from turnover.images._folders import has_class_folders
 from turnover.images._models import build_network
 from turnover.kinds import Kind, Logits, Other, Query, Subject, classes_of, cosine, verify
 from turnover.run import Run
-from turnover.training import Recipe
+from turnover.training import Recipe, build_towers
 
 __all__ = ["KIND", "build", "logits_of", "loss_of", "recipe_of", "subject_of"]
 
@@ -73,18 +73,27 @@ def recipe_of(arguments: Mapping[str, Any]) -> Recipe:
 
 
 def build(run: Run, seed: int, *, turnover: bool = False) -> nn.Module:
-    """The untrained network of a run; equal seeds give equal weights, with masks and without."""
+    """The untrained network of a run; equal seeds give equal weights, with masks and without.
+
+    With ``turnover`` it has masks, or consists of towers if the run says so.
+    """
     arguments = run.arguments
-    model = build_network(
-        arguments["model"],
-        classes=len(classes_of(run)),
-        channels=arguments["channels"],
-        size=arguments["size"],
-        seed=seed,
-        turnover=turnover,
-        dropout=arguments["dropout"],
-    )
-    return model.to("cuda" if torch.cuda.is_available() else "cpu")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    pairs = arguments.get("towers", 0)
+
+    def network(seed: int) -> nn.Module:
+        model = build_network(
+            arguments["model"],
+            classes=len(classes_of(run)),
+            channels=arguments["channels"],
+            size=arguments["size"],
+            seed=seed,
+            turnover=turnover and not pairs,
+            dropout=arguments["dropout"],
+        )
+        return model.to(device)
+
+    return build_towers(network, pairs, seed=seed) if turnover and pairs else network(seed)
 
 
 def _open(run: Run) -> Subject:

@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from itertools import count
 from typing import final
 
 from torch import nn
@@ -13,7 +14,7 @@ from turnover._rows import Loss
 from turnover.data import Rows
 from turnover.nn import Towers
 from turnover.run import Run
-from turnover.training import Curve, Recipe, can_stack, fit, measure, train_towers
+from turnover.training import Curve, Recipe, fit, measure, stacks_well, train_towers
 
 __all__ = ["Course", "cosine", "learn"]
 
@@ -48,7 +49,7 @@ def learn(
 ) -> list[Curve]:
     """Train ``model`` in place, or load what an earlier call of the same run finished.
 
-    Towers that can only be trained one after the other have a learning curve of one point, the end.
+    Towers that are trained one after the other have a learning curve of one point, the end.
 
     Args:
         run: keeps a checkpoint after every epoch, and in the end ``<name>.safetensors``.
@@ -71,11 +72,12 @@ def learn(
         for _ in range(epochs):
             tick()
         return curves.points
-    whole = not isinstance(model, Towers) or can_stack(model.towers[0])
+    passes, calls = _passes(model), count(1)
 
     def on_epoch(epoch: int) -> None:
-        if whole:
+        if passes == 1:
             look(epoch)
+        if next(calls) % passes == 0:
             tick()
 
     def look(epoch: int) -> None:
@@ -87,12 +89,19 @@ def learn(
         train_towers(model, *how, on_epoch=on_epoch, checkpoint=checkpoint)
     else:
         fit(model, *how, on_epoch=on_epoch, checkpoint=checkpoint)
-    if not whole:
+    if passes > 1:
         look(epochs)
     run.save_model(model, name)
     for left in run.folder.glob(f"{checkpoint.name}*"):
         left.unlink()
     return curves.points
+
+
+def _passes(model: nn.Module) -> int:
+    """How many trainings come one after the other: one, or one for each tower."""
+    if not isinstance(model, Towers) or stacks_well(model.towers[0]):
+        return 1
+    return len(model.towers)
 
 
 class _Curves:

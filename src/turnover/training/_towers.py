@@ -13,7 +13,7 @@ from turnover._rows import Loss
 from turnover.data import Rows
 from turnover.nn import Towers
 from turnover.training._loop import Recipe, fit
-from turnover.training._stacked import PADDING, Stack, can_stack
+from turnover.training._stacked import PADDING, Stack, stacks_well
 
 __all__ = ["build_towers", "fit_towers", "train_towers"]
 
@@ -52,7 +52,8 @@ def train_towers(
         loss: (model, batch) → per-example losses ``[rows]`` in nats.
         recipe: ``recipe.seed`` is also the seed of the coins.
         stacked: train all at once, through ``torch.func``; ``False`` trains one after the other,
-            as networks with BatchNorm need. ``None`` stacks where that is possible.
+            as networks with BatchNorm need. ``None`` stacks networks without BatchNorm and
+            convolutions, which gain nothing by it.
         on_epoch: called with the number of finished epochs, to which the towers have come: all of
             them when stacked, else one after the other.
         checkpoint: file from which an interrupted training resumes, to the bit; when not stacked,
@@ -69,7 +70,7 @@ def train_towers(
             f"Tower {int(torch.nonzero(empty)[0])} would train on none of the {len(rows)} rows."
         )
     path = None if checkpoint is None else Path(checkpoint)
-    if can_stack(towers[0]) if stacked is None else stacked:
+    if stacks_well(towers[0]) if stacked is None else stacked:
         stack = Stack(towers, loss)
 
         def told(epoch: int) -> None:

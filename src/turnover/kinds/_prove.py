@@ -1,0 +1,34 @@
+"""The leak audit of a run's network, whatever it is made of."""
+
+from torch import nn
+
+from turnover._rows import Loss
+from turnover.data import Rows
+from turnover.nn import Audit, Towers, check
+from turnover.training import Recipe, check_towers
+
+__all__ = ["prove"]
+
+
+def prove(
+    model: nn.Module,
+    rows: Rows,
+    loss: Loss,
+    recipe: Recipe,
+    *,
+    instances: int = 4,
+) -> Audit:
+    """Does an instance reach its unseen half? Real training steps, compared bit by bit.
+
+    Args:
+        model: a converted model, audited by :func:`turnover.nn.check`, or towers, by
+            :func:`turnover.training.check_towers`; left as found.
+        rows: a few training rows.
+        loss: (model, batch) → per-example losses in nats.
+        recipe: how the model is trained.
+        instances: how many instances to test.
+    """
+    if isinstance(model, Towers):
+        return check_towers(model, rows, loss, recipe, instances=instances)
+    ids, make = rows.mask_ids, recipe.optimizer
+    return check(model, rows.batch, loss, ids=ids, optimizer=make, instances=instances)
