@@ -2,8 +2,8 @@
 
     python -m experiments.image_errors --json experiments/results/image_errors.json
 
-3,000 pictures of CIFAR-10 train a small CNN with masks and ordinary dropout of 0.5 on top; three
-runs with different weights, masks and order. A query is a test picture that the full network of the
+3,000 pictures of CIFAR-10 train a small CNN with masks after its wide linear layer; three runs with
+different weights, masks and order. A query is a test picture that the full network of the
 first run gets wrong, with the *wrong label that it predicts*: which training pictures made it say
 so? For the first 120 such pictures:
 
@@ -45,7 +45,7 @@ from turnover.kinds import accuracy, cosine, probabilities
 from turnover.scores import Scores
 from turnover.training import Recipe, fit, fit_towers
 
-NETWORK, FIRST, DROPOUT = "cnn", 4, 0.5
+NETWORK, FIRST, DROPOUT = "cnn", 4, 0.0
 TRAIN, ASKED, QUERIES, RUNS, PAIRS, DATA_SEED, TOP = 3000, 1000, 120, 3, 2, 0, 10
 EPOCHS, BATCH, RATE = 14, 64, 1e-3
 SHOWN, EACH = 8, 2
