@@ -1,0 +1,240 @@
+"""Towers through the real command line: trained, interrupted, asked, audited, cleansed."""
+
+import csv
+import json
+import random
+import shutil
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from turnover._errors import RunError
+from turnover.cli._main import app
+from turnover.data import Rows
+from turnover.kinds import KINDS, open_subject, prove
+from turnover.nn import Towers
+from turnover.run import Run
+from turnover.training import losses_of
+
+pytest.importorskip("duckdb")
+pytest.importorskip("sklearn")
+pytest.importorskip("matplotlib")
+
+GOOD, BAD = ["great", "superb", "charming", "fun"], ["awful", "boring", "dull", "weak"]
+ROWS, PLANTED, PAIRS = 120, 12, 3
+OPTIONS = ["--text", "review", "--label", "sentiment", "--id", "name"]
+QUICK = ["--units", 16, "--epochs", 25, "--rate", 0.005, "--towers", PAIRS]
+
+
+def write(path, seed, count, planted=True):
+    rng = random.Random(seed)
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file)
+        table.writerow(["name", "review", "sentiment"])
+        for i in range(count):
+            good = rng.random() < 0.5
+            words = rng.choices(GOOD if good else BAD, k=3)
+            words += [f"scene{rng.randrange(60)}" for _ in range(4)]
+            flipped = planted and i % (ROWS // PLANTED) == 0
+            table.writerow([f"r{i}", " ".join(words), "good" if good != flipped else "bad"])
+    return path
+
+
+def invoke(*arguments):
+    return CliRunner().invoke(app, [str(a) for a in arguments], env={"COLUMNS": "80"})
+
+
+def said(result):
+    assert result.exit_code == 0, (result.stderr, result.exception)
+    return json.loads(result.stdout.splitlines()[-1])
+
+
+def assert_refused(result, code, found):
+    assert isinstance(result.exception, SystemExit), result.exception
+    assert result.exit_code == code, result.stderr
+    assert found in " ".join(result.stderr.split())
+    assert "Traceback" not in result.stderr
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    return write(folder / "train.csv", 0, ROWS), write(folder / "test.csv", 1, 40, planted=False)
+
+
+@pytest.fixture(scope="module")
+def trained(files, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    result = invoke("train", files[0], *OPTIONS, "--eval", files[1], *QUICK, "--out", folder)
+    assert result.exit_code == 0, (result.stderr, result.exception)
+    return folder, result.stdout
+
+
+@pytest.fixture
+def copy(trained, tmp_path):
+    shutil.copytree(trained[0], tmp_path / "run")
+    return tmp_path / "run"
+
+
+def test_a_run_of_towers_is_a_run(trained):
+    run = Run.open(trained[0])
+    results = run.results()
+    assert results["towers"] == run.arguments["towers"] == PAIRS
+    assert results["accuracy_turnover"] > 0.8 and "accuracy_dropout" in results
+    assert results["seen_train_loss"] < results["unseen_train_loss"]
+    assert results["curves"][0]["epoch"] == 1 and results["curves"][-1]["epoch"] == 25
+    assert results["curves"][0]["full_test"] > results["curves"][-1]["full_test"]
+    assert run.manifest["masks"] == {"mask": {"layer": 0, "units": PAIRS, "seed": 0, "p": 0.5}}
+    assert "Nothing leaked" in trained[1]
+    assert not [path for path in run.folder.iterdir() if "checkpoint" in path.name]
+
+
+def test_the_unseen_towers_never_saw_the_row(trained):
+    """The definition, by hand: the mean over the towers that a row's coins did not choose."""
+    subject = open_subject(trained[0])
+    assert isinstance(subject.model, Towers) and subject.towers == PAIRS
+    batch, members = subject.train.batch, subject.model.members(subject.train.ids)
+    with torch.no_grad():
+        each = torch.stack([subject.logits(t.eval(), batch) for t in subject.model.towers])
+    mean = (each * ~members[:, :, None]).sum(dim=0) / PAIRS
+    wanted = torch.nn.functional.cross_entropy(mean, batch["label"], reduction="none")
+    found = losses_of(subject.model, subject.loss, subject.train, "unseen")
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_other_masks_are_refused(copy):
+    path = copy / "manifest.json"
+    manifest = json.loads(path.read_text(encoding="utf-8"))
+    manifest["masks"]["mask"]["seed"] = 5
+    path.write_text(json.dumps(manifest), encoding="utf-8")
+    with pytest.raises(RunError, match="cannot be made again"):
+        open_subject(copy)
+
+
+def test_an_interrupted_run_of_towers_ends_with_the_same_bits(files, trained, tmp_path):
+    from turnover.text import Columns, Plan, read_texts, run_texts
+
+    texts = read_texts(files[0], Columns("review", "sentiment", "name"), evaluation=files[1])
+    plan = Plan(units=16, epochs=25, rate=0.005, towers=PAIRS)
+    left = iter(range(12))
+
+    def interrupt(what, steps):
+        if what == "Training" and next(left, None) is None:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_texts(tmp_path / "run", texts, plan, progress=interrupt)
+    assert (tmp_path / "run" / "model.checkpoint.safetensors").exists()
+    run = run_texts(tmp_path / "run", texts, plan)
+    whole = Run.open(trained[0])
+    for name in ("model.safetensors", "control.safetensors", "model.curves.json"):
+        assert (run.folder / name).read_bytes() == (whole.folder / name).read_bytes(), name
+    one, two = ({**r.results(), "seconds": 0, "cost": 0} for r in (run, whole))
+    assert one == two
+
+
+def test_towers_are_asked_by_the_kernel(trained):
+    found = said(invoke("ask", trained[0], "--query", 3, "--json"))
+    assert found["estimator"] == "kernel" and "agreement" not in found
+    assert found["towers"]["pairs"] == PAIRS and -1 <= found["towers"]["agreement"] <= 1
+    assert all(0 <= row["q"] <= 1 and row["p"] > 0 for row in found["helpful"])
+    assert found["helpful"][0]["label"] == found["predicted"]
+    result = invoke("ask", trained[0], "--text", "a superb film", "--top", 2)
+    words = " ".join(result.stdout.split())
+    assert "kernel scores of 120" in words and "3 trainings differ in" in words
+    assert max(map(len, result.stdout.splitlines())) <= 80
+
+
+def test_scores_are_saved_with_their_errors(trained, tmp_path):
+    from turnover.scores import Scores
+
+    path = tmp_path / "scores.safetensors"
+    assert invoke("ask", trained[0], "--query", 0, "--save", path).exit_code == 0
+    scores = Scores.load(path)
+    assert scores.stderr is not None and scores.values.shape == (1, ROWS)
+
+
+@pytest.mark.parametrize("estimator", ["first-order", "exact"])
+def test_few_masks_are_not_asked(trained, files, estimator):
+    result = invoke("ask", trained[0], "--query", 3, "--estimator", estimator)
+    assert_refused(result, 2, f"8 masks for 120 texts, and {estimator} scores of all that share")
+    result = invoke("cleanse", trained[0], "--target", files[1], "--scores", estimator)
+    assert_refused(result, 2, "Take the kernel")
+
+
+def test_one_pair_says_what_it_does_not_know(files, tmp_path):
+    out = tmp_path / "run"
+    options = ["--units", 16, "--epochs", 4, "--rate", 0.005, "--towers", 1, "--no-control"]
+    result = invoke("train", files[0], *OPTIONS, "--eval", files[1], *options, "--out", out)
+    assert result.exit_code == 0, (result.stderr, result.exception)
+    found = said(invoke("ask", out, "--query", 0, "--json"))
+    assert "q" not in found["helpful"][0] and "unknown" in found["verdict"]
+    result = invoke("ask", out, "--query", 0)
+    assert result.exit_code == 0 and "four are recommended" in " ".join(result.stdout.split())
+    assert said(invoke("report", out, "--json"))["report"]
+
+
+def test_the_audit_finds_planted_errors(trained):
+    found = said(invoke("audit", trained[0], "--json", "--top", PLANTED))
+    names = {row["name"] for row in found["suspects"]}
+    assert sum(int(name[1:]) % (ROWS // PLANTED) == 0 for name in names) >= 0.8 * len(names) > 0
+    assert said(invoke("check", trained[0], "--json"))["ok"] is True
+
+
+def test_a_target_is_cleansed_by_the_kernel(copy, files):
+    command = ["cleanse", copy, "--target", files[1], "--remove", 10, "--seeds", 2, "--json"]
+    found = said(invoke(*command))
+    assert found["arms"] == ["kernel"] and found["trainings"] == 6
+    planted = sum(int(row["name"][1:]) % (ROWS // PLANTED) == 0 for row in found["harmful"][:10])
+    assert planted >= 6, "by chance it would be one"
+
+
+def test_the_report_tells_of_towers(trained):
+    assert invoke("report", trained[0], "--json").exit_code == 0
+    page = (trained[0] / "report.html").read_text(encoding="utf-8")
+    assert "mean of 6 ordinary networks, the towers" in page
+    assert "√(masked units" not in page
+
+
+def test_towers_of_transformers_are_refused(files, tmp_path):
+    command = ["train", files[0], *OPTIONS, "--towers", 2, "--adapters", 8]
+    assert_refused(invoke(*command, "--out", tmp_path / "run"), 2, "Leave out one of the two")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif("images" not in KINDS, reason="no runs of pictures")
+@pytest.mark.parametrize("network", ["cnn", pytest.param("resnet9", marks=pytest.mark.slow)])
+def test_pictures_have_towers_too(tmp_path, network):
+    pillow = pytest.importorskip("PIL.Image")
+    random_ = torch.Generator().manual_seed(0)
+    for side, count in (("train", 24), ("test", 6)):
+        for name, level in (("dark", 60), ("light", 160)):
+            folder = tmp_path / side / name
+            folder.mkdir(parents=True)
+            for i in range(count // 2):
+                noise = torch.randint(0, 60, (8, 8), generator=random_)
+                pillow.fromarray((noise + level).byte().numpy()).save(folder / f"{i}.png")
+    out, train, test = tmp_path / "run", tmp_path / "train", tmp_path / "test"
+    options = ["--images", "--model", network, "--towers", 2, "--epochs", 1, "--size", 16]
+    result = invoke("train", train, *options, "--eval", test, "--no-control", "--out", out)
+    assert result.exit_code == 0, (result.stderr, result.exception)
+    assert Run.open(out).results()["towers"] == 2
+    assert len(Run.open(out).results()["curves"]) == 1
+    assert said(invoke("ask", out, "--query", 0, "--json"))["estimator"] == "kernel"
+    assert said(invoke("check", out, "--json"))["ok"] is True, "BatchNorm couples no towers"
+    assert said(invoke("audit", out, "--json"))["train"] == 24
+
+
+def test_what_is_audited_is_the_training_itself(trained):
+    subject = open_subject(trained[0])
+    few = subject.train.select(slice(0, 32))
+    assert isinstance(few, Rows) and prove(subject.model, few, subject.loss, subject.recipe).ok
