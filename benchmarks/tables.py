@@ -649,6 +649,7 @@ MAKERS = (
     text_accuracy,
     trace_facts,
     image_labels,
+    leak_curve,
     digits_board,
     mnist_board,
     sst2_board,

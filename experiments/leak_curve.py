@@ -57,7 +57,7 @@ from experiments._pictures import cifar10_rows, sample
 from turnover.data import Rows, flip_labels
 from turnover.estimation import Exact, FirstOrder
 from turnover.evaluation import mislabel, same_class
-from turnover.images import build_network
+from turnover.images import build_network, layers_of
 from turnover.kinds import accuracy, cosine, probabilities
 from turnover.nn import check, evaluating, seen, unseen
 from turnover.training import Recipe, fit, losses_of
@@ -330,40 +330,36 @@ def summary(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def draw(rows: list[dict[str, Any]], path: Path) -> None:
-    """The curves over k: leak, secrets, gap, accuracy and AUC."""
+    """The curves over the number of masked layers: leak, secrets, gap, accuracy and AUC."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(1, 4, figsize=(15, 3.5))
-    for network, line in (("vgg11-slim", "-"), ("vgg11-slim-bn", ":")):
-        own = [row for row in rows if row["network"] == network and row["first"] is not None]
-        plain = [row for row in rows if row["network"] == network and row["first"] is None]
-        k = [row["first"] for row in own]
-        norm = ", BatchNorm" if network.endswith("bn") else ""
-        for axis, keys in zip(
-            axes,
-            (
-                {"leak_early": "a third of the training", "leak": "its end"},
-                {"known": "of own picture", "known_test": "of new pictures"},
-                {"gap": "right labels", "gap_wrong": "wrong labels"},
-                {"accuracy": "accuracy", "mislabel": "AUC, wrong labels"},
-            ),
-            strict=True,
-        ):
-            for color, (key, label) in enumerate(keys.items()):
-                values = [row[key] for row in own]
-                axis.plot(k, values, f"o{line}", color=f"C{color}", label=label + norm, ms=4)
-                if axis is axes[3] and plain:
-                    axis.plot([11], [plain[0][key]], "x", color=f"C{color}")
-    titles = ("one step: unseen / seen gain", "wrong labels that the unseen half says")
-    for axis, title in zip(axes, (*titles, "unseen loss, own − new, nats", "quality"), strict=True):
-        axis.set(title=title, xlabel="masks begin after layer (× = none)")
-        axis.title.set_fontsize(10)
+    figure, axes = plt.subplots(1, 4, figsize=(14, 3.4))
+    panels: tuple[tuple[str, dict[str, str]], ...] = (
+        ("leak of one step", {"leak": "-", "leak_early": ":"}),
+        ("wrong labels that the unseen half says", {"known": "-", "known_test": ":"}),
+        ("unseen loss, own − new pictures, nats", {"gap": "-"}),
+        ("accuracy, and AUC for wrong labels", {"accuracy": "-", "mislabel": ":"}),
+    )
+    meaning = ("at the end (dotted: early)", "own (dotted: new)", "", "accuracy (dotted: AUC)")
+    for color, network in enumerate(dict.fromkeys(row["network"] for row in rows)):
+        own = [row for row in rows if row["network"] == network]
+        for axis, (title, keys), said in zip(axes, panels, meaning, strict=True):
+            for key, line in keys.items():
+                shown = [row for row in own if row[key] is not None]
+                x = [layers_of(network) - (row["first"] or layers_of(network)) for row in shown]
+                label = network if line == "-" else None
+                y = [row[key] for row in shown]
+                axis.plot(x, y, line, marker="o", ms=3.5, color=f"C{color}", label=label)
+            axis.set_title(title, fontsize=10)
+            axis.set_xlabel(f"masked layers{'; ' if said else ''}{said}", fontsize=9)
+    for axis in axes:
+        axis.invert_xaxis()
         axis.spines[["top", "right"]].set_visible(False)
-        axis.legend(frameon=False, fontsize=7)
     axes[2].axhline(0, color="0.7", lw=0.8)
+    axes[0].legend(frameon=False, fontsize=8)
     figure.tight_layout()
     figure.savefig(path)
 
