@@ -1,0 +1,99 @@
+"""When pairs of towers agree which way a sentence works on a prediction, do other towers, too?
+
+    python -m experiments.pair_significance --json experiments/results/pair_significance.json
+
+2,000 sentences of SST-2, features of MiniLM, the towers of ``turnover train``, 100 test sentences
+asked about their own labels. Scores of P pairs are tested by t = score / s.e. with P − 1 degrees of
+freedom, q by Benjamini and Hochberg for each query. Nearly every sentence has some influence in a
+linear model, so that what can be wrong with a discovery (q ≤ 0.1) is its sign. It is judged by the
+mean over 32 other pairs. Rows: how many of all scores are discoveries, how many of these have the
+other sign there; the same of as many scores of the largest size, without any test; and the size of
+the standard errors beside the true spread of scores from run to run.
+"""
+
+import argparse
+import json
+from functools import partial
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks._machine import describe
+from experiments.text_labels import case, loss, recipe
+from turnover.data import Rows
+from turnover.estimation import GradientKernel
+from turnover.estimation._kernel_answer import student
+from turnover.scores import Scores, benjamini_hochberg
+from turnover.text import Plan
+from turnover.text._head import build_head
+from turnover.training import fit_towers
+
+QUERIES, RATE, REFERENCE, REPEATS = 100, 0.1, 8, {2: 6, 4: 6, 8: 3}
+FIRST = 1000  # seeds of what is tested; those of the reference begin at 0
+
+
+def scores_of(train: Rows, queries: Rows, pairs: int, seed: int) -> Scores:
+    """Kernel scores of one run with so many pairs, with standard errors."""
+    plan, width = Plan(towers=pairs).settled(len(train)), train.batch["feature"].shape[1]
+
+    def build(own: int) -> nn.Sequential:
+        return build_head(width, 2, units=plan.units, dropout=0.5, seed=own, turnover=False)
+
+    model = fit_towers(build, train, loss, recipe(plan, seed), pairs=pairs)
+    return GradientKernel(model, loss).fit(train).scores(queries)
+
+
+def judged(found: Scores, pairs: int, truth: Tensor) -> dict[str, float]:
+    """What is discovered, and how much of it has the sign of ``truth`` ``[query, train]``."""
+    assert found.stderr is not None
+    p = student(found.values.double() / found.stderr.double(), pairs - 1)
+    passed = benjamini_hochberg(p) <= RATE
+    wrong = found.values.sign() != truth.sign()
+    size = found.values.abs() / found.values.abs().amax(dim=1, keepdim=True)
+    large = size >= size.flatten().sort(descending=True).values[max(0, int(passed.sum()) - 1)]
+    count = int(passed.sum())
+    return {
+        "discovered": float(passed.float().mean()),
+        "wrong sign": float(wrong[passed].float().mean()) if count else 0.0,
+        "wrong sign, largest": float(wrong[large].float().mean()) if count else 0.0,
+        "wrong sign, all": float(wrong.float().mean()),
+    }
+
+
+def measure(pairs: int, train: Rows, queries: Rows, truth: Tensor) -> dict[str, Any]:
+    runs, values, errors = [], [], []
+    for repeat in range(REPEATS[pairs]):
+        found = scores_of(train, queries, pairs, FIRST + repeat)
+        runs.append(judged(found, pairs, truth))
+        values.append(found.values)
+        errors.append(found.stderr)
+    spread = torch.stack(values).std(dim=0).square().mean().sqrt()
+    said = torch.stack([error for error in errors if error is not None]).square().mean().sqrt()
+    row: dict[str, Any] = {"pairs": pairs, "repeats": len(runs)}
+    for name in runs[0]:
+        row[name] = round(mean(run[name] for run in runs), 5)
+        row[f"{name}, s.e."] = round(stdev(r[name] for r in runs) / len(runs) ** 0.5, 5)
+    return {**row, "true / stated error": round(float(spread / said), 3)}
+
+
+def main(path: Path) -> None:
+    torch.set_num_threads(1)
+    found = case("minilm", "uniform", 0)
+    train, queries = found.train, found.test.select(slice(0, QUERIES))
+    each = partial(scores_of, train, queries, 4)
+    truth = torch.stack([each(seed).values for seed in range(REFERENCE)]).mean(dim=0)
+    rows = []
+    for pairs in REPEATS:
+        rows.append(measure(pairs, train, queries, truth))
+        said = {"machine": describe(first=0, runs=REFERENCE), "rate": RATE, "rows": rows}
+        path.write_text(json.dumps(said, indent=1) + "\n")
+        print(rows[-1], flush=True)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--json", type=Path, required=True)
+    main(parser.parse_args().json)
