@@ -54,7 +54,8 @@ def attribute(
         loss: (model, batch) → per-example losses ``[rows]`` in nats.
         queries: a batch of any structure, or :class:`Rows`.
         rows: the training set.
-        budget: seconds; None for as long as it takes.
+        budget: seconds; None for as long as it takes. Towers have too few masks for other scores,
+            and models without masks none, so that both take the kernel whatever it takes.
 
     Raises:
         ConversionError: for a model that no estimator can read: not converted, and nothing in it
@@ -70,7 +71,8 @@ def attribute(
             "LayerNorm, so that there is nothing to compare instances by. Convert it and train it "
             "again, or train towers of it."
         )
-    if expected is not None and (budget is None or expected <= budget or not converted):
+    only = not converted or (isinstance(model, Towers) and 2**model.pairs < len(rows))
+    if expected is not None and (budget is None or expected <= budget or only):
         scores = GradientKernel(model, loss).scores(asked, rows)
         return Attribution(scores, "gradient kernel", _why_kernel(model, expected), expected)
     scores = FirstOrder(model, loss).scores(asked, rows)

@@ -1,6 +1,7 @@
 """The estimator is chosen by what the model and the time allow; kernels are tested by masks."""
 
 import copy
+import warnings
 from functools import partial
 
 import pytest
@@ -10,7 +11,15 @@ from torch import nn
 
 from turnover._errors import ConversionError, ScoreError
 from turnover.data import Rows
-from turnover.estimation import FirstOrder, GradientKernel, MaskNull, ask_kernel, attribute, scan
+from turnover.estimation import (
+    FirstOrder,
+    GradientKernel,
+    LowAgreementWarning,
+    MaskNull,
+    ask_kernel,
+    attribute,
+    scan,
+)
 from turnover.nn import convert
 from turnover.training import Recipe, fit, fit_towers
 
@@ -51,6 +60,16 @@ def test_towers_and_time_give_a_kernel(rows, queries):
     assert found.estimator == "gradient kernel" and "2 pairs of towers" in str(found)
     wanted = GradientKernel(towers, loss).scores(queries, rows)
     assert torch.equal(found.scores.values, wanted.values)
+
+
+def test_towers_whose_masks_are_few_are_never_asked_by_them(rows, queries):
+    few, many = (
+        fit_towers(build, rows, loss, Recipe(1, 20, optimizer=SGD), pairs=pairs) for pairs in (2, 6)
+    )
+    assert attribute(few, loss, queries, rows, budget=0.0).estimator == "gradient kernel"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", LowAgreementWarning)
+        assert attribute(many, loss, queries, rows, budget=0.0).estimator == "first-order"
 
 
 def test_no_time_gives_first_order_scores(converted, rows, queries):

@@ -12,7 +12,7 @@ from turnover._errors import ConversionError, DataError, RunError
 from turnover.data import Rows
 from turnover.estimation import Exact
 from turnover.nn import Towers, check, gated, seen, unseen
-from turnover.training import Recipe, fit_towers, losses_of
+from turnover.training import Recipe, build_towers, fit_towers, losses_of, train_towers
 
 SGD = partial(torch.optim.SGD, lr=0.1, momentum=0.9, weight_decay=0.01)
 RECIPE = Recipe(3, 8, seed=2, optimizer=SGD)
@@ -44,6 +44,17 @@ def test_each_block_averages_its_towers(rows):
             found = model(x)
         wanted = (outputs * chosen[:, :, None]).sum(dim=0) / 3
         torch.testing.assert_close(found, wanted)
+
+
+def test_any_seed_of_a_run_is_a_seed_of_towers(rows):
+    for seed in (0, 2**62 + 5, 2**63 - 1):
+        model = build_towers(build, 2, seed=seed)
+        assert model.mask.seed == seed
+        for stacked in (True, False):
+            recipe = replace(RECIPE, epochs=1, seed=seed)
+            train_towers(model, rows, loss, recipe, stacked=stacked)
+    first = [next(tower.parameters()) for tower in model.towers]
+    assert all(not torch.equal(first[0], other) for other in first[1:])
 
 
 def test_every_instance_trains_one_tower_of_every_pair():
