@@ -64,10 +64,11 @@ def deck(results: Results, detection: Detection | None, noun: str) -> str:
         cost = round(100 * (results["accuracy_dropout"] - results["accuracy_turnover"]), 1)
         price = f"costs {cost} points of" if cost > 0 else f"gains {-cost} points of"
         price = price if cost else "does not change"
-        parts.append(
-            f"Turn-over dropout {price} test accuracy here: {percent(results['accuracy_turnover'])}"
-            f" instead of {percent(results['accuracy_dropout'])} with ordinary dropout."
-        )
+        ours, plain = map(percent, (results["accuracy_turnover"], results["accuracy_dropout"]))
+        what, than = "Turn-over dropout", "with ordinary dropout"
+        if pairs := results.get("towers"):
+            what, than = f"The mean of {2 * pairs} towers", "of one such network on all data"
+        parts.append(f"{what} {price} test accuracy here: {ours} instead of {plain} {than}.")
     return " ".join(parts)
 
 

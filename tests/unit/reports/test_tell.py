@@ -135,3 +135,15 @@ def test_damaged_results_are_a_run_error(make_run, results, damage):
 
 def test_the_command_repeats_the_run(make_run, results):
     assert tell(make_run(results)).command == "turnover demo --seed 0 --out RUN"
+
+
+def test_towers_are_told_as_what_they_are():
+    results = {"towers": 4, "accuracy_turnover": 0.9, "accuracy_dropout": 0.88, "train": 50}
+    assert prose.deck(results, None, "text") == (
+        "The mean of 8 towers gains 2.0 points of test accuracy here: 90.0% instead of 88.0% of "
+        "one such network on all data."
+    )
+    assert "mean of 8 ordinary networks" in prose.what_was_done(results, "text")
+    masks = {"masks": {"mask": {"units": 4}}}
+    assert not any("√" in limit for limit in prose.limits(results, masks, ()))
+    assert any("√" in limit for limit in prose.limits({"train": 50}, masks, ()))
