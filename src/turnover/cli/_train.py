@@ -1,6 +1,7 @@
 """``turnover train``: a classifier of one's own data, ready to be asked."""
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -197,6 +198,7 @@ def _train_images(context: typer.Context, options: Options) -> "Run":
         Plan,
         Reading,
         forget_parts,
+        layers_of,
         parts_for,
         read_images,
         run_images,
@@ -205,29 +207,25 @@ def _train_images(context: typer.Context, options: Options) -> "Run":
 
     data: Path = options["data"]
     folder = options["out"] or Path("runs") / (data.resolve().stem or "images")
+    plan = Plan(model=options["model"] or "cnn", augment=options["augment"], **_shared(options))
+    layers_of(plan.model)  # an unknown name is told before pictures are read
+    how = partial(Reading, _columns(options), options["size"], options["on_bad_rows"])
     try:
         with progress_bar(None) as tick:
             images = read_images(
                 data,
-                Reading(
-                    _columns(options),
-                    options["size"],
-                    options["on_bad_rows"],
-                    parts_for(folder),
-                    tick,
-                ),
+                how(parts_for(folder), tick),
                 evaluation=options["evaluation"],
                 hold_out=options["hold_out"],
                 seed=options["seed"],
             )
+        if images.bad:
+            warn(f"left out {len(images.bad):,} files: {listing(images.bad)}")
+        with progress_bar(steps_of(plan, images)) as tick:
+            return run_images(folder, images, plan, command=typed(context), progress=tick)
     except TurnoverError:
         forget_parts(folder)
         raise
-    if images.bad:
-        warn(f"left out {len(images.bad):,} files: {listing(images.bad)}")
-    plan = Plan(model=options["model"] or "cnn", augment=options["augment"], **_shared(options))
-    with progress_bar(steps_of(plan, images)) as tick:
-        return run_images(folder, images, plan, command=typed(context), progress=tick)
 
 
 def _columns(options: Options) -> Any:

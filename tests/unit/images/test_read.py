@@ -294,5 +294,5 @@ def test_nothing_usable_is_refused(tmp_path):
     for name in ("cat", "dog"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "a.png").write_text("no picture")
-    with pytest.raises(DataError, match="No row of .* can be used"):
+    with pytest.raises(DataError, match=r"No row of .* can be used"):
         read_images(tmp_path, SKIP)

@@ -1,0 +1,368 @@
+"""A classifier of one's own pictures through the real command line."""
+
+import csv
+import io
+import json
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import time
+from functools import partial
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from tests.integration.conftest import ENVIRONMENT, TURNOVER, turnover
+from turnover.cli._main import app
+from turnover.run import Run
+
+Image = pytest.importorskip("PIL.Image")
+duckdb = pytest.importorskip("duckdb")
+pytest.importorskip("sklearn")
+pytest.importorskip("matplotlib")
+
+CLASSES = ("zero", "one", "two")
+TRAIN, TEST, PLANTED = 210, 60, 12
+SMALL = ["--size", 8, "--no-augment"]
+QUICK = [*SMALL, "--epochs", 8]
+
+
+def invoke(*arguments):
+    return CliRunner().invoke(app, [str(a) for a in arguments], env={"COLUMNS": "80"})
+
+
+def said(result):
+    assert result.exit_code == 0, result.stderr
+    return json.loads(result.stdout.splitlines()[-1])
+
+
+def assert_refused(result, code, found):
+    assert isinstance(result.exception, SystemExit), result.exception
+    assert result.exit_code == code, result.stderr
+    assert found in " ".join(result.stderr.replace("│", " ").split())
+    assert "Traceback" not in result.stderr
+    assert result.stdout == ""
+
+
+def digits():
+    """Pictures ``uint8 [8, 8]`` of the first three digits, and which they are."""
+    from sklearn.datasets import load_digits
+
+    found = load_digits(n_class=3)
+    return (found.images * 15.9).astype(np.uint8), found.target
+
+
+def write(folder, rows, planted=()):
+    pictures, labels = digits()
+    for row in rows:
+        label = (labels[row] + (row in planted)) % 3
+        path = folder / CLASSES[label] / f"{row:04}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pictures[row]).save(path)
+    return folder
+
+
+def number(row):
+    """The digit's row, from the name of its file."""
+    return int(row["name"].split("/")[1].removesuffix(".png"))
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("digits")
+    train = write(folder / "train", range(TRAIN), planted=range(PLANTED))
+    return train, write(folder / "test", range(TRAIN, TRAIN + TEST))
+
+
+@pytest.fixture(scope="module")
+def trained(folders, tmp_path_factory):
+    """Folder of a run, and what the command said."""
+    out = tmp_path_factory.mktemp("runs") / "run"
+    result = invoke("train", folders[0], "--images", "--eval", folders[1], *QUICK, "--out", out)
+    assert result.exit_code == 0, result.stderr
+    return out, result.stdout
+
+
+@pytest.fixture
+def copy(trained, tmp_path):
+    shutil.copytree(trained[0], tmp_path / "run")
+    return tmp_path / "run"
+
+
+def test_the_answer_fits_into_80_columns(trained):
+    lines = trained[1].split("Report:")[0].splitlines()
+    assert max(map(len, lines)) <= 80
+    assert "% of the test images right" in trained[1]
+    assert "Nothing leaked" in " ".join(trained[1].split())
+
+
+def test_it_learns_and_keeps_names(trained):
+    results = Run.open(trained[0]).results()
+    assert results["accuracy_turnover"] > 0.9 and results["accuracy_dropout"] > 0.9
+    assert results["seen_train_loss"] < results["unseen_train_loss"]
+    assert (results["kind"], results["noun"]) == ("images", "image")
+    names = json.loads((trained[0] / "train.json").read_text(encoding="utf-8"))
+    assert set(names) == {"name"} and len(names["name"]) == TRAIN
+    rows = Run.open(trained[0]).load_rows("train")
+    assert rows.batch["image"].shape == (TRAIN, 1, 8, 8)
+
+
+def test_planted_errors_lead_the_suspects(trained):
+    first = Run.open(trained[0]).results()["suspects"][:PLANTED]
+    planted = sum(number(row) < PLANTED for row in first)
+    assert planted >= 8, "by chance it would be one"
+    assert all("text" not in row and row["label"] != row["suggested"] for row in first)
+
+
+def test_nothing_unfinished_is_left(trained):
+    names = {path.name for path in trained[0].iterdir()}
+    assert not [n for n in names if "checkpoint" in n or n.startswith(".") or "partial" in n]
+    assert {"manifest.json", "train.json", "test.json", "model.safetensors"} <= names
+
+
+def test_the_manifest_repeats_the_command(trained, tmp_path):
+    words = Run.open(trained[0]).manifest["command"]
+    said(invoke(*words, "--out", tmp_path / "run", "--json"))
+    one, two = (Run.open(f).results() for f in (trained[0], tmp_path / "run"))
+    for results in (one, two):
+        del results["seconds"], results["cost"]
+    assert one == two
+
+
+def test_a_row_and_its_file_are_the_same_query(trained, folders):
+    row = said(invoke("ask", trained[0], "--query", 5, "--json"))
+    typed = said(invoke("ask", trained[0], "--image", folders[1] / row["name"], "--json"))
+    assert typed["name"] == str(folders[1] / row["name"]) and typed["label"] is None
+    assert row["probability"] == pytest.approx(typed["probability"], rel=1e-5)
+    assert [r["id"] for r in row["helpful"]] == [r["id"] for r in typed["helpful"]]
+
+
+@pytest.mark.parametrize("estimator", ["exact", "kernel"])
+def test_every_estimator_answers(trained, estimator):
+    result = invoke("ask", trained[0], "--query", 1, "--estimator", estimator, "--top", 2)
+    assert result.exit_code == 0, result.stderr
+    assert max(map(len, result.stdout.splitlines())) <= 80
+    assert f"{estimator} scores of {TRAIN}" in " ".join(result.stdout.split())
+
+
+def test_check_and_report_know_images(trained):
+    assert said(invoke("check", trained[0], "--json"))["ok"] is True
+    assert invoke("report", trained[0], "--json").exit_code == 0
+    page = (trained[0] / "report.html").read_text(encoding="utf-8")
+    assert "turnover train" in page and "--images" in page and "data:image/" in page
+
+
+def test_the_audit_finds_planted_errors_and_copies(folders, tmp_path):
+    shutil.copytree(folders[0], tmp_path / "train")
+    shutil.copy(next((tmp_path / "train/two").iterdir()), tmp_path / "train/one/9999.png")
+    out = tmp_path / "run"
+    words = ["--images", "--eval", folders[1], *QUICK, "--no-control", "--out", out]
+    assert invoke("train", tmp_path / "train", *words).exit_code == 0
+    found = said(invoke("audit", out, "--json", "--csv", tmp_path / "all.csv"))
+    assert (found["copies"], found["conflicts"]) == (1, 1)
+    assert "one/9999.png" in {row["name"] for row in found["groups"][0]}
+    with open(tmp_path / "all.csv", newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == TRAIN + 1 and "image" not in rows[0]
+
+
+def test_cleansing_is_tested_against_chance(copy, folders):
+    command = ["cleanse", copy, "--target", folders[1], "--remove", 5, "--seeds", 2]
+    found = said(invoke(*command, "--json"))
+    assert (found["target"], found["test"], found["noun"]) == (30, 30, "image")
+    names = {row["name"] for row in found["harmful"][:5]}
+    assert names <= set(json.loads((copy / "train.json").read_text())["name"])
+
+
+def test_rows_are_held_out_of_a_table(tmp_path):
+    pictures, labels = digits()
+    base = duckdb.connect()
+    base.execute("CREATE TABLE t (picture BLOB, digit INTEGER, name VARCHAR)")
+    files = [io.BytesIO() for _ in range(60)]
+    for row, file in enumerate(files):
+        Image.fromarray(pictures[row]).save(file, "PNG")
+    rows = [(file.getvalue(), int(labels[i]), f"d{i}") for i, file in enumerate(files)]
+    base.executemany("INSERT INTO t VALUES (?, ?, ?)", rows)
+    data = tmp_path / "digits.parquet"
+    base.execute(f"COPY t TO '{data}' (FORMAT parquet)")
+    columns = ["--image", "picture", "--label", "digit"]
+    out = tmp_path / "run"
+    words = ["train", data, "--images", *columns, "--id", "name", *SMALL, "--epochs", 2]
+    found = said(invoke(*words, "--hold-out", 0.25, "--no-control", "--out", out, "--json"))
+    assert (found["train"], found["test"]) == (45, 15)
+    assert "accuracy_dropout" not in found
+    assert said(invoke("ask", out, "--query", 3, "--json"))["name"].startswith("d")
+    target = said(invoke("cleanse", out, "--target", data, "--remove", 5, "--seeds", 2, "--json"))
+    assert target["target"] == 30
+
+
+def test_bad_files_stop_the_run_or_are_kept_on_record(folders, tmp_path):
+    data, out = tmp_path / "data", tmp_path / "run"
+    shutil.copytree(folders[0], data)
+    (data / "one/empty.png").write_bytes(b"")
+    (data / "two/notes.txt").write_text("two", encoding="utf-8")
+    command = ["train", data, "--images", *SMALL, "--epochs", 1, "--no-control", "--out", out]
+    result = invoke(*command)
+    assert_refused(result, 2, f"2 of {TRAIN + 2} rows")
+    for place in ("one/empty.png: empty file", "two/notes.txt: no picture"):
+        assert place in result.stderr
+    assert not out.exists()
+    result = invoke(*command, "--on-bad-rows", "skip")
+    assert result.exit_code == 0, result.stderr
+    assert "left out 2 files" in result.stderr
+    bad = Run.open(out).results()["bad_rows"]
+    assert [row["place"] for row in bad] == ["one/empty.png", "two/notes.txt"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["DATA", "--images", "--text", "review"], "--text is for texts"),
+        (["DATA", "--images", "--units", 9], "--units is for texts"),
+        (["DATA", "--text", "x", "--label", "y", "--size", 32], "--size is for images"),
+        (["DATA"], "Missing option '--text'"),
+        (["none", "--images"], "There is no folder none"),
+        (["DATA/one/FILE", "--images"], "is a file, so that its columns must be named"),
+        (["DATA/one", "--images"], "has no folders in it"),
+        (["empty", "--images"], "has no folders in it"),
+        (["DATA", "--images", "--image", "x"], "needs both --image COLUMN and --label COLUMN"),
+        (["DATA", "--images", "--image", "x", "--label", "y"], "Leave out the columns 'x' and 'y'"),
+        (["DATA", "--images", "--eval", "none"], "There is no folder none"),
+        (["DATA", "--images", "--hold-out", 0], "leaves 60 to train on and 0 to test on"),
+        (["DATA", "--images", "--model", "none"], "none"),
+        (["DATA", "--images", "--size", 4], "8 × 8 pixels"),
+        (["DATA", "--images", "--size", 9999], "Usage"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused(folders, tmp_path, monkeypatch, arguments, says):
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path)
+    file = next((folders[1] / "one").iterdir()).name
+    words = [str(a).replace("DATA", str(folders[1])).replace("FILE", file) for a in arguments]
+    result = invoke("train", *words, "--out", tmp_path / "run")
+    assert_refused(result, 4 if words[-1] == "none" and "--model" in words else 2, says)
+    assert [path.name for path in tmp_path.iterdir()] == ["empty"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--query", TEST], f"rows 0 to {TEST - 1}"),
+        (["--image", "none.png"], "No such file"),
+        (["--image", os.devnull], "empty file"),
+        (["--text", "a seven"], "is a run of images. Ask it with --query or --image."),
+        (["--query", 0, "--image", "x.png"], "one of --query and --text, or --image"),
+        (["--query", 0, "--label", "seven"], "labels are one, two, zero"),
+    ],
+)
+def test_impossible_questions_are_refused(trained, arguments, says):
+    assert_refused(invoke("ask", trained[0], *arguments), 2, says)
+
+
+def test_a_target_of_other_classes_is_refused(trained, tmp_path):
+    target = write(tmp_path / "other", range(3))
+    (target / "one").rename(target / "seven")
+    result = invoke("cleanse", trained[0], "--target", target)
+    assert_refused(result, 2, "'seven' is not among those trained on: one, two, zero")
+
+
+def edit(path, change):
+    found = json.loads(path.read_text(encoding="utf-8"))
+    change(found)
+    path.write_text(json.dumps(found), encoding="utf-8")
+
+
+DAMAGE = {
+    "no classes": (lambda run: edit(run / "manifest.json", lambda m: m.pop("classes")), "manifest"),
+    "no size": (
+        lambda run: edit(run / "manifest.json", lambda m: m["arguments"].pop("size")),
+        "manifest",
+    ),
+    "no names": (lambda run: (run / "train.json").unlink(), "train.json"),
+    "too few names": (
+        lambda run: edit(run / "train.json", lambda names: names["name"].pop()),
+        "train.json is damaged",
+    ),
+    "other rows": (
+        lambda run: shutil.copy(run / "test.safetensors", run / "train.safetensors"),
+        "train.safetensors",
+    ),
+    "other model": (
+        lambda run: shutil.copy(run / "test.safetensors", run / "model.safetensors"),
+        "does not fit",
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_run_is_refused_and_kept(copy, damage):
+    harm, found = DAMAGE[damage]
+    harm(copy)
+    before = contents(copy)
+    assert_refused(invoke("ask", copy, "--query", 0, "--json"), 3, found)
+    assert contents(copy) == before
+
+
+def test_a_run_of_other_pictures_is_not_overwritten(copy, folders):
+    before = contents(copy)
+    result = invoke("train", folders[1], "--images", *QUICK, "--out", copy)
+    assert_refused(result, 3, "already holds a run")
+    assert contents(copy) == before
+
+
+def test_an_unfinished_run_says_how_to_finish_it(copy, folders):
+    edit(copy / "manifest.json", lambda manifest: manifest.update(state="unfinished"))
+    result = invoke("ask", copy, "--query", 0)
+    assert_refused(result, 3, "is unfinished. Finish it with: turnover train")
+    words = shlex.split(result.stderr.split("Finish it with: ")[1])
+    assert words[1:3] == ["train", str(folders[0])] and "--images" in words
+    assert invoke(*words[1:], "--json").exit_code == 0
+
+
+def test_a_finished_run_is_shown_again(trained, copy, folders):
+    result = invoke("train", folders[0], "--images", "--eval", folders[1], *QUICK, "--out", copy)
+    assert result.exit_code == 0
+    assert result.stdout.split("Report:")[0] == trained[1].split("Report:")[0]
+    assert not (copy / ".pictures").exists()
+
+
+@pytest.mark.slow
+def test_an_interrupted_run_goes_on_and_ends_with_the_same_numbers(folders, tmp_path):
+    def command(name):
+        words = ["train", folders[0], "--images", "--eval", folders[1], "--size", 16]
+        words += ["--epochs", 12, "--no-control", "--out", tmp_path / name]
+        return [str(word) for word in words]
+
+    process = subprocess.Popen(
+        [TURNOVER, *command("broken")],
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+        # A shell's background job ignores Ctrl-C, and so would its children.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+    )
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "broken" / "model.checkpoint.safetensors").exists():
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    out, complained = process.communicate(timeout=120)
+    assert process.returncode == 130, complained
+    assert "Traceback" not in complained and out == ""
+    assert (tmp_path / "broken/.pictures").exists()
+    numbers = []
+    for name in ("broken", "whole"):
+        assert turnover(*command(name)).returncode == 0
+        results = Run.open(tmp_path / name).results()
+        numbers.append({k: v for k, v in results.items() if k not in ("seconds", "cost")})
+    assert numbers[0] == numbers[1]
+    assert not (tmp_path / "broken/.pictures").exists()
