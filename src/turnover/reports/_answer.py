@@ -105,6 +105,7 @@ def _table(title: str, rows: list[Row]) -> "Table":
         box=box.SIMPLE_HEAD,
         pad_edge=False,
         show_edge=False,
+        min_width=len(title),
     )
     known = {name for row in rows for name in row}
     columns = {name: show for name, (needs, show) in COLUMNS.items() if needs in known}

@@ -143,6 +143,7 @@ def table_of(title: str, columns: Sequence[str]) -> "Table":
         box=box.SIMPLE_HEAD,
         pad_edge=False,
         show_edge=False,
+        min_width=len(title),  # so that the title stands on one line
     )
     for name in columns:
         if name == "text":
