@@ -442,6 +442,23 @@ def _times(count: int, noun: str) -> str:
     return f"{count} {noun}" + ("" if count == 1 else "s")
 
 
+def picture_gallery() -> str:
+    """What a gallery of all training images costs, to write and to open."""
+    found = result("picture_gallery")
+    written, opened = found["written"], found["opened"]["index"]
+    rows = [
+        ["to write, seconds of one core", f"{written['processor_s']:.1f}"],
+        ["to write, memory", f"{written['peak_mb']} MB"],
+        ["whole folder", f"{written['all_mb']:.0f} MB"],
+        ["`index.html`", f"{written['index_bytes'] / 1000:.0f} kB"],
+        ["Chromium: first paint", f"{opened['first_paint_ms'] / 1000:.1f} s"],
+        ["Chromium: more memory, opened", f"{opened['opened_mb'] - opened['empty_mb']} MB"],
+        ["Chromium: more memory, all seen", f"{opened['scrolled_mb'] - opened['empty_mb']} MB"],
+    ]
+    header = [f"gallery of {found['images']:,} images of 32 × 32 pixels", "cost"]
+    return table(header, rows) + origin(found["machine"], "picture_gallery")
+
+
 def leak_curve() -> str:
     """Leaks and quality by the layer after which masks begin."""
     found = result("leak_curve")
@@ -650,6 +667,7 @@ MAKERS = (
     trace_facts,
     image_labels,
     leak_curve,
+    picture_gallery,
     digits_board,
     mnist_board,
     sst2_board,
