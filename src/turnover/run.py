@@ -7,7 +7,7 @@
       model.safetensors    weights of the turn-over network (others beside it, by name)
       train.safetensors    rows and their ids; test.safetensors likewise
       results.json         everything that was measured; reports read it, nothing is measured twice
-      report.html          the page; audit.json, cleanse.json and gallery/ beside it, if they were asked for
+      report.html          the page; audit.json, cleanse.json and gallery/ beside it, once asked for
 
 JSON and safetensors only: nothing in a run folder is ever executed. Files are replaced in one step,
 so that an interruption leaves the old file or the new one.
