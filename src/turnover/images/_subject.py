@@ -90,6 +90,7 @@ def build(run: Run, seed: int, *, turnover: bool = False) -> nn.Module:
             seed=seed,
             turnover=turnover and not pairs,
             dropout=arguments["dropout"],
+            first=arguments["first"] or None,
         )
         return model.to(device)
 
