@@ -29,9 +29,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks._machine import describe
-from turnover import Exact, FirstOrder, LinearScores, seen, unseen
+from turnover import Exact, FirstOrder, seen, unseen
 from turnover.data import Rows
-from turnover.estimation import gate_gradients, scan
+from turnover.estimation import LinearScores, gate_gradients, scan
 from turnover.images import build_network
 
 NETWORK, FIRSTS, INSTANCES, CLASSES, PIXELS = "vgg19", (11, 18), 50_000, 10, 32

@@ -408,6 +408,76 @@ def trace_facts() -> str:
     return table(header, rows) + origin(found["machine"], "trace_facts")
 
 
+def text_labels() -> str:
+    """Wrong labels of SST-2: AUC ± s.e. and precision at the number planted."""
+    found = result("text_labels")
+    cases = list(dict.fromkeys((row["encoder"], row["kind"]) for row in found["mean"]))
+    known = {(row["encoder"], row["kind"], row["finder"]): row for row in found["mean"]}
+    seeds = {case: row["seeds"] for case in cases for row in found["mean"] if _of(row, case)}
+    rows = []
+    for name in dict.fromkeys(row["finder"] for row in found["mean"]):
+        each = [known[*case, name] for case in cases]
+        cells = [f"{e['auc']:.3f} ± {e['auc_se']:.3f} / {e['precision']:.2f}" for e in each]
+        rows.append([name, *cells, f"{each[0]['cpu_s']:.1f} s"])
+    titles = [f"{encoder}, {kind} ({seeds[encoder, kind]})" for encoder, kind in cases]
+    header = ["finder: AUC / precision", *titles, "cost"]
+    return table(header, rows) + origin(found["machine"], "text_labels")
+
+
+def text_suspects() -> str:
+    """What ``turnover audit`` lists of these sentences, and how much of it is wrong."""
+    found = result("text_labels")
+    rows = []
+    for row in found["mean"]:
+        is_first = row["finder"].endswith(", unseen") or row["finder"] == "cross-validation"
+        if "listed" in row and is_first and _of(row, ("minilm", "uniform")):
+            name, right = row["finder"].removesuffix(", unseen"), row["listed_wrong"]
+            share = f"{right / row['listed']:.0%}"
+            rows.append([name, f"{row['listed']:.0f}", f"{right:.0f} of 200", share])
+    header = ["out-of-sample predictions of", "listed", "wrong labels found", "of the list"]
+    return table(header, rows) + origin(found["machine"], "text_labels")
+
+
+def pair_significance() -> str:
+    """Do other towers agree with what pairs agree on?"""
+    found = result("pair_significance")
+    rows = [
+        [
+            str(row["pairs"]),
+            f"{row['discovered']:.1%}",
+            *(f"{row[name]:.2%}" for name in ("wrong sign", "wrong sign, largest")),
+            f"{row['wrong sign, all']:.1%}",
+            f"{row['true / stated error']:.2f}",
+        ]
+        for row in found["rows"]
+    ]
+    header = ["pairs", "discoveries", "wrong sign", "of as many, by size", "of all scores"]
+    return table([*header, "true / stated error"], rows) + origin(
+        found["machine"], "pair_significance"
+    )
+
+
+def picture_gallery() -> str:
+    """What a gallery of all training images costs, to write and to open."""
+    found = result("picture_gallery")
+    written, opened = found["written"], found["opened"]["index"]
+    rows = [
+        ["to write, seconds of one core", f"{written['processor_s']:.1f}"],
+        ["to write, memory", f"{written['peak_mb']} MB"],
+        ["whole folder", f"{written['all_mb']:.0f} MB"],
+        ["`index.html`", f"{written['index_bytes'] / 1000:.0f} kB"],
+        ["Chromium: first paint", f"{opened['first_paint_ms'] / 1000:.1f} s"],
+        ["Chromium: more memory, opened", f"{opened['opened_mb'] - opened['empty_mb']} MB"],
+        ["Chromium: more memory, all seen", f"{opened['scrolled_mb'] - opened['empty_mb']} MB"],
+    ]
+    header = [f"gallery of {found['images']:,} images of 32 × 32 pixels", "cost"]
+    return table(header, rows) + origin(found["machine"], "picture_gallery")
+
+
+def _of(row: dict[str, Any], case: tuple[str, str]) -> bool:
+    return (row["encoder"], row["kind"]) == case
+
+
 def image_labels() -> str:
     """Wrong labels of images: AUC and precision at the number planted, by data and kind."""
     found = result("image_labels")
@@ -440,23 +510,6 @@ def _auc_and_precision(found: dict[str, Any] | None) -> str:
 
 def _times(count: int, noun: str) -> str:
     return f"{count} {noun}" + ("" if count == 1 else "s")
-
-
-def picture_gallery() -> str:
-    """What a gallery of all training images costs, to write and to open."""
-    found = result("picture_gallery")
-    written, opened = found["written"], found["opened"]["index"]
-    rows = [
-        ["to write, seconds of one core", f"{written['processor_s']:.1f}"],
-        ["to write, memory", f"{written['peak_mb']} MB"],
-        ["whole folder", f"{written['all_mb']:.0f} MB"],
-        ["`index.html`", f"{written['index_bytes'] / 1000:.0f} kB"],
-        ["Chromium: first paint", f"{opened['first_paint_ms'] / 1000:.1f} s"],
-        ["Chromium: more memory, opened", f"{opened['opened_mb'] - opened['empty_mb']} MB"],
-        ["Chromium: more memory, all seen", f"{opened['scrolled_mb'] - opened['empty_mb']} MB"],
-    ]
-    header = [f"gallery of {found['images']:,} images of 32 × 32 pixels", "cost"]
-    return table(header, rows) + origin(found["machine"], "picture_gallery")
 
 
 def leak_curve() -> str:
@@ -665,6 +718,9 @@ MAKERS = (
     damping,
     text_accuracy,
     trace_facts,
+    text_labels,
+    text_suspects,
+    pair_significance,
     image_labels,
     leak_curve,
     picture_gallery,
