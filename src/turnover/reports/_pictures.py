@@ -4,6 +4,7 @@ A run keeps images as ``batch["image"]`` ``[rows, channels, height, width]``, wi
 three: integers from 0 to 255 (uint8), or floats from 0 to 1.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,7 @@ __all__ = ["Pictures", "shrink"]
 CHANNELS = (1, 3)
 SHOWN = 256  # pixels of the longest side on a page
 DTYPES = {"U8": "uint8", "F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64"}
-BLOCK = 256
+BLOCK = 1 << 22  # values that are read at a time
 
 
 @final
@@ -74,7 +75,8 @@ class Pictures:
         Raises:
             RunError: when the file cannot be read, or a value is NaN or infinite.
         """
-        parts = [self._read(rows[i : i + BLOCK], most) for i in range(0, len(rows), BLOCK)]
+        block = max(1, BLOCK // math.prod(self.shape))
+        parts = [self._read(rows[i : i + block], most) for i in range(0, len(rows), block)]
         return torch.cat(parts).permute(0, 2, 3, 1).contiguous().numpy()
 
     def _read(self, rows: Sequence[int], most: int) -> Tensor:
