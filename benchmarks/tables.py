@@ -723,6 +723,7 @@ MAKERS = (
     pair_significance,
     image_labels,
     leak_curve,
+    image_errors,
     picture_gallery,
     digits_board,
     mnist_board,
