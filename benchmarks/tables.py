@@ -546,24 +546,29 @@ def leak_curve() -> str:
 def image_errors() -> str:
     """What stands behind mistakes: share of the wrong label among the highest scores."""
     found = result("image_errors")
+    spent, several = found["cpu_seconds"], f", {found['settings']['runs']} runs"
     rows = []
     for name, way in found["ways"].items():
-        share, auc = way["share"], way["auc"]
-        many = "share_of_runs" in way
-        shown = sum(way["share_of_runs"]) / len(way["share_of_runs"]) if many else share["value"]
-        area = sum(way["auc_of_runs"]) / len(way["auc_of_runs"]) if many else auc["value"]
+        shares, areas = (way.get(f"{key}_of_runs", [way[key]["value"]]) for key in ("share", "auc"))
+        interval = f" ({way['share']['low']:.1%}–{way['share']['high']:.1%})"
+        many = len(shares) > 1
+        towers = "towers" in name
+        runs = found["settings"]["runs"] if several in name else 1
         rows.append(
             [
-                f"{name}, mean of {len(way['share_of_runs'])} single runs" if many else name,
-                f"{shown:.1%}" + ("" if many else f" ({share['low']:.1%}–{share['high']:.1%})"),
-                f"{area:.3f}",
-                seconds(way["query_seconds"]),
+                f"{name}, mean of {len(shares)} single runs" if many else name,
+                f"{sum(shares) / len(shares):.1%}" + ("" if many else interval),
+                f"{sum(areas) / len(areas):.3f}",
+                seconds(spent["towers"] if towers else runs * spent["training"]),
+                seconds(
+                    way["query_seconds"] + towers * spent["cache of the gradient kernel"],
+                ),
             ]
         )
     chance = next(iter(found["ways"].values()))["chance"]
-    rows.append(["chance", f"{chance:.1%}", "0.500", "–"])
-    header = ["scores", "share of the wrong label in the top 10", "AUC"]
-    header += [f"{found['queries']} queries"]
+    rows.append(["chance", f"{chance:.1%}", "0.500", "–", "–"])
+    header = ["scores", "share of the wrong label in the top 10", "AUC", "training"]
+    header += [f"caching and {found['queries']} queries"]
     return table(header, rows) + origin(found["machine"], "image_errors")
 
 
