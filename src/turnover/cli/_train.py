@@ -121,7 +121,10 @@ def train(
     dropout: Annotated[
         float | None,
         typer.Option(
-            min=0, max=0.95, help="Ordinary dropout on top.", show_default="0.5; images: 0"
+            min=0,
+            max=0.95,
+            help="Ordinary dropout on top.",
+            show_default="0.5, or less where it stands at several layers",
         ),
     ] = None,
     rate: Annotated[

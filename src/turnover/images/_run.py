@@ -19,7 +19,8 @@ Progress = Callable[[str, int], None]
 RATES = {"vgg19": 3e-4, "vgg11": 3e-4}  # deep and without BatchNorm: more of it diverges
 RATE, DECAY = 1e-3, 0.01
 # With all layers masked, thousands of pictures are too few: experiments/results/leak_curve.json.
-FIRST = {"cnn": 4}
+SMALL, FIRST = "cnn", {"cnn": 4}
+DROPOUT, LITTLE_DROPOUT = 0.5, 0.1
 STEPS, FEWEST, MOST = 1500, 10, 60
 
 
@@ -36,7 +37,8 @@ class Plan:
             the output of ``cnn``, and for what :func:`build_network` does with others. Later
             masks: more accurate, and more that all pictures train together.
         augment: shift and mirror pictures in training.
-        dropout: drop probability of ordinary dropout at the places of the masks.
+        dropout: drop probability of ordinary dropout at the places of the masks; None for 0.5 where
+            that is one place only (``cnn``), else 0.1.
         epochs: passes over the training pictures; 0 for about 1,500 steps, from 10 to 60 passes.
         batch_size: pictures per step.
         rate: learning rate of AdamW, which falls to zero along a cosine; 0 for 1e-3, or 3e-4 for
@@ -46,11 +48,11 @@ class Plan:
         control: also train the same network with ordinary dropout alone, to know the cost.
     """
 
-    model: str = "cnn"
+    model: str = SMALL
     towers: int = 0
     first: int = 0
     augment: bool = True
-    dropout: float = 0.0
+    dropout: float | None = None
     epochs: int = 0
     batch_size: int = 64
     rate: float = 0.0
@@ -63,7 +65,9 @@ class Plan:
         epochs = self.epochs or min(MOST, max(FEWEST, -(-STEPS // -(-train // self.batch_size))))
         rate = self.rate or RATES.get(self.model, RATE)
         first = self.first or FIRST.get(self.model, 0)
-        return replace(self, first=first, epochs=epochs, rate=rate)
+        usual = DROPOUT if self.model == SMALL and first == FIRST[SMALL] else LITTLE_DROPOUT
+        dropout = usual if self.dropout is None else self.dropout
+        return replace(self, first=first, epochs=epochs, rate=rate, dropout=dropout)
 
 
 def steps_of(plan: Plan, images: Images) -> int:
@@ -103,7 +107,7 @@ def run_images(
         channels=images.channels,
         size=images.size,
         seed=plan.seed,
-        dropout=plan.dropout,
+        dropout=plan.dropout or 0.0,
         first=plan.first or None,
     )
     run = Run.create(folder, _manifest(images, plan, command))

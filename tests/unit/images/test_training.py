@@ -91,6 +91,18 @@ def test_few_pictures_are_looked_at_more_often(train, epochs):
     assert replace(Plan(), epochs=3).settled(train).epochs == 3
 
 
+def test_the_small_network_has_its_masks_late_unless_told_otherwise():
+    assert Plan().settled(100).first == 4
+    assert Plan(first=1).settled(100).first == 1
+    assert Plan(model="vgg19").settled(100).first == 0
+
+
+def test_dropout_at_many_places_is_less_at_each():
+    assert Plan().settled(100).dropout == 0.5
+    assert Plan(first=1).settled(100).dropout == 0.1
+    assert Plan(first=1, dropout=0.0).settled(100).dropout == 0.0
+
+
 def test_deep_networks_without_batchnorm_learn_slower():
     assert Plan(model="vgg19").settled(100).rate < Plan(model="vgg19-bn").settled(100).rate
     assert Plan(model="vgg19", rate=0.5).settled(100).rate == 0.5
