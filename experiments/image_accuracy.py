@@ -10,7 +10,7 @@ Their setting, on a GPU if there is one (on a CPU it takes days):
         --model vgg19-bn --train 50000 --test 10000 --epochs 100 --optimizer sgd --rate 0.05
 
 The default is a reduced version of some minutes on one core: the small CNN with masks after its
-last convolution and its wide linear layer, 5,000 pictures, 12 epochs, no augmentation. Accuracy is
+last convolution and its wide linear layer, 4,000 pictures, 10 epochs, no augmentation. Accuracy is
 that of the full network on test pictures. Arms, each with the same seeds (pictures, weights,
 order):
 
@@ -153,9 +153,9 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--json", type=Path, required=True)
     parser.add_argument("--model", default="cnn")
     parser.add_argument("--first", type=int, help="masks begin after this layer")
-    parser.add_argument("--train", type=int, default=5000)
+    parser.add_argument("--train", type=int, default=4000)
     parser.add_argument("--test", type=int, default=2000)
-    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--optimizer", choices=OPTIMIZERS, default="adam")

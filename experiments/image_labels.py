@@ -204,8 +204,8 @@ def pictures(data: str, split: str, count: int, seed: int) -> Rows:
     return Rows({"image": images.unsqueeze(1), "label": label}, ids)
 
 
-def measure(data: str, kind: str, seed: int, run: dict[str, Any]) -> dict[str, Any]:
-    """The run with the trainings that it lacks."""
+def measure(data: str, kind: str, seed: int, run: dict[str, Any], save: Callable[[], None]) -> None:
+    """Add to the run the trainings that it lacks, and save it after each."""
     train, test = pictures(data, "train", TRAIN, seed), pictures(data, "test", TEST, seed)
     truth = train.batch["label"]
     labels = planted(data, kind, truth, seed)
@@ -221,10 +221,10 @@ def measure(data: str, kind: str, seed: int, run: dict[str, Any]) -> dict[str, A
             good = mislabel(suspicion, labels != truth)
             precision = good.precision[good.wrong].to_dict()
             run["finders"][what] = {"auc": good.auc.to_dict(), "precision": precision, "by": name}
-    unit = run["trainings"]["ordinary training"]["cpu_s"]
-    for found in run["trainings"].values():
-        found["cost"] = round(found["cpu_s"] / unit, 2)
-    return run
+        unit = run["trainings"]["ordinary training"]["cpu_s"]
+        for training in run["trainings"].values():
+            training["cost"] = round(training["cpu_s"] / unit, 2)
+        save()
 
 
 def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
@@ -261,16 +261,21 @@ def main() -> None:
     torch.set_num_threads(1)
     kept = given.json.exists()
     runs = json.loads(given.json.read_text(encoding="utf-8"))["runs"] if kept else []
+
+    def save() -> None:
+        result = {"machine": describe(first=0), "mean": summary(runs), "runs": runs}
+        text = json.dumps(result, indent=1, ensure_ascii=False)
+        given.json.write_text(text + "\n", encoding="utf-8")
+
     for seed in range(given.seeds):
         for data in given.data:
             for kind in KINDS:
-                extend(runs, data, kind, seed)
-                result = {"machine": describe(first=0), "mean": summary(runs), "runs": runs}
-                text = json.dumps(result, indent=1, ensure_ascii=False)
-                given.json.write_text(text + "\n", encoding="utf-8")
+                extend(runs, data, kind, seed, save)
 
 
-def extend(runs: list[dict[str, Any]], data: str, kind: str, seed: int) -> None:
+def extend(
+    runs: list[dict[str, Any]], data: str, kind: str, seed: int, save: Callable[[], None]
+) -> None:
     """Add the run, or what it lacks."""
     key = {"data": data, "kind": kind, "seed": seed}
     run = next((run for run in runs if key.items() <= run.items()), None)
@@ -279,7 +284,7 @@ def extend(runs: list[dict[str, Any]], data: str, kind: str, seed: int) -> None:
     if run is None:
         run = {**key, "trainings": {}, "finders": {}}
         runs.append(run)
-    measure(data, kind, seed, run)
+    measure(data, kind, seed, run, save)
     print(json.dumps(summary([run]), ensure_ascii=False), flush=True)
 
 
