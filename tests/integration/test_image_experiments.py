@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from benchmarks import image_scores
 from experiments import image_accuracy, image_errors, image_labels, leak_curve
 from turnover.data import Rows
 from turnover.images import build_network
@@ -22,7 +23,7 @@ def made_up(rows=48, size=8, seed=0):
 def test_the_leak_of_one_step_is_zero_where_all_layers_are_masked(first):
     model = build_network("cnn", classes=10, size=8, seed=0, first=first)
     before = {name: x.clone() for name, x in model.state_dict().items()}
-    found = leak_curve.one_step(model, made_up(), seed=0, count=2)
+    found = leak_curve.one_step(model, made_up(), seed=0, count=1)
     assert (found["leak"] == 0) == (first == 1) == (found["shared"] == 0)
     assert (found["by"]["weights"] == 0) == (first == 1)
     assert found["seen_nats"] > 0
@@ -97,6 +98,16 @@ def test_pictures_shown_have_the_wrong_label_and_the_highest_scores(monkeypatch)
         best = alike[values[number, alike].argsort(descending=True)][: image_errors.EACH]
         assert picture["train_ids"]["way"] == train.ids[best].tolist()
         assert picture["label"] == "dog"
+
+
+def test_the_ways_of_scoring_agree(monkeypatch):
+    monkeypatch.setattr(image_scores, "NETWORK", "vgg11-slim")
+    monkeypatch.setattr(image_scores, "SAMPLES", {"plain": (2, 4), "shared prefix": (2, 4)})
+    monkeypatch.setattr(image_scores, "INSTANCES", 300)
+    found = image_scores.measure(9, "cpu")
+    assert found["masked_units"] == 256
+    # float32 over eleven layers
+    assert found["max_abs_difference"] < 1e-4 * found["largest_score"]
 
 
 def test_costs_are_paired_by_seed():
