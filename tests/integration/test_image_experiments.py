@@ -100,6 +100,7 @@ def test_pictures_shown_have_the_wrong_label_and_the_highest_scores(monkeypatch)
         assert picture["label"] == "dog"
 
 
+@pytest.mark.slow
 def test_the_ways_of_scoring_agree(monkeypatch):
     monkeypatch.setattr(image_scores, "NETWORK", "vgg11-slim")
     monkeypatch.setattr(image_scores, "SAMPLES", {"plain": (2, 4), "shared prefix": (2, 4)})
