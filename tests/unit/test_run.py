@@ -107,6 +107,11 @@ def test_a_folder_with_other_files_is_not_used(tmp_path):
     assert contents(tmp_path) == {"thesis.tex": b"years of work"}
 
 
+def test_hidden_files_are_no_other_files(tmp_path):
+    (tmp_path / ".pictures").mkdir()
+    assert Run.create(tmp_path, MANIFEST).folder == tmp_path
+
+
 def test_a_file_is_no_folder(tmp_path):
     (tmp_path / "file").write_text("", encoding="utf-8")
     for use in (Run.open, lambda folder: Run.create(folder, MANIFEST)):

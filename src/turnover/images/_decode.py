@@ -50,14 +50,13 @@ def decode(content: bytes, size: int) -> NDArray[np.uint8]:
     Raises:
         PictureError: for a file without a picture, too large or damaged.
     """
-    from PIL import ImageOps
     from PIL.Image import Resampling
+    from PIL.ImageOps import fit
 
     with _opened(content) as picture:
         try:
             picture.draft(None, (2 * size, 2 * size))  # of a JPEG, decode no more than is needed
-            upright = ImageOps.exif_transpose(picture)
-            fitted = ImageOps.fit(_rgb(upright), (size, size), method=Resampling.BICUBIC)
+            fitted = fit(_rgb(_upright(picture)), (size, size), method=Resampling.BICUBIC)
             return np.array(fitted).transpose(2, 0, 1)
         except PictureError:
             raise
@@ -108,6 +107,15 @@ def _formats() -> tuple[str, ...]:
 
     Image.init()
     return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+def _upright(picture: "Image") -> "Image":
+    from PIL.ImageOps import exif_transpose
+
+    try:
+        return exif_transpose(picture)
+    except Exception:  # notes of a camera that are damaged say nothing of the pixels
+        return picture
 
 
 def _rgb(picture: "Image") -> "Image":

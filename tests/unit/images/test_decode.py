@@ -107,6 +107,11 @@ def test_the_camera_may_be_turned():
     assert found[:, 2, 13].min() == 255 and found[:, 2, 2].max() == 0
 
 
+def test_damaged_notes_of_a_camera_do_not_matter():
+    picture, notes = plain("RGB", (10, 200, 30)), b"Exif\x00\x00no notes at all"
+    assert_plain(square(picture, format="JPEG", quality=95, exif=notes), (10, 200, 30), LOSSY)
+
+
 def test_an_animation_shows_its_first_frame():
     frames = [plain("RGB", "red"), plain("RGB", "blue")]
     found = square(frames[0], format="GIF", save_all=True, append_images=frames[1:])
