@@ -1,6 +1,7 @@
 """A gallery of the digits through the real command line."""
 
 import json
+import random
 import shutil
 
 import pytest
@@ -37,6 +38,19 @@ def test_its_place_is_told_as_json(copy):
     said = json.loads(invoke("audit", copy, "--gallery", "--json").stdout)
     assert said["gallery"] == str(copy / "gallery" / "index.html")
     assert "gallery" not in json.loads(invoke("audit", copy, "--json").stdout)
+
+
+def test_a_run_of_texts_is_refused_before_the_work(tmp_path):
+    rng = random.Random(0)
+    words = [("good", "great fun"), ("bad", "dull bore")]
+    lines = [f"{text} word{rng.randrange(9)},{label}" for label, text in words * 20]
+    (tmp_path / "t.csv").write_text("\n".join(["text,label", *lines]), encoding="utf-8")
+    out = tmp_path / "run"
+    train = ["train", tmp_path / "t.csv", "--text", "text", "--label", "label", "--out", out]
+    assert invoke(*train, "--epochs", 1, "--units", 32).exit_code == 0
+    result = invoke("audit", out, "--gallery")
+    assert result.exit_code == 2 and "a run of texts" in result.stderr
+    assert not (out / "audit.json").exists()
 
 
 def test_damaged_images_are_one_paragraph(copy):

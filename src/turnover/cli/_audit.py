@@ -35,9 +35,11 @@ def audit(
     """
     from turnover.cli._output import console, print_json, write_page
     from turnover.kinds import inspect_subject, inspection_csv, inspection_json, open_subject
-    from turnover.reports import render_audit, write_gallery
+    from turnover.reports import images_of, render_audit, write_gallery
 
     subject = open_subject(run)
+    if gallery:
+        images_of(subject)  # before the work, not after it
     found = inspect_subject(subject)
     said = inspection_json(subject, found, max(top, KEPT))
     subject.run.write_text(FILE, json.dumps(said, indent=1, ensure_ascii=False) + "\n")

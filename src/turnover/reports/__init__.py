@@ -9,7 +9,7 @@ scripts and ask nothing of a network; what a run says is escaped, and rid of con
 from turnover.reports._answer import render_answer
 from turnover.reports._audit import render_audit
 from turnover.reports._cleanse import render_cleanse
-from turnover.reports._gallery import write_gallery
+from turnover.reports._gallery import images_of, write_gallery
 from turnover.reports._html import render_html
 from turnover.reports._story import Story
 from turnover.reports._tell import summary, tell
@@ -17,6 +17,7 @@ from turnover.reports._terminal import render_terminal
 
 __all__ = [
     "Story",
+    "images_of",
     "render_answer",
     "render_audit",
     "render_cleanse",

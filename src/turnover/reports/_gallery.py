@@ -23,7 +23,7 @@ from turnover.reports._html import pages
 from turnover.reports._pictures import Pictures
 from turnover.reports._sheets import Layout, assemble, layout_of
 
-__all__ = ["write_gallery"]
+__all__ = ["images_of", "write_gallery"]
 
 FOLDER, FRESH = "gallery", "gallery.partial"
 MARK = "turnover gallery"
@@ -93,11 +93,7 @@ def write_gallery(subject: Subject, found: Inspection) -> Path:
         RunError: when its images are damaged, or the folder cannot be written or is another's.
         MissingExtra: when a package for pages is not installed.
     """
-    pictures = Pictures.of(subject.run, "train")
-    if pictures is None:
-        raise DataError(
-            f"A gallery shows images, but {subject.run.folder} is a run of {subject.noun}s."
-        )
+    pictures = images_of(subject)
     if len(pictures.ids) != len(found.labels):
         raise RunError(
             f"{pictures.path} holds {len(pictures.ids):,} images, but the inspection is about "
@@ -118,6 +114,20 @@ def write_gallery(subject: Subject, found: Inspection) -> Path:
     except OSError as error:
         raise RunError(f"Cannot write the gallery {folder}: {error}") from error
     return folder / "index.html"
+
+
+def images_of(subject: Subject) -> Pictures:
+    """The training images of a run, for a gallery of them.
+
+    Raises:
+        DataError: when the run has none.
+        RunError: when they are damaged.
+    """
+    if (pictures := Pictures.of(subject.run, "train")) is None:
+        raise DataError(
+            f"A gallery shows images, but {subject.run.folder} is a run of {subject.noun}s."
+        )
+    return pictures
 
 
 def _refuse_strangers(folder: Path) -> None:
