@@ -57,6 +57,7 @@ def curves_svg(curves: Curves) -> str:
             _line(axes, key, curves.epochs, values)
         axes.set_ylim(bottom=0)
         axes.set_xlim(curves.epochs[0], max(curves.epochs[-1], curves.epochs[0] + 1))
+        axes.xaxis.get_major_locator().set_params(integer=True)
         axes.set_xlabel("epoch")
         axes.set_title("mean loss, nats", loc="left")
         _name_ends(axes, [(key, name, values[-1]) for key, name, values in curves.series])

@@ -27,6 +27,12 @@ def test_a_single_epoch_is_drawn():
     assert "seen half, training" in curves_svg(curves)
 
 
+def test_epochs_are_whole_numbers():
+    pytest.importorskip("matplotlib")
+    curves = Curves((1, 2, 3), (("seen_train", "seen half, training", (0.5, 0.4, 0.3)),))
+    assert "1.25" not in curves_svg(curves)
+
+
 def test_figures_name_no_colour_of_their_own():
     pytest.importorskip("matplotlib")
     curves = Curves((1, 2), (("seen_train", "seen half, training", (0.5, 0.2)),))
