@@ -418,7 +418,7 @@ def text_labels() -> str:
     for name in dict.fromkeys(row["finder"] for row in found["mean"]):
         each = [known[*case, name] for case in cases]
         cells = [f"{e['auc']:.3f} ± {e['auc_se']:.3f} / {e['precision']:.2f}" for e in each]
-        rows.append([name, *cells, f"{each[0]['cpu_s']:.1f} s"])
+        rows.append([_singular(name), *cells, f"{each[0]['cpu_s']:.1f} s"])
     titles = [f"{encoder}, {kind} ({seeds[encoder, kind]})" for encoder, kind in cases]
     header = ["finder: AUC / precision", *titles, "cost"]
     return table(header, rows) + origin(found["machine"], "text_labels")
@@ -432,6 +432,7 @@ def text_suspects() -> str:
         is_first = row["finder"].endswith(", unseen") or row["finder"] == "cross-validation"
         if "listed" in row and is_first and _of(row, ("minilm", "uniform")):
             name, right = row["finder"].removesuffix(", unseen"), row["listed_wrong"]
+            name = _singular(name)
             share = f"{right / row['listed']:.0%}"
             rows.append([name, f"{row['listed']:.0f}", f"{right:.0f} of 200", share])
     header = ["out-of-sample predictions of", "listed", "wrong labels found", "of the list"]
@@ -472,6 +473,10 @@ def picture_gallery() -> str:
     ]
     header = [f"gallery of {found['images']:,} images of 32 × 32 pixels", "cost"]
     return table(header, rows) + origin(found["machine"], "picture_gallery")
+
+
+def _singular(name: str) -> str:
+    return name.replace("1 pairs", "1 pair")
 
 
 def _of(row: dict[str, Any], case: tuple[str, str]) -> bool:

@@ -64,19 +64,21 @@ def judged(found: Scores, pairs: int, truth: Tensor) -> dict[str, float]:
 
 
 def measure(pairs: int, train: Rows, queries: Rows, truth: Tensor) -> dict[str, Any]:
-    runs, values, errors = [], [], []
+    runs, values, errors, agreements = [], [], [], []
     for repeat in range(REPEATS[pairs]):
         found = scores_of(train, queries, pairs, FIRST + repeat)
         runs.append(judged(found, pairs, truth))
         values.append(found.values)
         errors.append(found.stderr)
+        agreements.append(found.about["agreement"])
     spread = torch.stack(values).std(dim=0).square().mean().sqrt()
     said = torch.stack([error for error in errors if error is not None]).square().mean().sqrt()
     row: dict[str, Any] = {"pairs": pairs, "repeats": len(runs)}
     for name in runs[0]:
         row[name] = round(mean(run[name] for run in runs), 5)
         row[f"{name}, s.e."] = round(stdev(r[name] for r in runs) / len(runs) ** 0.5, 5)
-    return {**row, "true / stated error": round(float(spread / said), 3)}
+    more = {"true / stated error": float(spread / said), "agreement": mean(agreements)}
+    return {**row, **{name: round(value, 3) for name, value in more.items()}}
 
 
 def main(path: Path) -> None:
