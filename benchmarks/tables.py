@@ -483,6 +483,96 @@ def _of(row: dict[str, Any], case: tuple[str, str]) -> bool:
     return (row["encoder"], row["kind"]) == case
 
 
+def cleanse_sentiment() -> str:
+    """Table 2: accuracy and loss on reviews without the most harmful sentences."""
+    found = result("cleanse_sentiment")
+    rows = []
+    for row in found["table 2"]:
+        cells = []
+        for other in ("against none", "against random"):
+            tests = row.get(other, {}).get("accuracy")
+            if tests is None:
+                cells += ["–"]
+                continue
+            paired = tests.get("paired, Holm", tests["paired"])
+            welch = tests.get("welch, Holm", tests["welch"])
+            cells += [f"{100 * tests['mean']:+.2f} ({_p(paired)}, {_p(welch)})"]
+        accuracy = f"{100 * row['accuracy']:.2f} ± {100 * row['accuracy_sd']:.2f}"
+        rows.append([row["arm"], accuracy, f"{row['loss']:.4f} ± {row['loss_sd']:.4f}", *cells])
+    seeds = len(found["table 2"][0]["by_seed"])
+    header = [f"left out: 1%; {seeds} seeds", "accuracy, %", "loss"]
+    header += ["points against none (p paired, Welch)", "against random (p paired, Welch)"]
+    return table(header, rows) + origin(found["machine"], "cleanse_sentiment")
+
+
+def cleanse_sweep() -> str:
+    """Gain in accuracy against no removal, by share of the sentences that were left out."""
+    found = result("cleanse_sentiment")
+    cells = {(row["arm"], row["fraction"]): row for row in found["sweep"]}
+    fractions = sorted({fraction for _, fraction in cells} - {0.0})
+    arms = [arm for arm in dict.fromkeys(arm for arm, _ in cells) if arm != "none"]
+
+    def shown(row: dict[str, Any]) -> str:
+        tests = row["against none"]["accuracy"]
+        return f"{100 * tests['mean']:+.2f}" + ("*" if tests["paired"] <= 0.05 else "")
+
+    rows = [[arm, *(shown(cells[arm, f]) for f in fractions)] for arm in arms]
+    header = ["points against none", *(f"{100 * f:g}%" for f in fractions)]
+    return table(header, rows) + origin(found["machine"], "cleanse_sentiment")
+
+
+def explain_errors() -> str:
+    """Do the texts behind an error look like it, and are they named again?"""
+    found = result("explain_errors")
+    rows = []
+    for name, each in found["data"].items():
+        for method, row in [*each["methods"].items(), ("chance", each["chance"])]:
+            known = [row.get(key) for key in ("shared", "similar", "label", "again")]
+            cells = [f"{x['mean']:.1%} ± {x['stderr']:.1%}" if x else "–" for x in known]
+            share = row.get("significant")
+            rows.append([name, method, *cells, "–" if share is None else f"{share:.0%}"])
+    header = ["data", "method", "pieces shared", "cosine", "error label", "named again"]
+    header.append("errors with q ≤ 0.1")
+    return table(header, rows) + origin(found["machine"], "explain_errors")
+
+
+def explained() -> str:
+    """The surest errors and the texts behind them, shared pieces in bold."""
+    found = result("explain_errors")
+    lines = []
+    for name, each in found["data"].items():
+        for error in each["examples"]:
+            lines.append(
+                f"**{name}**, {error['label']}, taken for {error['predicted']} "
+                f"({error['probability']:.0%}):\n\n> {_marked(error)}\n"
+            )
+            lines += [
+                f"- *exact*, z = {row['z']:.1f}, q = {row['q']:.2g}: {_marked(row)}"
+                for row in error["helped_error"]
+            ]
+            lines += [f"- *kernel*: {_marked(row)}" for row in error["by kernel"]]
+            lines.append("")
+    return "\n".join(lines) + origin(found["machine"], "explain_errors")
+
+
+def _marked(text: dict[str, Any]) -> str:
+    """A text with its shared spans in bold, safe in Markdown."""
+    parts, end = [], 0
+    for start, stop in [*text["shared"], [len(text["text"])] * 2]:
+        parts.append(_plain(text["text"][end:start]))
+        parts.append(f"**{_plain(text['text'][start:stop])}**" if stop > start else "")
+        end = stop
+    return "".join(parts)
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"([\\`*_\[\]<>#|])", r"\\\1", text)
+
+
+def _p(value: float) -> str:
+    return f"{value:.2f}" if value >= 0.01 else f"{value:.1g}"
+
+
 def image_labels() -> str:
     """Wrong labels of images: AUC and precision at the number planted, by data and kind."""
     found = result("image_labels")
@@ -617,7 +707,7 @@ def image_scores() -> str:
                         _long(ways[way]["seconds"])
                         for way in ("plain", "shared prefix", "first-order", "check")
                     ),
-                    f"{case['gain_of_sharing']:.1f}×",
+                    f"{case['gain_of_sharing']:,.{0 if case['gain_of_sharing'] > 100 else 1}f}×",
                 ]
             )
     header = ["one query × 50,000 instances", "plain", "shared prefix", "first-order"]
@@ -727,6 +817,10 @@ MAKERS = (
     half_trained,
     damping,
     text_accuracy,
+    cleanse_sentiment,
+    cleanse_sweep,
+    explain_errors,
+    explained,
     trace_facts,
     text_labels,
     text_suspects,
@@ -734,6 +828,7 @@ MAKERS = (
     image_labels,
     leak_curve,
     image_errors,
+    image_scores,
     picture_gallery,
     digits_board,
     mnist_board,
