@@ -203,7 +203,7 @@ def _train_texts(context: typer.Context, options: Options) -> "Run":
 
 
 def _train_images(context: typer.Context, options: Options) -> "Run":
-    from turnover._errors import TurnoverError
+    from turnover._errors import ConversionError, DataError
     from turnover.cli._output import progress_bar, typed, warn
     from turnover.data import listing
     from turnover.images import (
@@ -240,7 +240,7 @@ def _train_images(context: typer.Context, options: Options) -> "Run":
             warn(f"left out {len(images.bad):,} files: {listing(images.bad)}")
         with progress_bar(steps_of(plan, images)) as tick:
             return run_images(folder, images, plan, command=typed(context), progress=tick)
-    except TurnoverError:
+    except (ConversionError, DataError):
         forget_parts(folder)
         raise
 
