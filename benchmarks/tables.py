@@ -529,6 +529,7 @@ def explain_errors() -> str:
         for method, row in [*each["methods"].items(), ("chance", each["chance"])]:
             known = [row.get(key) for key in ("shared", "similar", "label", "again")]
             cells = [f"{x['mean']:.1%} ± {x['stderr']:.1%}" if x else "–" for x in known]
+            cells[1] = f"{row['similar']['mean']:.2f} ± {row['similar']['stderr']:.2f}"
             share = row.get("significant")
             rows.append([name, method, *cells, "–" if share is None else f"{share:.0%}"])
     header = ["data", "method", "pieces shared", "cosine", "error label", "named again"]

@@ -220,18 +220,37 @@ def excerpt(text: str, spans: Sequence[Sequence[int]]) -> dict[str, Any]:
     return {"text": cut, "shared": [list(span) for span in spans if span[1] <= end]}
 
 
-def example(found: Mapping[str, Any]) -> dict[str, Any]:
-    """An explained error: ids and short excerpts."""
-    kept = ("id", "label", "predicted", "probability")
-    numbers = ("id", "label", "score", "z", "q")
-    return {
-        **{name: found[name] for name in kept},
-        **excerpt(found["text"], ()),
-        "helped_error": [
-            {**{name: row[name] for name in numbers}, **excerpt(row["text"], row["shared"])}
-            for row in found["helped_error"]
-        ],
-    }
+def examples(subject: Subject) -> list[dict[str, Any]]:
+    """The surest errors, with the texts that exact scores and the kernel find behind them."""
+    kept, numbers = ("id", "label", "predicted", "probability"), ("id", "label", "score", "z", "q")
+    found = explain_errors(subject, errors=SHOWN, k=BEHIND)
+    rows = torch.tensor([error["query"] for error in found])
+    taken, train = subject.test.select(rows), subject.train
+    guess = torch.tensor([subject.class_number(str(error["predicted"])) for error in found])
+    asked = Rows({**taken.batch, "label": guess}, taken.ids)
+    scores = GradientKernel(subject.model, subject.loss).scores(asked, train).values
+    best = scores.masked_fill(guess[:, None] != train.batch["label"], -torch.inf).topk(BEHIND)
+
+    def by_kernel(error: Mapping[str, Any], row: int, score: float) -> dict[str, Any]:
+        shown = subject.show("train", row)
+        assert subject.mark is not None
+        cut = excerpt(shown["text"], subject.mark(error, shown))
+        return {"id": int(train.ids[row]), "label": error["predicted"], "score": score, **cut}
+
+    return [
+        {
+            **{name: error[name] for name in kept},
+            **excerpt(error["text"], ()),
+            "helped_error": [
+                {**{name: row[name] for name in numbers}, **excerpt(row["text"], row["shared"])}
+                for row in error["helped_error"]
+            ],
+            "by kernel": [by_kernel(error, *pair) for pair in zip(places, values, strict=True)],
+        }
+        for error, places, values in zip(
+            found, best.indices.tolist(), best.values.tolist(), strict=True
+        )
+    ]
 
 
 def of_data(name: str) -> dict[str, Any]:
@@ -257,7 +276,7 @@ def of_data(name: str) -> dict[str, Any]:
         "errors": len(asked),
         "methods": methods,
         "chance": measured.chance(alike),
-        "examples": [example(e) for e in explain_errors(subject, errors=SHOWN, k=BEHIND)],
+        "examples": examples(subject),
         "cpu_seconds": round(time.process_time() - start, 1),
     }
 
