@@ -48,6 +48,8 @@ def _sentence(found: Row) -> str:
         if names_files([found]):
             name = shorten(str(found["name"]), QUERY_NAME)
         who = f"Test row {found['query']} ({name}): "
+    elif "name" in found and "text" not in found:
+        who = f"File {shorten(str(found['name']), QUERY_NAME)}: "
     says = f"the model says {found['predicted']} with probability {found['probability']:.2f}"
     right = ""
     if found["label"] is not None:

@@ -49,6 +49,12 @@ def test_of_long_paths_class_and_file_remain(command, width):
         assert all("cat/" in line or "dog/" in line for line in files)
 
 
+def test_a_picture_of_ones_own_is_called_by_its_file():
+    found = {key: value for key, value in ANSWER.items() if key not in ("query", "id")}
+    said = shown("answer", {**found, "label": None, "name": "mine/holiday.png"})
+    assert "File mine/holiday.png: the model says cat" in said
+
+
 def test_copies_stand_in_lines_with_their_labels():
     lines = [line.split() for line in shown("audit", AUDIT).splitlines()]
     assert ["cat", "cat/006.png"] in lines and ["dog", "dog/007.png"] in lines
