@@ -617,7 +617,7 @@ def leak_curve() -> str:
         rows.append(
             [
                 f"{row['network']}, {row['first'] if masked else 'no masks'}",
-                f"{row['leak_early']:.1%} / {row['leak']:.1%}" if masked else "–",
+                *(_leak(found["runs"], row, when) for when in ("step_early", "step")),
                 f"{row['shared']:.0%}" if masked else "–",
                 f"{row['known']:.0%} / {row['known_test']:.0%}" if masked else "–",
                 f"{row['gap']:+.2f}" if masked else "–",
@@ -626,17 +626,26 @@ def leak_curve() -> str:
                 f"{row['same_class']:.2f}" if masked else "–",
             ]
         )
-    header = ["masks after layer", "leak of a step, early / end", "length shared"]
+    header = ["masks after layer", "leak of a step, early", "at the end", "length shared"]
     header += ["wrong labels said, own / new", "gap, nats", "accuracy"]
     header += ["AUC, wrong labels", "AUC, same class"]
-    errors = [run["step"]["leak_stderr"] for run in found["runs"] if run["first"] not in (None, 1)]
-    seeds = max(row["seeds"] for row in found["summary"])
     return (
         table(header, rows)
-        + "\nA leak is the share of what the seen half learns of a picture; its standard error is "
-        f"{min(errors):.1%} to {max(errors):.1%} at the end. Seeds: {seeds}.\n"
+        + "\nA leak is the share of what the seen half learns of a picture in the same step, ± its "
+        "standard error; early is after a third of the training. At its end there may be next to "
+        f"nothing left to learn. Seeds: {max(row['seeds'] for row in found['summary'])}.\n"
         + origin(found["machine"], "leak_curve")
     )
+
+
+def _leak(runs: list[dict[str, Any]], row: dict[str, Any], when: str) -> str:
+    key = ("network", "first")
+    own = [run[when] for run in runs if all(run[k] == row[k] for k in key) and when in run]
+    if not own:
+        return "–"
+    error = sum(found["leak_stderr"] ** 2 for found in own) ** 0.5 / len(own)
+    leak = round(100 * sum(found["leak"] for found in own) / len(own))
+    return f"{leak} ± {100 * error:.0f} %"
 
 
 def image_errors() -> str:

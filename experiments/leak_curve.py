@@ -338,12 +338,12 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
 
     figure, axes = plt.subplots(1, 4, figsize=(14, 3.4))
     panels: tuple[tuple[str, dict[str, str]], ...] = (
-        ("leak of one step", {"leak": "-", "leak_early": ":"}),
+        ("leak of one step", {"leak_early": "-", "leak": ":"}),
         ("wrong labels that the unseen half says", {"known": "-", "known_test": ":"}),
         ("unseen loss, own − new pictures, nats", {"gap": "-"}),
         ("accuracy, and AUC for wrong labels", {"accuracy": "-", "mislabel": ":"}),
     )
-    meaning = ("at the end (dotted: early)", "own (dotted: new)", "", "accuracy (dotted: AUC)")
+    meaning = ("early (dotted: at the end)", "own (dotted: new)", "", "accuracy (dotted: AUC)")
     for color, network in enumerate(dict.fromkeys(row["network"] for row in rows)):
         own = [row for row in rows if row["network"] == network]
         for axis, (title, keys), said in zip(axes, panels, meaning, strict=True):
@@ -358,6 +358,7 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
     for axis in axes:
         axis.invert_xaxis()
         axis.spines[["top", "right"]].set_visible(False)
+    axes[0].set_ylim(-0.15, 1.05)  # what is learned at the end may be next to nothing
     axes[2].axhline(0, color="0.7", lw=0.8)
     axes[0].legend(frameon=False, fontsize=8)
     figure.tight_layout()
