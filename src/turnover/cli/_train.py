@@ -140,6 +140,8 @@ def train(
 ) -> None:
     """Train a classifier of texts or images in which every one has a half that never saw it.
 
+    In networks for images, layers before the first mask are shared by all: see --masks-from.
+
     Then: turnover ask RUN, audit RUN, cleanse RUN, report RUN. Interrupt it with Ctrl-C, and
     repeat the command to go on.
     """

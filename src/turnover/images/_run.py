@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import count
 from pathlib import Path
 from typing import Any, final
 
@@ -40,7 +41,8 @@ class Plan:
         dropout: drop probability of ordinary dropout at the places of the masks; None for 0.5 where
             that is one place only (``cnn``), else 0.1.
         epochs: passes over the training pictures; 0 for about 1,500 steps, from 10 to 60 passes.
-        batch_size: pictures per step.
+        batch_size: pictures per step; a few more where a single one would be left for the last
+            step, of which BatchNorm knows no spread.
         rate: learning rate of AdamW, which falls to zero along a cosine; 0 for 1e-3, or 3e-4 for
             VGG without BatchNorm.
         decay: weight decay.
@@ -62,12 +64,15 @@ class Plan:
 
     def settled(self, train: int) -> "Plan":
         """The plan for so many training pictures, with its own choice in place of zeros."""
-        epochs = self.epochs or min(MOST, max(FEWEST, -(-STEPS // -(-train // self.batch_size))))
+        batch = next(b for b in count(self.batch_size) if train % b != 1)
+        epochs = self.epochs or min(MOST, max(FEWEST, -(-STEPS // -(-train // batch))))
         rate = self.rate or RATES.get(self.model, RATE)
         first = self.first or FIRST.get(self.model, 0)
         usual = DROPOUT if self.model == SMALL and first == FIRST[SMALL] else LITTLE_DROPOUT
         dropout = usual if self.dropout is None else self.dropout
-        return replace(self, first=first, epochs=epochs, rate=rate, dropout=dropout)
+        return replace(
+            self, first=first, epochs=epochs, batch_size=batch, rate=rate, dropout=dropout
+        )
 
 
 def steps_of(plan: Plan, images: Images) -> int:

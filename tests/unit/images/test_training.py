@@ -91,6 +91,12 @@ def test_few_pictures_are_looked_at_more_often(train, epochs):
     assert replace(Plan(), epochs=3).settled(train).epochs == 3
 
 
+@pytest.mark.parametrize("train", [65, 129, 64 * 65 + 1])
+def test_no_step_has_a_single_picture(train):
+    assert train % Plan().settled(train).batch_size != 1
+    assert Plan().settled(train - 1).batch_size == 64
+
+
 def test_the_small_network_has_its_masks_late_unless_told_otherwise():
     assert Plan().settled(100).first == 4
     assert Plan(first=1).settled(100).first == 1
