@@ -219,6 +219,7 @@ def test_what_cannot_be_trained_is_refused(files, tmp_path, monkeypatch, argumen
         (["--query", 0, "--label", "neutral"], "labels are bad, good"),
         (["--query", 0, "--top", 1000], "k is 1000"),
         (["--query", 0, "--text", "x"], "one of --query and --text"),
+        (["--image", "x.png"], "is a run of texts. Ask it with --query or --text."),
         ([], "one of --query and --text"),
     ],
 )

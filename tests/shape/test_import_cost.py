@@ -5,7 +5,9 @@ import pytest
 
 from tests.shape.tree import PRESENT
 
-HEAVY = {"duckdb", "matplotlib", "numba", "peft", "scipy", "sklearn", "torch", "transformers"}
+HEAVY = {
+    *("PIL", "duckdb", "matplotlib", "numba", "peft", "scipy", "sklearn", "torch", "transformers"),
+}
 HELP = """
 import sys
 from turnover.cli import main
@@ -35,6 +37,11 @@ def test_import_of_the_root_is_light():
 def test_import_of_hf_brings_no_more_than_torch():
     _, modules = run("import turnover.hf")
     assert "torch" in modules and not modules & {"peft", "transformers", "lightning"}
+
+
+def test_import_of_images_brings_no_more_than_torch():
+    _, modules = run("import turnover.images")
+    assert "torch" in modules and not modules & (HEAVY - {"torch"})
 
 
 @pytest.mark.skipif("cli" not in PRESENT, reason="there is no command line yet")

@@ -87,7 +87,7 @@ def decode_all(
         size: height and width wanted.
         parts: folder that keeps finished parts, by their contents; None for none.
         what: what is going on, for ``tick``.
-        tick: called with ``what`` and the number of pictures just finished.
+        tick: called with ``what``, how many are done, and the number of pictures just finished.
 
     Raises:
         RunError: for a part that is damaged, or a folder that cannot be written.
@@ -108,7 +108,7 @@ def decode_all(
                 part = _parts.load(path, work)
             pixels[start : start + len(found)] = part["image"]
             problems += json.loads(part["problems"].numpy().tobytes())
-            tick(what, len(found))
+            tick(f"{what}, {start + len(found):,} done", len(found))
     return pixels, problems
 
 
