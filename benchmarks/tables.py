@@ -836,6 +836,7 @@ MAKERS = (
     text_suspects,
     pair_significance,
     image_labels,
+    image_accuracy,
     leak_curve,
     image_errors,
     image_scores,
