@@ -475,7 +475,8 @@ def main() -> None:
         spent.setdefault(f"seed {seed}, {len(chosen.fractions)} fractions", seconds)
         each.append(arms)
         if seed:
-            found["totals"] = alike(each) | {"seeds": len(each)}
+            if len(each) >= found.get("totals", {"seeds": 0})["seeds"]:
+                found["totals"] = alike(each) | {"seeds": len(each)}
             keep(chosen.json, found, outcomes)
         print(seed, seconds, flush=True)
 
