@@ -633,7 +633,9 @@ def leak_curve() -> str:
         table(header, rows)
         + "\nA leak is the share of what the seen half learns of a picture in the same step, ± its "
         "standard error; early is after a third of the training. At its end there may be next to "
-        f"nothing left to learn. Seeds: {max(row['seeds'] for row in found['summary'])}.\n"
+        "nothing left to learn. The unseen half says the wrong labels of its own pictures, and of "
+        "new ones; the gap is its loss on own minus new pictures with right labels. "
+        f"Seeds: {max(row['seeds'] for row in found['summary'])}.\n"
         + origin(found["machine"], "leak_curve")
     )
 
@@ -692,7 +694,8 @@ def image_accuracy() -> str:
         for row in found["summary"]
     ]
     header = ["network", "arm", "seeds", "accuracy", "cost, points", "gap, nats"]
-    return table(header, rows) + origin(found["machine"], "image_accuracy")
+    gap = "\nThe gap is the unseen loss of training pictures minus that of test pictures.\n"
+    return table(header, rows) + gap + origin(found["machine"], "image_accuracy")
 
 
 def _cost(row: dict[str, Any]) -> str:
