@@ -83,6 +83,7 @@ class Answer:
         estimator: ``"first-order"``, ``"exact"`` after re-ranking, or ``"kernel"``.
         agreement: measured agreement of the first-order scores with exact ones; for towers, which
             are not asked by masks, what their pairs say of the kernel's scores.
+        weight: of a kernel, the share of the listed instances in Σ |score| over all, ``[query]``.
     """
 
     helpful: Found
@@ -90,6 +91,7 @@ class Answer:
     instances: int
     estimator: str
     agreement: Agreement | Pairs
+    weight: Tensor | None = None
 
     def significant(self, query: int, q: float = 0.1) -> list[int]:
         """Ids of the listed instances that matter for a query at false discovery rate ``q``.
@@ -128,13 +130,20 @@ class Answer:
             return (
                 f"The {self.agreement.pairs} pairs of towers agree which way {least.lower()}"
                 f"{len(found)} of {self.instances:,} training {instances} on this prediction "
-                f"(false discovery rate {q:g}): {shown}."
+                f"(false discovery rate {q:g}): {shown}.{self._carried(query)}"
             )
         verb = "matters" if len(found) == 1 else "matter"
         return (
             f"{least}{len(found)} of {self.instances:,} training instances {verb} for this "
             f"prediction (false discovery rate {q:g}): {shown}."
         )
+
+    def _carried(self, query: int) -> str:
+        if self.weight is None:
+            return ""
+        listed = torch.cat([self.helpful.ids[query], self.harmful.ids[query]]).unique()
+        carry = "The one listed carries" if len(listed) == 1 else f"The {len(listed)} listed carry"
+        return f" {carry} {float(self.weight[query]):.0%} of all influence on it."
 
     def _nothing(self, smallest: float, q: float) -> str:
         if not isinstance(self.agreement, Pairs):

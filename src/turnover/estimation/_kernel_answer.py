@@ -72,8 +72,9 @@ def ask_kernel(
         null, tested = MaskNull(linear), scan(linear, rows.mask_ids)
         z, p = null.z(tested), null.p(tested)
     every = (z, p, benjamini_hochberg(p))
-    helpful, harmful = (_found(listed, *every) for listed in _extremes(scores, k, keep))
-    return Answer(helpful, harmful, len(rows), "kernel", told)
+    listed = _extremes(scores, k, keep)
+    helpful, harmful = (_found(ranking, *every) for ranking in listed)
+    return Answer(helpful, harmful, len(rows), "kernel", told, _weight(scores.values, listed))
 
 
 def student(t: Tensor, freedom: int) -> Tensor:
@@ -117,6 +118,15 @@ def _extremes(scores: Scores, k: int, keep: Keep | None) -> tuple[Ranking, Ranki
         return Ranking(scores.train_ids[places], scores.values.gather(1, places), places)
 
     return best(1.0), best(-1.0)
+
+
+def _weight(values: Tensor, listed: tuple[Ranking, Ranking]) -> Tensor:
+    """Σ |score| of the listed instances, each once, over that of all, ``[query]``."""
+    chosen = torch.zeros_like(values, dtype=torch.bool)
+    for ranking in listed:
+        chosen.scatter_(1, ranking.positions, value=True)
+    size = values.abs()
+    return (size * chosen).sum(dim=1) / size.sum(dim=1).clamp_min(torch.finfo(size.dtype).tiny)
 
 
 def _found(listed: Ranking, *every: Tensor) -> Found:

@@ -95,6 +95,7 @@ def answer(
         "verdict": found.verdict(0, name=subject.called),
         "significant": found.significant(0),
         **found.agreement.to_dict(),
+        **({} if found.weight is None else {"weight": float(found.weight[0])}),
         "helpful": _describe(found, "helpful", 0, subject, query.shown),
         "harmful": _describe(found, "harmful", 0, subject, query.shown),
     }

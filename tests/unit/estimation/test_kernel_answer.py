@@ -137,6 +137,27 @@ def test_verdicts_name_what_the_pairs_agree_on(towers, rows, queries):
     assert any("4 pairs of towers agree which way at least" in verdict for verdict in said), said
 
 
+def test_a_query_without_gradients_has_no_influence_and_no_discovery(towers, rows):
+    far = rows.batch[0] * 1e6
+    says = torch.stack([tower(far).argmax(dim=1) for tower in towers.towers])
+    sure = int(torch.nonzero((says == says[0]).all(dim=0))[0])  # float32 knows no gradient there
+    x = torch.stack([far[sure], rows.batch[0][0]])
+    found = ask_kernel(towers, loss, Rows((x, torch.stack([says[0, sure]] * 2))), rows, 3)
+    assert not found.helpful.scores[0].any() and not found.helpful.z[0].any()
+    assert (found.helpful.q[0] == 1).all() and found.weight[0] == 0
+    assert found.helpful.scores[1].any() and found.weight[1] > 0
+
+
+def test_what_is_listed_has_a_weight(towers, rows, queries):
+    found, whole = (ask_kernel(towers, loss, queries, rows, k) for k in (3, 60))
+    size = GradientKernel(towers, loss).scores(queries, rows).values.abs()
+    top = [torch.cat([k.positions[0] for k in (found.helpful, found.harmful)]).unique()]
+    wanted = size[0, top[0]].sum() / size[0].sum()
+    torch.testing.assert_close(found.weight[0], wanted)
+    torch.testing.assert_close(whole.weight, torch.ones(4))
+    assert f"The 6 listed carry {float(wanted):.0%} of all influence" in found.verdict(0)
+
+
 def test_filters_choose_what_is_listed(towers, rows, queries):
     group = SameGroup(torch.tensor([0, 1, 2, 0]), rows.batch[1])
     fitted = GradientKernel(towers, loss).fit(rows)
