@@ -309,7 +309,7 @@ def draw(found: Mapping[str, Any], path: Path) -> None:
             axis.bar(at, heights, 0.36, yerr=errors, color=f"C{place}", label=name)
             chance = take(each["chance"])["mean"]
             axis.axhline(chance, color=f"C{place}", linestyle=":", label=f"{name}, chance")
-        axis.set_xticks([n + 0.19 for n in range(len(METHODS))], METHODS, rotation=20)
+        axis.set_xticks([n + 0.19 for n in range(len(METHODS))], METHODS, rotation=35, ha="right")
         axis.set_title(title, fontsize=10)
         axis.spines[["top", "right"]].set_visible(False)
     handles, labels = axes[0].get_legend_handles_labels()
