@@ -22,7 +22,7 @@ def set_apart(
         seed: of the choice.
 
     Raises:
-        DataError: when that leaves no rows on one side.
+        DataError: when that leaves no rows on one side, or one class to train on.
     """
     count = round(share * len(rows))
     if not 0 < count < len(rows):
@@ -31,4 +31,11 @@ def set_apart(
             f"train on and {count} to test on. Give test data with --eval, or another --hold-out."
         )
     order = torch.randperm(len(rows), generator=torch.Generator("cpu").manual_seed(seed))
-    return rows.select(order[count:].sort()[0]), rows.select(order[:count].sort()[0])
+    kept, apart = (rows.select(part.sort()[0]) for part in (order[count:], order[:count]))
+    if len(found := kept.labels.unique()) < 2:
+        raise DataError(
+            f"Holding out {share:g} of {len(rows)} rows of {data} leaves nothing to train on but "
+            f"{rows.classes.names[int(found[0])]!r}, and there is nothing to tell apart. Give test "
+            "data with --eval, or another --hold-out."
+        )
+    return kept, apart

@@ -153,7 +153,7 @@ def _side_of_raw(values: Sequence[Value]) -> int | None:
     A column holds raw pixels when all its cells have the same length, a square, and none of the
     first few holds a picture.
     """
-    if isinstance(values[0], Path):
+    if not values or isinstance(values[0], Path):
         return None
     contents = [content for value in values if (content := _bytes(value)) is not None]
     lengths = set(map(len, contents))

@@ -64,7 +64,7 @@ class Plan:
 
     def settled(self, train: int) -> "Plan":
         """The plan for so many training pictures, with its own choice in place of zeros."""
-        batch = next(b for b in count(self.batch_size) if train % b != 1)
+        batch = next(b for b in count(self.batch_size) if train % b != 1 or train == 1)
         epochs = self.epochs or min(MOST, max(FEWEST, -(-STEPS // -(-train // batch))))
         rate = self.rate or RATES.get(self.model, RATE)
         first = self.first or FIRST.get(self.model, 0)

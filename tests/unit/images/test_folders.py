@@ -6,6 +6,7 @@ import socket
 import pytest
 
 from turnover._errors import DataError
+from turnover.images import Reading, read_images
 from turnover.images._folders import has_class_folders, read_class_folders
 
 
@@ -116,3 +117,10 @@ def test_saved_data_sets_are_no_class_folders(tmp_path):
     assert has_class_folders(make(tmp_path, "cat/a.png"))
     assert not has_class_folders(make(tmp_path, "state.json"))
     assert not has_class_folders(tmp_path / "cat/a.png")
+
+
+@pytest.mark.parametrize("what", ["stop", "skip"])
+def test_pictures_beside_empty_class_folders_are_refused(tmp_path, what):
+    make(tmp_path, "cat/.hidden", "a.png")
+    with pytest.raises(DataError, match="lies in no class folder"):
+        read_images(tmp_path, Reading(size=8, on_bad_rows=what))

@@ -97,6 +97,10 @@ def test_no_step_has_a_single_picture(train):
     assert Plan().settled(train - 1).batch_size == 64
 
 
+def test_a_single_picture_has_a_plan():
+    assert Plan().settled(1).batch_size == 64
+
+
 def test_the_small_network_has_its_masks_late_unless_told_otherwise():
     assert Plan().settled(100).first == 4
     assert Plan(first=1).settled(100).first == 1

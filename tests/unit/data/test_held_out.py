@@ -1,0 +1,32 @@
+"""Rows to test on are taken from the data only where enough is left to learn from."""
+
+import pytest
+import torch
+
+from turnover._errors import DataError
+from turnover.data import Classes, Labelled, set_apart
+
+
+def rows(labels):
+    count = len(labels)
+    classes = Classes(("cat", "dog"), {"cat": 0, "dog": 1})
+    names = [str(row) for row in range(count)]
+    return Labelled(list(range(count)), torch.tensor(labels), torch.arange(count), names, classes)
+
+
+def test_both_sides_keep_their_order_and_share_no_row():
+    train, test = set_apart(rows([0, 1] * 10), 0.25, data="x.csv", seed=0)
+    assert (len(train), len(test)) == (15, 5)
+    assert sorted([*train.values, *test.values]) == list(range(20))
+    assert train.values == sorted(train.values) == train.ids.tolist()
+
+
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.99])
+def test_no_side_is_empty(share):
+    with pytest.raises(DataError, match="Holding out"):
+        set_apart(rows([0, 1] * 10), share, data="x.csv", seed=0)
+
+
+def test_one_class_is_not_left_alone():
+    with pytest.raises(DataError, match="leaves nothing to train on but"):
+        set_apart(rows([0, 1]), 0.5, data="x.csv", seed=0)
