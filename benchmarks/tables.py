@@ -420,7 +420,7 @@ def text_labels() -> str:
         cells = [f"{e['auc']:.3f} ± {e['auc_se']:.3f} / {e['precision']:.2f}" for e in each]
         rows.append([_singular(name), *cells, f"{each[0]['cpu_s']:.1f} s"])
     titles = [f"{encoder}, {kind} ({seeds[encoder, kind]})" for encoder, kind in cases]
-    header = ["finder: AUC / precision", *titles, "cost"]
+    header = ["finder: AUC / precision", *titles, f"cost, {cases[0][0]}"]
     return table(header, rows) + origin(found["machine"], "text_labels")
 
 
