@@ -21,7 +21,7 @@ from turnover.nn import evaluating, is_converted
 from turnover.training._checkpoint import describe_training, load_checkpoint, save_checkpoint
 from turnover.training._loop import Recipe, epoch_seed, plan, set_rates, training
 
-__all__ = ["PADDING", "Stack", "stacks_well"]
+__all__ = ["PADDING", "Stack", "has_statistics", "stacks_well"]
 
 PADDING = -1
 QUERIES_PER_BLOCK = 256
@@ -140,8 +140,13 @@ def stacks_well(model: nn.Module) -> bool:
     processor two to three times as long as one after the other.
     """
     kinds = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-    slow = (isinstance(module, kinds) or _keeps_statistics(module) for module in model.modules())
-    return not is_converted(model) and not any(slow)
+    slow = any(isinstance(module, kinds) for module in model.modules())
+    return not (slow or is_converted(model) or has_statistics(model))
+
+
+def has_statistics(model: nn.Module) -> bool:
+    """Whether a module keeps statistics of batches, as BatchNorm does."""
+    return any(_keeps_statistics(module) for module in model.modules())
 
 
 def _keeps_statistics(module: nn.Module) -> bool:
