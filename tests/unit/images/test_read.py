@@ -178,7 +178,8 @@ def test_broken_pictures_are_not_taken_for_raw_pixels(tmp_path):
     rows += [(png(noise()), "b", "3")]
     path = parquet(tmp_path / "data.parquet", rows)
     how = Reading(Columns("image", "label"), 8, "skip")
-    assert [b.place for b in read_images(path, how, hold_out=0.5).bad] == ["row 0", "row 1"]
+    images = read_images(path, how, evaluation=path)
+    assert [bad.place for bad in images.bad] == 2 * ["row 0", "row 1"]
 
 
 @pytest.mark.parametrize(("side", "size"), [(8, 32), (63, 32), (64, 64), (200, 64)])
