@@ -68,7 +68,7 @@ from turnover.training import Recipe, fit, fit_towers, losses_of
 
 SENTENCES, TARGET, TUNING = 5000, 600, 400
 FRACTIONS, PAPER = (0.005, 0.01, 0.02, 0.05, 0.1), 0.01
-SEEDS, PAIRS = 10, 2
+SEEDS, PAIRS, FEW = 10, 2, 4
 UNITS, MASKED, DROPOUT, BATCH = 512, 2048, 0.5, 128
 RATES, EPOCHS, TUNED = (1e-4, 3e-4, 1e-3), (3, 10, 30), (1000, 1001)
 REVIEW_IDS = 10**9  # ids of rows that are never trained on
@@ -249,6 +249,17 @@ def one_seed(
         FOLDER / "sweep",
     )
     return sweep.run({**arms, **controls})
+
+
+def full_batches(plain: Recipe) -> dict[str, Any]:
+    """Mean test loss without the few random rows that do not fill a batch, over some seeds."""
+    count, found = SENTENCES - SENTENCES % BATCH, []
+    for seed in range(FEW):
+        order = torch.randperm(SENTENCES, generator=torch.Generator().manual_seed(seed))
+        model = network(False, seed)
+        fit(model, parts().train.select(order[:count].sort()[0]), loss, replace(plain, seed=seed))
+        found.append(float(losses_of(model, loss, parts().test).mean()))
+    return {"rows": count, "seeds": FEW, "loss": mean(found)}
 
 
 def joined(outcomes: Sequence[Outcome], rows: slice) -> Outcome:
@@ -466,6 +477,8 @@ def main() -> None:
     settings["damping"] = damping(recipe(tuned["plain"]["rate"], tuned["plain"]["epochs"]))
     found["settings"] = {**settings, "fractions": FRACTIONS, "batch": BATCH}
     plain, masked = (recipe(tuned[k]["rate"], tuned[k]["epochs"]) for k in ("plain", "turn-over"))
+    if "full batches" not in found:
+        found["full batches"] = full_batches(plain)
     outcomes, each = list[Outcome](), list[dict[str, Tensor]]()
     for seed in range(chosen.seeds):
         arms, seconds = totals(seed, plain, masked)
