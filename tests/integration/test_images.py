@@ -301,6 +301,14 @@ DAMAGE = {
         lambda run: edit(run / "manifest.json", lambda m: m["arguments"].pop("size")),
         "manifest",
     ),
+    "a size of no picture": (
+        lambda run: edit(run / "manifest.json", lambda m: m["arguments"].update(size=10**6)),
+        "train.safetensors is damaged",
+    ),
+    "labels of no class": (
+        lambda run: edit(run / "manifest.json", lambda m: m["classes"]["names"].pop()),
+        "train.safetensors is damaged",
+    ),
     "no names": (lambda run: (run / "train.json").unlink(), "train.json"),
     "too few names": (
         lambda run: edit(run / "train.json", lambda names: names["name"].pop()),

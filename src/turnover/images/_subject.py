@@ -101,14 +101,39 @@ def _open(run: Run) -> Subject:
     rows = {name: run.load_rows(name) for name in ("train", "test")}
     try:
         arguments = run.arguments
+        shape, classes = [arguments["channels"], *[arguments["size"]] * 2], len(classes_of(run))
+        for name, found in rows.items():
+            _refuse_misfits(run, name, found, shape, classes)
         model = build(run, arguments["seed"], turnover=True)
         logits = logits_of(arguments)
         recipe_of(arguments)
+    except RunError:
+        raise
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise RunError(f"{run.folder / 'manifest.json'} is damaged: {error!r}.") from error
     run.load_model(model)
     verify(run, model, logits, rows)
     return subject_of(run, model, rows["train"], rows["test"])
+
+
+def _refuse_misfits(run: Run, name: str, rows: Rows, shape: list[int], classes: int) -> None:
+    """Whatever a run folder holds, nothing is computed of rows that are no labelled pictures."""
+    batch = rows.batch if isinstance(rows.batch, dict) else {}
+    image, label, instance = (batch.get(key) for key in ("image", "label", "instance"))
+    if (
+        image is None
+        or label is None
+        or instance is None
+        or image.dtype != torch.uint8
+        or list(image.shape[1:]) != shape
+        or label.dtype != torch.int64
+        or not bool(((label >= 0) & (label < classes)).all())
+        or not torch.equal(instance, rows.ids)
+    ):
+        raise RunError(
+            f"{run.folder / name}.safetensors is damaged: by the manifest it holds pictures uint8 "
+            f"{['rows', *shape]}, labels from 0 to {classes - 1}, and the ids once more."
+        )
 
 
 KIND = Kind(_open)
