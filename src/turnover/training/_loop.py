@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import final
 
@@ -22,7 +23,7 @@ from turnover.data import Rows
 from turnover.nn import is_converted, seen
 from turnover.training._checkpoint import describe_training, load_checkpoint, save_checkpoint
 
-__all__ = ["Recipe", "epoch_seed", "fit", "plan", "set_rates", "training"]
+__all__ = ["Recipe", "epoch_seed", "fit", "keeps_statistics", "plan", "set_rates", "training"]
 
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 
@@ -34,7 +35,8 @@ class Recipe:
 
     Attributes:
         epochs: passes over the data.
-        batch_size: rows per step.
+        batch_size: rows per step; of a model with BatchNorm a few more where a single row, which
+            has no spread, would be left for the last step.
         seed: seed of the order of the rows and of ordinary dropout.
         optimizer: from the trainable parameters to an optimizer; Adam by default.
         schedule: learning-rate factor as a function of the progress in [0, 1).
@@ -97,11 +99,12 @@ def fit(
     path = None if checkpoint is None else Path(checkpoint)
     about = describe_training(model, optimizer, rows, plan(recipe))
     done = load_checkpoint(path, model, optimizer, about, recipe.epochs)
+    size = _rows_per_step(model, len(rows), recipe)
     with torch.random.fork_rng(), training(model) as set_modes:
         for epoch in range(done, recipe.epochs):
             set_modes()
             torch.manual_seed(epoch_seed(recipe.seed, epoch))
-            batches = torch.randperm(len(rows), device="cpu").split(recipe.batch_size)
+            batches = torch.randperm(len(rows), device="cpu").split(size)
             for number, batch in enumerate(batches):
                 set_rates(optimizer, rates, recipe, epoch + number / len(batches))
                 _step(model, rows, batch, loss, optimizer, epoch)
@@ -117,6 +120,17 @@ def set_rates(
     if recipe.schedule is not None:
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
             group["lr"] = rate * recipe.schedule(epochs / recipe.epochs)
+
+
+def keeps_statistics(module: nn.Module) -> bool:
+    """Whether a module keeps statistics of batches, as BatchNorm does."""
+    return bool(getattr(module, "track_running_stats", False))
+
+
+def _rows_per_step(model: nn.Module, rows: int, recipe: Recipe) -> int:
+    sizes = count(recipe.batch_size)
+    free = rows == 1 or not any(map(keeps_statistics, model.modules()))
+    return next(size for size in sizes if free or rows % size != 1)
 
 
 def _trainable(model: nn.Module) -> list[nn.Parameter]:

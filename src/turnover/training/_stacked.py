@@ -19,9 +19,16 @@ from turnover._rows import Loss, beside, count_rows, per_example, select_rows
 from turnover.data import Rows
 from turnover.nn import evaluating, is_converted
 from turnover.training._checkpoint import describe_training, load_checkpoint, save_checkpoint
-from turnover.training._loop import Recipe, epoch_seed, plan, set_rates, training
+from turnover.training._loop import (
+    Recipe,
+    epoch_seed,
+    keeps_statistics,
+    plan,
+    set_rates,
+    training,
+)
 
-__all__ = ["PADDING", "Stack", "has_statistics", "stacks_well"]
+__all__ = ["PADDING", "Stack", "stacks_well"]
 
 PADDING = -1
 QUERIES_PER_BLOCK = 256
@@ -141,16 +148,7 @@ def stacks_well(model: nn.Module) -> bool:
     """
     kinds = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
     slow = any(isinstance(module, kinds) for module in model.modules())
-    return not (slow or is_converted(model) or has_statistics(model))
-
-
-def has_statistics(model: nn.Module) -> bool:
-    """Whether a module keeps statistics of batches, as BatchNorm does."""
-    return any(_keeps_statistics(module) for module in model.modules())
-
-
-def _keeps_statistics(module: nn.Module) -> bool:
-    return bool(getattr(module, "track_running_stats", False))
+    return not (slow or is_converted(model) or any(map(keeps_statistics, model.modules())))
 
 
 def _refuse_state(model: nn.Module) -> None:
@@ -160,7 +158,7 @@ def _refuse_state(model: nn.Module) -> None:
             "in the stack. A stack trains plain networks: build one without them."
         )
     for name, module in model.named_modules():
-        if _keeps_statistics(module):
+        if keeps_statistics(module):
             raise ConversionError(
                 f"{name} ({type(module).__name__}) keeps statistics of batches, which cannot be "
                 "stacked. Use GroupNorm or LayerNorm, or train one by one: at_once=1."

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from itertools import count
 from pathlib import Path
 
 import torch
@@ -14,7 +13,7 @@ from turnover._rows import Loss
 from turnover.data import Rows
 from turnover.nn import Towers
 from turnover.training._loop import Recipe, fit
-from turnover.training._stacked import PADDING, Stack, has_statistics, stacks_well
+from turnover.training._stacked import PADDING, Stack, stacks_well
 
 __all__ = ["build_towers", "fit_towers", "train_towers"]
 
@@ -85,7 +84,7 @@ def train_towers(
     for number, seed in enumerate(_seeds(recipe.seed, model.pairs)):
         part = rows.select(torch.nonzero(members[number]).flatten())
         own = None if path is None else path.with_name(f"{path.name}.{number}")
-        one = replace(recipe, seed=seed, batch_size=_batch_size(towers[number], len(part), recipe))
+        one = replace(recipe, seed=seed)
         fit(towers[number], part, loss, one, on_epoch=on_epoch, checkpoint=own)
 
 
@@ -127,13 +126,6 @@ def fit_towers(
 def _seeds(seed: int, pairs: int) -> range:
     first = seed * 2 * pairs % SEEDS
     return range(first, first + 2 * pairs)
-
-
-def _batch_size(tower: nn.Module, rows: int, recipe: Recipe) -> int:
-    """Rows per step; of BatchNorm a few more where a single one, without spread, would be left."""
-    sizes = count(recipe.batch_size)
-    alone = rows > 1 and has_statistics(tower)
-    return next(size for size in sizes if not alone or rows % size != 1)
 
 
 def _positions(members: Tensor) -> Tensor:

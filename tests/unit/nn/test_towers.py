@@ -151,13 +151,3 @@ def test_towers_come_in_pairs():
 def test_a_tower_without_rows_is_an_error(rows):
     with pytest.raises(DataError, match="none of the 2 rows"):
         fit_towers(build, rows.select(slice(0, 2)), loss, RECIPE, pairs=8)
-
-
-def test_no_step_of_batchnorm_has_a_single_row(rows):
-    def normed(seed):
-        return nn.Sequential(build(seed), nn.BatchNorm1d(3))
-
-    model = build_towers(normed, 2)
-    halves = [model.members(rows.ids[:count]).sum(dim=1) for count in range(10, 40)]
-    few = next(count for count, half in enumerate(halves, 10) if (half % 4 == 1).any())
-    train_towers(model, rows.select(slice(0, few)), loss, Recipe(1, 4))

@@ -1,7 +1,11 @@
 """Training of a model as it is found: its modes, its device, and what cannot be trained."""
 
+from dataclasses import replace
+
 import pytest
 import torch
+import torch.nn.functional as F
+from torch import nn
 
 from tests.zoo import IsolatedDict, IsolatedMLP, loss
 from turnover import Recipe, Rows, fit
@@ -131,3 +135,17 @@ def test_a_loss_that_is_no_number_is_named_on_any_device():
     model = IsolatedMLP.make().cuda()
     with pytest.raises(LossError, match="not a finite"):
         fit(model, rows(), lambda m, b: loss(m, b) * torch.inf, RECIPE)
+
+
+def test_no_step_of_batchnorm_has_a_single_row():
+    """BatchNorm knows no spread of one row; other models take as many rows as they are told."""
+    sizes = []
+
+    def told(model, batch):
+        sizes.append(len(batch[0]))
+        return F.cross_entropy(model(batch[0]), batch[1], reduction="none")
+
+    data = Rows((torch.randn(9, 3), torch.arange(9) % 2), torch.arange(9))
+    for norm in (nn.Identity(), nn.BatchNorm1d(2)):
+        fit(nn.Sequential(nn.Linear(3, 2), norm), data, told, replace(RECIPE, epochs=1))
+    assert sizes == [4, 4, 1, 5, 4]
