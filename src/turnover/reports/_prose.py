@@ -231,7 +231,12 @@ def limits(
             "whether any of them stands out from chance."
         )
     tested = [instance.q for instance in shown if instance.q is not None]
-    if tested:
+    if tested and results.get("towers"):
+        found.append(
+            "What the towers agree on is which way an instance works. Nearly all work a little; "
+            "how much is the score, and no test tells whether a linear model misjudges all alike."
+        )
+    elif tested:
         proven = sum(q <= DISCOVERY for q in tested)
         found.append(
             f"Of the {len(tested)} instances shown behind mistakes, {proven or 'none'} "

@@ -209,6 +209,7 @@ class Story:
     command: str
     facts: tuple[Fact, ...]
     ink: bool
+    towers: bool
 
     @property
     def shared(self) -> bool:

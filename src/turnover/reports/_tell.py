@@ -62,7 +62,7 @@ def tell(run: Run) -> Story:
     results = run.results()
     try:
         return _tell(run, results)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise RunError(
             f"Cannot read {run.folder}/results.json, or audit.json or cleanse.json beside it: "
             f"{type(error).__name__}: {error}. One of them was not written by this release of "
@@ -96,6 +96,7 @@ def _tell(run: Run, results: Results) -> Story:
         command=command_of(run.manifest, "RUN"),
         facts=_facts(run.manifest, results),
         ink=results.get("kind") == "demo",
+        towers=bool(results.get("towers")),
     )
 
 

@@ -125,7 +125,13 @@ def test_rows_may_be_missing_but_not_half_missing(make_run, results):
 
 @pytest.mark.parametrize(
     "damage",
-    [{"explanations": [{"id": 201}]}, {"suspects": [{"id": 9, "label": 1}]}, {"audit": []}],
+    [
+        {"explanations": [{"id": 201}]},
+        {"explanations": [{**RESULTS["explanations"][0], "id": 2**70}]},
+        {"suspects": [{"id": 9, "label": 1}]},
+        {"suspects": [{"id": 100, "label": 99}], "classes": ["cat", "dog"]},
+        {"audit": []},
+    ],
 )
 def test_damaged_results_are_a_run_error(make_run, results, damage):
     run = make_run({**results, **damage})
