@@ -9,15 +9,19 @@ import shutil
 import signal
 import subprocess
 import time
+from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
 
 import numpy as np
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from tests.integration.conftest import ENVIRONMENT, TURNOVER, turnover
 from turnover.cli._main import app
+from turnover.data import Rows
+from turnover.kinds import explain_errors, open_subject
 from turnover.run import Run
 
 Image = pytest.importorskip("PIL.Image")
@@ -151,6 +155,17 @@ def test_every_estimator_answers(trained, estimator):
     assert result.exit_code == 0, result.stderr
     assert max(map(len, result.stdout.splitlines())) <= 80
     assert f"{estimator} scores of {TRAIN}" in " ".join(result.stdout.split())
+
+
+def test_a_mistake_for_a_class_that_was_never_trained_is_not_explained(trained):
+    subject = open_subject(trained[0])
+    last = len(subject.classes) - 1
+    labels = subject.train.batch["label"]
+    others = subject.train.select(torch.nonzero(labels != last).flatten())
+    wrong = {**subject.test.batch, "label": torch.zeros_like(subject.test.batch["label"])}
+    asked = replace(subject, train=others, test=Rows(wrong, subject.test.ids))
+    found = explain_errors(asked, errors=30, k=2)
+    assert found and subject.classes[last] not in {error["predicted"] for error in found}
 
 
 def test_layers_before_the_masks_leak_and_masks_from_the_first_do_not(trained, folders, tmp_path):

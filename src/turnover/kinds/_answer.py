@@ -127,12 +127,14 @@ def explain_errors(subject: Subject, *, errors: int, k: int) -> list[dict[str, A
     labels = train.batch["label"]
     says = probabilities(subject.model, subject.logits, test)
     surest, predicted = says.max(dim=1)
-    wrong = torch.nonzero(predicted != test.batch["label"]).flatten()
+    count = torch.bincount(labels, minlength=len(subject.classes))
+    blamable = count[predicted] > 0  # all rows of a small class may have been held out
+    wrong = torch.nonzero((predicted != test.batch["label"]) & blamable).flatten()
     rows = wrong[torch.argsort(surest[wrong], descending=True, stable=True)][:errors]
     if not len(rows):
         return []
     queries, guess = test.select(rows), predicted[rows]
-    k = min(k, int(torch.bincount(labels)[guess].min()))
+    k = min(k, int(count[guess].min()))
     ask = _asker(subject)
     blame = ask(_asked(queries, guess), k, keep=SameGroup(guess, labels))
     truth = ask(_asked(queries, queries.batch["label"]), k)

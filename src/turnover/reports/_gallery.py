@@ -134,12 +134,19 @@ def _refuse_strangers(folder: Path) -> None:
     if not folder.is_symlink() and not folder.exists():
         return
     index = folder / "index.html"
-    ours = not folder.is_symlink() and index.is_file() and MARK in index.read_text("utf-8")[:2000]
+    ours = not folder.is_symlink() and index.is_file() and MARK in _begin(index)
     if not ours:
         raise RunError(
             f"{folder} exists and was not written by turnover. Nothing was overwritten; move it "
             "away, or remove it."
         )
+
+
+def _begin(index: Path) -> str:
+    try:
+        return index.read_bytes()[:2000].decode(errors="replace")
+    except OSError as error:
+        raise RunError(f"Cannot read {index}: {error}") from error
 
 
 class _Gallery:

@@ -189,13 +189,14 @@ def test_rows_of_another_number_are_a_run_error(subject):
         write_gallery(subject, inspected(subject))
 
 
-def test_a_folder_of_somebody_else_is_left_alone(tmp_path, subject):
+@pytest.mark.parametrize("content", [b"holidays", "Fotos für später".encode("latin-1")])
+def test_a_folder_of_somebody_else_is_left_alone(tmp_path, subject, content):
     other = subject.run.folder / "gallery"
     other.mkdir()
-    (other / "index.html").write_text("holidays", encoding="utf-8")
+    (other / "index.html").write_bytes(content)
     with pytest.raises(RunError, match="not written by turnover"):
         write_gallery(subject, inspected(subject))
-    assert (other / "index.html").read_text("utf-8") == "holidays"
+    assert (other / "index.html").read_bytes() == content
     shutil.rmtree(other)
     for name in ("gallery", "gallery.partial"):
         target = tmp_path / "elsewhere"
