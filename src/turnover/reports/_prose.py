@@ -87,9 +87,17 @@ def what_was_done(results: Results, noun: str) -> str:
             f"{results['planted']:,} of the training labels had been made wrong on purpose, with a "
             "record of the truth that the network never gets."
         )
+    isolated = (results.get("audit") or {}).get("ok", True)
+    never = (
+        "never learns from it."
+        if isolated
+        else (
+            "learns from it only through what both halves share, which the leak audit below names."
+        )
+    )
     half = (
         f"Under turn-over dropout each training {noun} trains only half of the network's units, a "
-        "half of its own, drawn at random from its id. The other half never learns from it."
+        f"half of its own, drawn at random from its id. The other half {never}"
     )
     if pairs := results.get("towers"):
         half = (
@@ -98,7 +106,7 @@ def what_was_done(results: Results, noun: str) -> str:
             "learns from it."
         )
     parts.append(
-        f"{half} So one training run answers, for every {noun}: what would the model have said "
+        f"{half} One training run answers, for every {noun}: what would the model have said "
         "without it?"
     )
     return " ".join(parts)

@@ -191,12 +191,15 @@ def _audit(audit: Results | None) -> Verdict | None:
         return None
     leaks = [(f"{x['parameter']} ({x['kind']})", x) for x in audit.get("leaks") or []]
     couplings = [(x["cause"], x) for x in audit.get("crosstalk") or []]
-    return Verdict(
-        bool(audit["ok"]),
-        prose.audited(audit),
-        tuple((where, prose.nats(x["size_nats"]), x["remedy"]) for where, x in leaks + couplings),
-        tuple(map(str, audit.get("notes") or [])),
-    )
+    remedies = list(dict.fromkeys(found["remedy"] for _, found in leaks + couplings))
+    findings: list[tuple[str, str, str]] = []
+    for remedy in remedies:
+        same = [(where, x) for where, x in leaks + couplings if x["remedy"] == remedy]
+        said = [remedy] + ["as above"] * (len(same) - 1)
+        sizes = (prose.nats(x["size_nats"]) for _, x in same)
+        findings += zip((where for where, _ in same), sizes, said, strict=True)
+    notes = tuple(map(str, audit.get("notes") or []))
+    return Verdict(bool(audit["ok"]), prose.audited(audit), tuple(findings), notes)
 
 
 def _arguments(manifest: Results) -> list[tuple[str, Any]]:

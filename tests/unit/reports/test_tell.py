@@ -153,3 +153,16 @@ def test_towers_are_told_as_what_they_are():
     masks = {"masks": {"mask": {"units": 4}}}
     assert not any("√" in limit for limit in prose.limits(results, masks, ()))
     assert any("√" in limit for limit in prose.limits({"train": 50}, masks, ()))
+
+
+def test_a_leak_is_not_called_isolation(make_run, results):
+    def leak(name, size, remedy):
+        return {"parameter": name, "kind": "Linear", "size_nats": size, "remedy": remedy}
+
+    leaks = [leak("a", 0.3, "mask it"), leak("b", 0.2, "drop it"), leak("c", 0.1, "mask it")]
+    leaky = {**results, "audit": {"ok": False, "instances": 4, "leaks": leaks, "crosstalk": []}}
+    assert "never learns" in prose.what_was_done(results, "image")
+    assert "never learns" not in prose.what_was_done(leaky, "image")
+    found = tell(make_run(leaky)).audit
+    assert [where for where, _, _ in found.findings] == ["a (Linear)", "c (Linear)", "b (Linear)"]
+    assert [remedy for _, _, remedy in found.findings] == ["mask it", "as above", "drop it"]
