@@ -175,3 +175,10 @@ def test_scores_of_towers_are_not_told_as_differences_of_halves(make_run, result
         assert ("as a linear model of each tower has it" in page) is said
         assert ("Loss of the unseen half minus" in page) is not said
         assert ("too weak to be proven" in page) is not said
+
+
+def test_a_page_does_not_deny_the_leaks_that_it_shows(make_run, results):
+    never = "never received a correction"
+    assert never in render_html(make_run(results))
+    leaky = {**results, "audit": {**results["audit"], "ok": False}}
+    assert never not in render_html(make_run(leaky, name="leaky"))
