@@ -22,10 +22,10 @@ def check(
     bit. Exits with 1 when something leaks, and names it.
     """
     from turnover.cli._output import console, print_json
-    from turnover.kinds import open_subject, prove
+    from turnover.kinds import open_subject, probed, prove
 
     subject = open_subject(run)
-    few = subject.train.select(slice(0, rows))
+    few = probed(subject.train, rows)
     audit = prove(subject.model, few, subject.loss, subject.recipe, instances=instances)
     if as_json:
         print_json(audit.to_dict())

@@ -11,7 +11,7 @@ from turnover.kinds._inspect import inspect_subject, inspection_csv, inspection_
 from turnover.kinds._learn import Course, cosine, learn
 from turnover.kinds._measure import measure_subject
 from turnover.kinds._predict import Logits, accuracy, probabilities
-from turnover.kinds._prove import prove
+from turnover.kinds._prove import probed, prove
 from turnover.kinds._registry import KINDS, Kind, command_of, open_subject, unfinished
 from turnover.kinds._subject import Other, Query, Subject, classes_of, verify
 from turnover.kinds._work import STEPS_BESIDES, Work
@@ -44,6 +44,7 @@ __all__ = [
     "measure_subject",
     "open_subject",
     "probabilities",
+    "probed",
     "prove",
     "score_all",
     "split",

@@ -13,7 +13,7 @@ from turnover._rows import Loss
 from turnover.data import BadRow, Rows
 from turnover.kinds._learn import Course, learn
 from turnover.kinds._measure import measure_subject
-from turnover.kinds._prove import prove
+from turnover.kinds._prove import probed, prove
 from turnover.kinds._subject import Subject
 from turnover.run import Run, describe_masks, fingerprint
 from turnover.training import Curve, Recipe
@@ -93,7 +93,7 @@ class Work:
     def _audit(self) -> dict[str, Any]:
         """Real training steps on a few rows: does one reach its unseen half?"""
         self.progress(f"Proving that no {self.noun} reaches its unseen half", 0)
-        few = self.train.select(slice(0, PROBED))
+        few = probed(self.train, PROBED)
         found = prove(self.build(True), few, self.loss, self.recipe)
         self.progress("Training", 1)
         return found.to_dict()
