@@ -16,11 +16,11 @@ import torch
 from typer.testing import CliRunner
 
 from tests.integration.conftest import ENVIRONMENT, EPOCHS, TURNOVER, last_line, turnover
-from turnover import nn
-from turnover.cli import _main
 from turnover.cli._main import app
 from turnover.demo import _run
 from turnover.estimation import LowAgreementWarning
+from turnover.kinds import _prove
+from turnover.kinds import _prove
 from turnover.run import Run
 
 FRACTIONS = [
@@ -378,7 +378,7 @@ def test_the_audit_takes_the_steps_of_the_training(demo, tmp_path, monkeypatch, 
         assert type(made) is torch.optim.Adam and made.defaults["lr"] == 3e-3
         raise Taken
 
-    monkeypatch.setattr(nn, "check", note)
+    monkeypatch.setattr(_prove, "check", note)
     monkeypatch.setattr(_run, "check", note)
     arguments = ["demo", "--out", tmp_path / "run"] if command == "demo" else ["check", demo[0]]
     assert isinstance(invoke(*arguments).exception, Taken)
