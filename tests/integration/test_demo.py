@@ -16,10 +16,10 @@ import torch
 from typer.testing import CliRunner
 
 from tests.integration.conftest import ENVIRONMENT, EPOCHS, TURNOVER, last_line, turnover
+from turnover.cli import _main
 from turnover.cli._main import app
 from turnover.demo import _run
 from turnover.estimation import LowAgreementWarning
-from turnover.kinds import _prove
 from turnover.kinds import _prove
 from turnover.run import Run
 
