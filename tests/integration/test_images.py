@@ -21,6 +21,7 @@ from typer.testing import CliRunner
 from tests.integration.conftest import ENVIRONMENT, TURNOVER, turnover
 from turnover.cli._main import app
 from turnover.data import Rows
+from turnover.estimation import SaturatedQueryWarning
 from turnover.kinds import explain_errors, open_subject
 from turnover.run import Run
 
@@ -166,6 +167,16 @@ def test_a_mistake_for_a_class_that_was_never_trained_is_not_explained(trained):
     asked = replace(subject, train=others, test=Rows(wrong, subject.test.ids))
     found = explain_errors(asked, errors=30, k=2)
     assert found and subject.classes[last] not in {error["predicted"] for error in found}
+
+
+def test_mistakes_that_are_all_saturated_are_not_explained(trained):
+    subject = open_subject(trained[0])
+    with torch.no_grad():
+        list(subject.model.parameters())[-1].mul_(1e6)  # of the head: no doubt is left
+    wrong = {**subject.test.batch, "label": torch.zeros_like(subject.test.batch["label"])}
+    asked = replace(subject, test=Rows(wrong, subject.test.ids))
+    with pytest.warns(SaturatedQueryWarning, match="No mistake is explained"):
+        assert explain_errors(asked, errors=5, k=2) == []
 
 
 def test_layers_before_the_masks_leak_and_masks_from_the_first_do_not(trained, folders, tmp_path):

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from tests.integration.conftest import ENVIRONMENT, TURNOVER, turnover
 from turnover.cli._main import app
-from turnover.run import Run
+from turnover.run import Run, fingerprint
 
 pytest.importorskip("duckdb")
 pytest.importorskip("sklearn")
@@ -237,6 +237,15 @@ def edit(path, change):
     path.write_text(json.dumps(found), encoding="utf-8")
 
 
+def relabel(run, label):
+    """Rows with a label that there is none of, and a manifest that vouches for them."""
+    folder = Run.open(run)
+    rows = folder.load_rows("train")
+    rows.batch["label"][3] = label
+    folder.save_rows("train", rows)
+    edit(run / "manifest.json", lambda m: m["data"].update(train=fingerprint(rows)))
+
+
 DAMAGE = {
     "no classes": (lambda run: edit(run / "manifest.json", lambda m: m.pop("classes")), "manifest"),
     "no units": (
@@ -261,6 +270,7 @@ DAMAGE = {
         lambda run: shutil.copy(run / "test.safetensors", run / "model.safetensors"),
         "does not fit",
     ),
+    "labels of no class": (lambda run: relabel(run, 7), "train.safetensors is damaged"),
 }
 
 

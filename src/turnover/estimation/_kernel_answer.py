@@ -31,7 +31,7 @@ from turnover.scores import Ranking, Scores, benjamini_hochberg
 
 __all__ = ["ask_kernel", "student"]
 
-TINY = torch.finfo(torch.float64).tiny
+FINEST = 1e-15  # of a p-value by Student's distribution, a difference of numbers near 1
 
 
 def ask_kernel(
@@ -62,7 +62,7 @@ def ask_kernel(
     """
     made = kernel or GradientKernel(model, loss)
     fitted = made if isinstance(made, FittedKernel) else made.fit(rows)
-    scores = fitted.scores(queries)
+    scores = _finite(fitted.scores(queries))
     told: Agreement | Pairs
     if fitted.pairs:
         told = Pairs(fitted.pairs, fitted.agreement)
@@ -100,8 +100,20 @@ def _by_pairs(scores: Scores, pairs: int) -> tuple[Tensor, Tensor]:
     values = scores.values.double()
     if scores.stderr is None:
         return torch.full_like(values, torch.nan), torch.ones_like(values)
-    t = (values / scores.stderr.double()).nan_to_num(nan=0.0)  # 0 / 0: no influence in any pair
-    return t, student(t, pairs - 1).clamp_min(TINY)
+    t = torch.where(
+        values == 0, 0.0, values / scores.stderr.double()
+    )  # 0: of no pair any influence
+    return t, student(t, pairs - 1).clamp_min(FINEST)
+
+
+def _finite(scores: Scores) -> Scores:
+    broken = torch.nonzero(~scores.values.isfinite().all(dim=1)).flatten().tolist()
+    if broken:
+        raise ScoreError(
+            f"Kernel scores of query {broken[0]} are not finite. Check the losses and gradients of "
+            "that query and of the training instances for NaN and infinity."
+        )
+    return scores
 
 
 def _extremes(scores: Scores, k: int, keep: Keep | None) -> tuple[Ranking, Ranking]:

@@ -39,9 +39,12 @@ def read_class_folders(path: Path) -> Table:
     labels = []
     for name in _listed(path, path, bad):
         below = path / name
-        if not below.is_dir():
+        if not os.path.isdir(below):  # which raises nothing, whatever may be looked into
             if below.suffix.lower() in SUFFIXES:
                 bad.append(BadRow(str(path), name, "missing label", "it lies in no class folder"))
+            continue
+        if path.resolve().is_relative_to(below.resolve()):
+            bad.append(BadRow(str(path), name, LOOP, "it leads to a folder that it lies in"))
             continue
         labels.append(name)
         files += _files(path, below, (_place(path), _place(below)), bad)

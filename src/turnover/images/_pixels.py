@@ -97,10 +97,12 @@ def decode_all(
     side = _side_of_raw(values)
     with quietly(), ThreadPoolExecutor(os.cpu_count()) as pool:
         for start in range(0, len(values), PICTURES_PER_PART):
-            found = list(pool.map(_read, values[start : start + PICTURES_PER_PART]))
-            path, work = _part(parts, [DECODER, size, side or 0], found)
+            found = values[start : start + PICTURES_PER_PART]
+            path, work = None, ""
+            if parts is not None:
+                path, work = _part(parts, [DECODER, size, side or 0, *pool.map(_digest, found)])
             if path is None or not path.exists():
-                made = pool.map(lambda content: _decoded(content, size, side), found)
+                made = pool.map(lambda value: _decoded(_read(value), size, side), found)
                 part = _packed(list(made), size)
                 if path is not None:
                     _parts.save(path, part, work)
@@ -138,7 +140,17 @@ def _read(value: Value) -> bytes | str:
         except OSError as error:
             return f"unreadable file: {error.strerror}"
     content = _bytes(value)
-    return "missing picture" if content is None else content
+    if content is not None:
+        return content
+    empty = value is None or (isinstance(value, Mapping) and value.get("bytes") is None)
+    kind = type(value).__name__
+    return "missing picture" if empty else f"no bytes of a picture: its cell holds a {kind}"
+
+
+def _digest(value: Value) -> str:
+    """What a file holds, in short; read again to be decoded, since a part has hundreds."""
+    content = _read(value)
+    return content if isinstance(content, str) else blake2b(content, digest_size=16).hexdigest()
 
 
 def _bytes(value: Value) -> bytes | None:
@@ -182,18 +194,13 @@ def _packed(made: Sequence["np.ndarray[Any, Any] | str"], size: int) -> dict[str
     return {"image": torch.from_numpy(pixels), "problems": torch.from_numpy(problems)}
 
 
-def _part(
-    folder: Path | None, how: Sequence[object], found: Sequence[bytes | str]
-) -> tuple[Path | None, str]:
+def _part(folder: Path, how: Sequence[object]) -> tuple[Path, str]:
     """The file of a part, and the name of its work."""
-    if folder is None:
-        return None, ""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(f"Cannot make the folder {folder}: {error}") from error
-    digests = [c if isinstance(c, str) else blake2b(c, digest_size=16).hexdigest() for c in found]
-    work = _parts.fingerprint(*how, digests)
+    work = _parts.fingerprint(*how)
     return folder / f"{work}.safetensors", work
 
 

@@ -1,5 +1,6 @@
 """What stands behind a prediction? The same question for every kind of run."""
 
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Literal
@@ -7,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from turnover._errors import ScoreError
+from turnover._errors import LossError, ScoreError
 from turnover.data import Rows
 from turnover.estimation import (
     Answer,
@@ -17,6 +18,7 @@ from turnover.estimation import (
     GradientKernel,
     Pairs,
     SameGroup,
+    SaturatedQueryWarning,
     ask_kernel,
 )
 from turnover.kinds._predict import probabilities
@@ -136,8 +138,12 @@ def explain_errors(subject: Subject, *, errors: int, k: int) -> list[dict[str, A
     queries, guess = test.select(rows), predicted[rows]
     k = min(k, int(count[guess].min()))
     ask = _asker(subject)
-    blame = ask(_asked(queries, guess), k, keep=SameGroup(guess, labels))
-    truth = ask(_asked(queries, queries.batch["label"]), k)
+    try:
+        blame = ask(_asked(queries, guess), k, keep=SameGroup(guess, labels))
+        truth = ask(_asked(queries, queries.batch["label"]), k)
+    except LossError as error:  # of saturated mistakes only; a trained run must still end
+        warnings.warn(f"No mistake is explained. {error}", SaturatedQueryWarning, stacklevel=2)
+        return []
     explained = []
     for i, row in enumerate(rows.tolist()):
         shown = {"query": row, "id": int(test.ids[row]), **subject.show("test", row)}

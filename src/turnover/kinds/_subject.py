@@ -158,7 +158,14 @@ def verify(run: Run, model: nn.Module, logits: Logits, rows: Mapping[str, Rows])
                 "trained and tested on: their fingerprint is not that of the manifest."
             )
     few = next(iter(rows.values())).select(slice(0, 1))
-    probabilities(model, logits, few)  # a layer knows its units after one forward pass
+    classes = probabilities(model, logits, few).shape[1]  # and now a layer knows its units
+    for name, found in rows.items():
+        label = found.batch["label"]
+        if label.dtype != torch.int64 or not bool(((label >= 0) & (label < classes)).all()):
+            raise RunError(
+                f"{run.folder / name}.safetensors is damaged: its labels must be whole numbers "
+                f"from 0 to {classes - 1}, one for each class of the network."
+            )
     if (made := describe_masks(model)) != run.manifest.get("masks"):
         raise RunError(
             f"The masks of {run.folder} cannot be made again: its manifest describes "

@@ -172,3 +172,18 @@ def test_filters_choose_what_is_listed(towers, rows, queries):
         ask_kernel(towers, loss, queries, rows, 21, kernel=fitted, keep=group)
     with pytest.raises(ScoreError, match="top 3 of 2"):
         ask_kernel(towers, loss, queries, rows, 3, kernel=fitted, keep=torch.arange(60) < 2)
+
+
+def test_scores_that_are_not_finite_are_refused(towers, queries, rows, monkeypatch):
+    fitted = GradientKernel(towers, loss).fit(rows)
+    good = fitted.scores(queries)
+    values = good.values.clone()
+    values[2, 5] = torch.nan
+    monkeypatch.setattr(type(fitted), "scores", lambda self, rows: replace(good, values=values))
+    with pytest.raises(ScoreError, match="query 2 are not finite"):
+        ask_kernel(towers, loss, queries, rows, 3, kernel=fitted, keep=torch.ones(60) > 0)
+
+
+def test_no_p_value_claims_more_than_its_rounding(towers, queries, rows):
+    found = ask_kernel(towers, loss, queries, rows, 3)
+    assert float(found.helpful.p.min()) >= 1e-15

@@ -124,3 +124,15 @@ def test_pictures_beside_empty_class_folders_are_refused(tmp_path, what):
     make(tmp_path, "cat/.hidden", "a.png")
     with pytest.raises(DataError, match="lies in no class folder"):
         read_images(tmp_path, Reading(size=8, on_bad_rows=what))
+
+
+def test_a_class_that_leads_back_is_none(tmp_path):
+    folder = make(tmp_path / "data", "cat/a.png", "dog/b.png")
+    (folder / "self").symlink_to(".")
+    (folder / "up").symlink_to("..")
+    table = read_class_folders(folder)
+    assert table.columns["id"] == ["cat/a.png", "dog/b.png"]
+    assert {place: problem for place, (problem, _) in bad(table).items()} == {
+        "self": "loop of links",
+        "up": "loop of links",
+    }
