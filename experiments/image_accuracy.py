@@ -184,6 +184,28 @@ def main() -> None:
             print(runs[-1], flush=True)
             found = {"summary": summary(runs), "runs": runs, "machine": describe()}
             chosen.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    draw(runs, setting, chosen.json.with_suffix(".svg"))
+
+
+def draw(runs: list[dict[str, Any]], setting: dict[str, Any], path: Path) -> None:
+    """Accuracy of every seed, by arm; the same seed is joined by a line."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axis = plt.subplots(figsize=(4.4, 3.2), layout="constrained")
+    mine = [run for run in runs if setting.items() <= run.items()]
+    for seed in sorted({run["seed"] for run in mine}):
+        found = {run["arm"]: 100 * run["accuracy"] for run in mine if run["seed"] == seed}
+        arms = [arm for arm in ARMS if arm in found]
+        places = [ARMS.index(arm) for arm in arms]
+        axis.plot(places, [found[arm] for arm in arms], "o-", color=f"C{seed}", lw=0.8, ms=5)
+    axis.set_xticks(range(len(ARMS)), ARMS)
+    axis.set_xlim(-0.4, len(ARMS) - 0.6)
+    axis.set(ylabel="accuracy, %", title=f"{setting['model']}, {setting['train']:,} pictures")
+    axis.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path)
 
 
 if __name__ == "__main__":

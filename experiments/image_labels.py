@@ -271,6 +271,32 @@ def main() -> None:
         for data in given.data:
             for kind in KINDS:
                 extend(runs, data, kind, seed, save)
+    draw(summary(runs), given.json.with_suffix(".svg"))
+
+
+def draw(table: dict[str, Any], path: Path) -> None:
+    """AUC of every finder by data and kind of error, ± its standard error over seeds."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    cases = [(data, kind) for data in table for kind in table[data]]
+    names = list(dict.fromkeys(name for data, kind in cases for name in table[data][kind]))
+    figure, axis = plt.subplots(figsize=(8, 4.6), layout="constrained")
+    for place, (data, kind) in enumerate(cases):
+        found = table[data][kind]
+        rows = [(at, found[name]) for at, name in enumerate(names) if name in found]
+        heights = [-at + 0.13 * (1.5 - place) for at, _ in rows]
+        errors = [row["auc_stderr"] or 0 for _, row in rows]
+        values = [row["auc"] for _, row in rows]
+        axis.errorbar(values, heights, xerr=errors, fmt="o", ms=5, label=f"{data}, {kind}")
+    axis.set_yticks([-at for at in range(len(names))], names)
+    axis.set(xlabel="AUC, wrong labels before right ones", xlim=(0.5, 1))
+    axis.grid(axis="y", lw=0.4)
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+    figure.savefig(path)
 
 
 def extend(
