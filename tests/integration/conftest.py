@@ -1,11 +1,19 @@
 import fcntl
 import json
 import os
+import shutil
+import signal
 import subprocess
 import sys
+import time
+from functools import partial
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
+
+from turnover.cli._main import app
+from turnover.run import Run
 
 EPOCHS = 2
 TURNOVER = Path(sys.executable).with_name("turnover")
@@ -19,6 +27,79 @@ def turnover(*arguments):
     return subprocess.run(
         command, env=ENVIRONMENT, capture_output=True, encoding="utf-8", timeout=300, check=False
     )
+
+
+def invoke(*arguments):
+    """The command in this process, on 80 columns; it saves the seconds of importing torch."""
+    return CliRunner().invoke(app, [str(a) for a in arguments], env={"COLUMNS": "80"})
+
+
+def said(result):
+    """What the command said on its last line, as JSON."""
+    assert result.exit_code == 0, (result.stderr, result.exception)
+    return json.loads(result.stdout.splitlines()[-1])
+
+
+def assert_refused(result, code, found):
+    """Some text on standard error, nothing on standard output, no traceback."""
+    assert isinstance(result.exception, SystemExit), result.exception
+    assert result.exit_code == code, result.stderr
+    assert found in " ".join(result.stderr.replace("│", " ").split())
+    assert "Traceback" not in result.stderr
+    assert result.stdout == ""
+
+
+def interrupt(command, seen):
+    """Ctrl-C to a process of the command as soon as a file is there; its code and what it said."""
+    process = subprocess.Popen(
+        [TURNOVER, *map(str, command)],
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+        # A shell's background job ignores Ctrl-C, and so would its children.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+    )
+    deadline = time.monotonic() + 120
+    while not seen.exists():
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    out, complained = process.communicate(timeout=120)
+    assert process.returncode == 130, complained
+    assert "Traceback" not in complained and out == ""
+    return complained
+
+
+def contents(folder):
+    """The bytes of all files of a run, and which folders are in it."""
+    return {p.name: p.read_bytes() if p.is_file() else None for p in folder.iterdir()}
+
+
+def edit(path, change):
+    """A JSON file, changed in place."""
+    found = json.loads(path.read_text(encoding="utf-8"))
+    change(found)
+    path.write_text(json.dumps(found), encoding="utf-8")
+
+
+def numbers(folder):
+    """All results of a run except times."""
+    results = Run.open(folder).results()
+    return {name: value for name, value in results.items() if name not in ("seconds", "cost")}
+
+
+SWAPPED = {  # what any kind of run is damaged by, and what the error says
+    "other rows": (
+        lambda run: shutil.copy(run / "test.safetensors", run / "train.safetensors"),
+        "train.safetensors",
+    ),
+    "other model": (
+        lambda run: shutil.copy(run / "test.safetensors", run / "model.safetensors"),
+        "does not fit",
+    ),
+}
 
 
 def last_line(done):

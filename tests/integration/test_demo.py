@@ -5,17 +5,20 @@ import json
 import os
 import shlex
 import shutil
-import signal
-import subprocess
-import time
 import warnings
-from functools import partial
 
 import pytest
 import torch
 from typer.testing import CliRunner
 
-from tests.integration.conftest import ENVIRONMENT, EPOCHS, TURNOVER, last_line, turnover
+from tests.integration.conftest import (
+    EPOCHS,
+    contents,
+    interrupt,
+    last_line,
+    numbers,
+    turnover,
+)
 from turnover.cli import _main
 from turnover.cli._main import app
 from turnover.demo import _run
@@ -46,16 +49,6 @@ def assert_refused(result, code, found):
     assert found in result.stderr
     assert "Traceback" not in result.stderr
     assert result.stdout == ""
-
-
-def contents(folder):
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
-
-
-def numbers(folder):
-    """All results except times."""
-    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
-    return {name: value for name, value in results.items() if name not in ("seconds", "cost")}
 
 
 @pytest.fixture
@@ -157,25 +150,8 @@ def test_a_finished_demo_is_shown_again_and_not_repeated(demo, copy):
 def test_an_interrupted_demo_goes_on_and_ends_with_the_same_numbers(demo, tmp_path):
     folder = tmp_path / "run"
     command = ["demo", "--out", folder, "--epochs", str(EPOCHS), "--json"]
-    process = subprocess.Popen(
-        [TURNOVER, *command],
-        env=ENVIRONMENT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        encoding="utf-8",
-        # A shell's background job ignores Ctrl-C, and so would its children.
-        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
-    )
-    deadline = time.monotonic() + 120
-    while not (folder / "model.checkpoint.safetensors").exists():
-        assert process.poll() is None, process.communicate()[1]
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
-    said, complained = process.communicate(timeout=120)
-    assert process.returncode == 130, complained
-    assert "interrupted" in complained and "Traceback" not in complained
-    assert said == ""
+    complained = interrupt(command, folder / "model.checkpoint.safetensors")
+    assert "interrupted" in complained
     assert not (folder / "results.json").exists()
     assert_refused(invoke("ask", folder, "--query", 0), 3, "unfinished")
     assert turnover(*command).returncode == 0

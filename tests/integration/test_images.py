@@ -6,20 +6,24 @@ import json
 import os
 import shlex
 import shutil
-import signal
-import subprocess
-import time
 from dataclasses import replace
-from functools import partial
 from importlib.util import find_spec
 
 import numpy as np
 import pytest
 import torch
-from typer.testing import CliRunner
 
-from tests.integration.conftest import ENVIRONMENT, TURNOVER, turnover
-from turnover.cli._main import app
+from tests.integration.conftest import (
+    SWAPPED,
+    assert_refused,
+    contents,
+    edit,
+    interrupt,
+    invoke,
+    numbers,
+    said,
+    turnover,
+)
 from turnover.data import Rows
 from turnover.estimation import SaturatedQueryWarning
 from turnover.kinds import explain_errors, open_subject
@@ -34,23 +38,6 @@ CLASSES = ("zero", "one", "two")
 TRAIN, TEST, PLANTED = 210, 60, 12
 SMALL = ["--size", 8, "--no-augment"]
 QUICK = [*SMALL, "--epochs", 12]
-
-
-def invoke(*arguments):
-    return CliRunner().invoke(app, [str(a) for a in arguments], env={"COLUMNS": "80"})
-
-
-def said(result):
-    assert result.exit_code == 0, result.stderr
-    return json.loads(result.stdout.splitlines()[-1])
-
-
-def assert_refused(result, code, found):
-    assert isinstance(result.exception, SystemExit), result.exception
-    assert result.exit_code == code, result.stderr
-    assert found in " ".join(result.stderr.replace("│", " ").split())
-    assert "Traceback" not in result.stderr
-    assert result.stdout == ""
 
 
 def digits():
@@ -74,10 +61,6 @@ def write(folder, rows, planted=()):
 def number(row):
     """The digit's row, from the name of its file."""
     return int(row["name"].split("/")[1].removesuffix(".png"))
-
-
-def contents(folder):
-    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
 
 
 @pytest.fixture(scope="module")
@@ -315,12 +298,6 @@ def test_a_target_of_other_classes_is_refused(trained, tmp_path):
     assert_refused(result, 2, "'seven' is not among those trained on: one, two, zero")
 
 
-def edit(path, change):
-    found = json.loads(path.read_text(encoding="utf-8"))
-    change(found)
-    path.write_text(json.dumps(found), encoding="utf-8")
-
-
 DAMAGE = {
     "no classes": (lambda run: edit(run / "manifest.json", lambda m: m.pop("classes")), "manifest"),
     "no size": (
@@ -340,14 +317,7 @@ DAMAGE = {
         lambda run: edit(run / "train.json", lambda names: names["name"].pop()),
         "train.json is damaged",
     ),
-    "other rows": (
-        lambda run: shutil.copy(run / "test.safetensors", run / "train.safetensors"),
-        "train.safetensors",
-    ),
-    "other model": (
-        lambda run: shutil.copy(run / "test.safetensors", run / "model.safetensors"),
-        "does not fit",
-    ),
+    **SWAPPED,
 }
 
 
@@ -390,29 +360,9 @@ def test_an_interrupted_run_goes_on_and_ends_with_the_same_numbers(folders, tmp_
         words += ["--epochs", 12, "--no-control", "--out", tmp_path / name]
         return [str(word) for word in words]
 
-    process = subprocess.Popen(
-        [TURNOVER, *command("broken")],
-        env=ENVIRONMENT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        encoding="utf-8",
-        # A shell's background job ignores Ctrl-C, and so would its children.
-        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
-    )
-    deadline = time.monotonic() + 120
-    while not (tmp_path / "broken" / "model.checkpoint.safetensors").exists():
-        assert process.poll() is None, process.communicate()[1]
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
-    out, complained = process.communicate(timeout=120)
-    assert process.returncode == 130, complained
-    assert "Traceback" not in complained and out == ""
+    interrupt(command("broken"), tmp_path / "broken" / "model.checkpoint.safetensors")
     assert (tmp_path / "broken/.pictures").exists()
-    numbers = []
     for name in ("broken", "whole"):
         assert turnover(*command(name)).returncode == 0
-        results = Run.open(tmp_path / name).results()
-        numbers.append({k: v for k, v in results.items() if k not in ("seconds", "cost")})
-    assert numbers[0] == numbers[1]
+    assert numbers(tmp_path / "broken") == numbers(tmp_path / "whole")
     assert not (tmp_path / "broken/.pictures").exists()

@@ -6,17 +6,20 @@ import os
 import random
 import shlex
 import shutil
-import signal
-import subprocess
-import time
-from functools import partial
 
 import pytest
 import torch
-from typer.testing import CliRunner
 
-from tests.integration.conftest import ENVIRONMENT, TURNOVER, turnover
-from turnover.cli._main import app
+from tests.integration.conftest import (
+    SWAPPED,
+    assert_refused,
+    contents,
+    edit,
+    interrupt,
+    invoke,
+    numbers,
+    turnover,
+)
 from turnover.run import Run, fingerprint
 
 pytest.importorskip("duckdb")
@@ -46,22 +49,6 @@ def write(path, rows, header=("name", "review", "sentiment")):
     with open(path, "w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([header, *rows])
     return path
-
-
-def invoke(*arguments):
-    return CliRunner().invoke(app, [str(a) for a in arguments], env={"COLUMNS": "80"})
-
-
-def assert_refused(result, code, found):
-    assert isinstance(result.exception, SystemExit), result.exception
-    assert result.exit_code == code, result.stderr
-    assert found in " ".join(result.stderr.split())
-    assert "Traceback" not in result.stderr
-    assert result.stdout == ""
-
-
-def contents(folder):
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 @pytest.fixture(scope="module")
@@ -231,12 +218,6 @@ def test_digits_cannot_be_typed(demo):
     assert_refused(invoke("ask", demo[0], "--text", "seven"), 2, "Nothing can be typed")
 
 
-def edit(path, change):
-    found = json.loads(path.read_text(encoding="utf-8"))
-    change(found)
-    path.write_text(json.dumps(found), encoding="utf-8")
-
-
 def relabel(run, label):
     """Rows with a label that there is none of, and a manifest that vouches for them."""
     folder = Run.open(run)
@@ -262,14 +243,7 @@ DAMAGE = {
         "test.json is damaged",
     ),
     "list of texts": (lambda run: (run / "test.json").write_text("[]"), "test.json is damaged"),
-    "other rows": (
-        lambda run: shutil.copy(run / "test.safetensors", run / "train.safetensors"),
-        "train.safetensors",
-    ),
-    "other model": (
-        lambda run: shutil.copy(run / "test.safetensors", run / "model.safetensors"),
-        "does not fit",
-    ),
+    **SWAPPED,
     "labels of no class": (lambda run: relabel(run, 7), "train.safetensors is damaged"),
 }
 
@@ -312,30 +286,10 @@ def test_an_interrupted_run_goes_on_and_ends_with_the_same_numbers(files, tmp_pa
         words = ["train", files[0], *OPTIONS, "--eval", files[1], *quick, "--out", tmp_path / name]
         return [str(word) for word in words]
 
-    process = subprocess.Popen(
-        [TURNOVER, *command("broken")],
-        env=ENVIRONMENT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        encoding="utf-8",
-        # A shell's background job ignores Ctrl-C, and so would its children.
-        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
-    )
-    deadline = time.monotonic() + 120
-    while not (tmp_path / "broken" / "model.checkpoint.safetensors").exists():
-        assert process.poll() is None, process.communicate()[1]
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
-    said, complained = process.communicate(timeout=120)
-    assert process.returncode == 130, complained
-    assert "Traceback" not in complained and said == ""
-    numbers = []
+    interrupt(command("broken"), tmp_path / "broken" / "model.checkpoint.safetensors")
     for name in ("broken", "whole"):
         assert turnover(*command(name)).returncode == 0
-        results = Run.open(tmp_path / name).results()
-        numbers.append({k: v for k, v in results.items() if k not in ("seconds", "cost")})
-    assert numbers[0] == numbers[1]
+    assert numbers(tmp_path / "broken") == numbers(tmp_path / "whole")
 
 
 @pytest.mark.slow

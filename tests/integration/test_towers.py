@@ -7,10 +7,9 @@ import shutil
 
 import pytest
 import torch
-from typer.testing import CliRunner
 
+from tests.integration.conftest import assert_refused, invoke, said
 from turnover._errors import RunError
-from turnover.cli._main import app
 from turnover.data import Rows
 from turnover.kinds import KINDS, open_subject, prove
 from turnover.nn import Towers
@@ -39,22 +38,6 @@ def write(path, seed, count, planted=True):
             flipped = planted and i % (ROWS // PLANTED) == 0
             table.writerow([f"r{i}", " ".join(words), "good" if good != flipped else "bad"])
     return path
-
-
-def invoke(*arguments):
-    return CliRunner().invoke(app, [str(a) for a in arguments], env={"COLUMNS": "80"})
-
-
-def said(result):
-    assert result.exit_code == 0, (result.stderr, result.exception)
-    return json.loads(result.stdout.splitlines()[-1])
-
-
-def assert_refused(result, code, found):
-    assert isinstance(result.exception, SystemExit), result.exception
-    assert result.exit_code == code, result.stderr
-    assert found in " ".join(result.stderr.split())
-    assert "Traceback" not in result.stderr
 
 
 @pytest.fixture(scope="module", autouse=True)

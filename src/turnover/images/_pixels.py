@@ -1,7 +1,6 @@
 """All pictures decoded, by several threads and in parts, so that an interruption loses one part.
 
-Pillow lets other threads run while it decodes and resizes, so that threads keep all cores busy with
-photographs; decoding tiny pictures takes next to no time with one.
+Pillow lets other threads run while it decodes and resizes.
 """
 
 import json

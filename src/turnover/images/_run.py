@@ -17,7 +17,7 @@ from turnover.run import Run
 __all__ = ["Plan", "run_images", "steps_of"]
 
 Progress = Callable[[str, int], None]
-RATES = {"vgg19": 3e-4, "vgg11": 3e-4}  # deep and without BatchNorm: more of it diverges
+RATES = {"vgg19": 3e-4, "vgg11": 3e-4}  # deep, without BatchNorm: a cautious guess, not measured
 RATE, DECAY = 1e-3, 0.01
 # With all layers masked, thousands of pictures are too few: experiments/results/leak_curve.json.
 SMALL, FIRST = "cnn", {"cnn": 4}
