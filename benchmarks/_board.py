@@ -21,7 +21,7 @@ from benchmarks._lab import Lab
 from benchmarks._methods import Method, Unsuited
 from benchmarks._tasks import Task, loss
 from turnover.baselines import Truth
-from turnover.estimation import FirstOrder
+from turnover.estimators import FirstOrder
 from turnover.evaluation import lds, mislabel
 from turnover.scores import Scores
 

@@ -28,7 +28,7 @@ from turnover.baselines import (
     record,
 )
 from turnover.data import Rows
-from turnover.estimation import Exact, FirstOrder, GateKernel, GradientKernel
+from turnover.estimators import Exact, FirstOrder, GateKernel, GradientKernel
 from turnover.training import Recipe, losses_of
 
 __all__ = ["methods"]

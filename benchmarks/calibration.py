@@ -44,11 +44,11 @@ from torch import Tensor, nn
 
 from benchmarks._machine import describe
 from turnover.data import Rows, flip_labels
-from turnover.estimation import Exact, LinearScores, gate_gradients, scan
-from turnover.estimation._mask_null import MaskNull
+from turnover.estimators import Exact, LinearScores, gate_gradients, scan
+from turnover.estimators.masked._mask_null import MaskNull
 from turnover.masks import ghost_ids
 from turnover.nn import convert, seen, unseen
-from turnover.scores import GhostNull, benjamini_hochberg
+from turnover.stats import GhostNull, benjamini_hochberg
 from turnover.training import Recipe, fit
 
 RATE, FLIPPED, NOISE = 0.1, 0.1, 0.1

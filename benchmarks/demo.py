@@ -17,8 +17,8 @@ from benchmarks._machine import describe
 # In a new process, after the imports: open the run, ask, start the scan, answer.
 FIRST_ANSWER = """
 import sys, time
-from turnover.kinds import answer, open_subject
-import turnover.estimation
+from turnover.runs import answer, open_subject
+import turnover.estimators
 start = time.perf_counter()
 subject = open_subject(sys.argv[1])
 answer(subject, subject.query(5))

@@ -39,7 +39,7 @@ from torch import Tensor, nn
 
 from benchmarks._machine import describe
 from turnover.data import Rows, flip_labels
-from turnover.estimation import LinearScores, gate_gradients, scan
+from turnover.estimators import LinearScores, gate_gradients, scan
 from turnover.nn import convert
 from turnover.training import Recipe, fit
 

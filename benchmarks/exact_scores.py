@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from benchmarks._machine import describe
 from turnover import Exact, Recipe, Rows, convert, fit, seen, unseen
-from turnover.demo import cross_entropy, load_digits, untrained
+from turnover.runs.digits import cross_entropy, load_digits, untrained
 
 SEED = 0
 IDS, QUERIES = 1_000, 100

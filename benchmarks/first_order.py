@@ -21,8 +21,8 @@ from torch import Tensor, nn
 
 from benchmarks._machine import describe
 from turnover import Exact, Recipe, Rows, convert, fit
-from turnover.demo import cross_entropy, load_digits, untrained
-from turnover.estimation import LinearScores, agreement, gate_gradients, scan
+from turnover.estimators import LinearScores, agreement, gate_gradients, scan
+from turnover.runs.digits import cross_entropy, load_digits, untrained
 
 MASKS = (0, 1, 8, 32)
 QUERIES, IDS, EPOCHS, REPEATS, SEED = 50, 1000, 15, 3, 0

@@ -32,8 +32,8 @@ from torch import Tensor, nn
 from benchmarks._machine import describe
 from turnover import Exact, FirstOrder, seen, unseen
 from turnover.data import Rows
-from turnover.estimation import LinearScores, gate_gradients, scan
-from turnover.images import build_network
+from turnover.estimators import LinearScores, gate_gradients, scan
+from turnover.runs.images import build_network
 
 NETWORK, FIRSTS, INSTANCES, CLASSES, PIXELS = "vgg19", (11, 18), 50_000, 10, 32
 SAMPLES = {"plain": (16, 48), "shared prefix": (64, 256)}

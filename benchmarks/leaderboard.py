@@ -35,8 +35,8 @@ from benchmarks._methods import Method
 from benchmarks._registry import methods
 from benchmarks._tasks import CACHE, TASKS, Task
 from benchmarks.truth import truth_of
-from turnover._errors import TurnoverError
 from turnover.baselines import Truth
+from turnover.errors import TurnoverError
 
 __all__ = ["main", "outside_scores", "outside_truth", "save_rows"]
 

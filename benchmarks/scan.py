@@ -88,9 +88,9 @@ def again(path: Path, names: list[str]) -> dict[str, Any]:
 
 
 def _scan(case: argparse.Namespace) -> dict[str, Any]:
-    from turnover.estimation._linear import LinearScores
-    from turnover.estimation._scan import _choose, scan
-    from turnover.estimation._topk import top
+    from turnover.estimators.masked._linear import LinearScores
+    from turnover.estimators.masked._scan import _choose, scan
+    from turnover.estimators.masked._topk import top
     from turnover.masks import MaskSpec
 
     random = torch.Generator().manual_seed(SEED)

@@ -31,7 +31,7 @@ from benchmarks._machine import describe
 from benchmarks._tasks import data_file
 from turnover import Exact, FirstOrder, Recipe, Rows, fit, hf
 from turnover.baselines import KohLiang, LiSSA
-from turnover.estimation import LinearScores, gate_gradients, scan
+from turnover.estimators import LinearScores, gate_gradients, scan
 
 SEED, WIDTH, WANTED = 0, 24, 10_000
 SCALE, DAMPING = 1e4, 3e-3 * 1e4

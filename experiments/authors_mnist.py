@@ -40,7 +40,7 @@ from torch import Tensor, nn
 from benchmarks._machine import describe
 from experiments._pictures import read_gray
 from turnover.data import Rows
-from turnover.estimation import Exact, FirstOrder
+from turnover.estimators import Exact, FirstOrder
 from turnover.evaluation import same_class
 from turnover.nn import convert
 from turnover.scores import Scores

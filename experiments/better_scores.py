@@ -50,7 +50,7 @@ from benchmarks._machine import describe
 from benchmarks._tasks import ROOT, digits, loss
 from benchmarks.truth import truth_of
 from turnover.data import Rows
-from turnover.estimation import Exact, FirstOrder, LowAgreementWarning
+from turnover.estimators import Exact, FirstOrder, LowAgreementWarning
 from turnover.evaluation import lds
 from turnover.masks import ghost_ids
 from turnover.nn import TurnoverDropout, unseen

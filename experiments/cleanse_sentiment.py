@@ -54,17 +54,17 @@ from turnover.cleansing import (
     cells_of,
     conclude,
     first_order_totals,
-    holm,
     loss_totals,
     most_harmful,
 )
 from turnover.data import Rows
-from turnover.estimation import FittedKernel, GradientKernel
-from turnover.kinds import cosine, probabilities
-from turnover.text import encoder_of
-from turnover.text._head import build_head, logits
-from turnover.text._subject import loss
-from turnover.training import Recipe, fit, fit_towers, losses_of
+from turnover.estimators import FittedKernel, GradientKernel
+from turnover.runs import cosine
+from turnover.runs.text import encoder_of
+from turnover.runs.text._classifier import loss
+from turnover.runs.text._head import build_head, logits
+from turnover.stats import holm
+from turnover.training import Recipe, fit, fit_towers, losses_of, probabilities
 
 SENTENCES, TARGET, TUNING = 5000, 600, 400
 FRACTIONS, PAPER = (0.005, 0.01, 0.02, 0.05, 0.1), 0.01

@@ -2,7 +2,7 @@
 
     python -m experiments.damping --json experiments/results/damping.json
 
-For the kernel of full gradients (:class:`turnover.estimation.GradientKernel`) on the leaderboard's
+For the kernel of full gradients (:class:`turnover.estimators.GradientKernel`) on the leaderboard's
 tasks, the linear datamodeling score of the queries for tuning at every λ of a ladder, and the λ at
 which each criterion, none of which sees a re-training, is best:
 
@@ -41,16 +41,16 @@ from benchmarks._lab import Lab
 from benchmarks._machine import describe
 from benchmarks._tasks import TASKS, Task, loss
 from benchmarks.truth import truth_of
-from turnover._errors import LossError
 from turnover._rows import select_rows
 from turnover.data import Rows
-from turnover.estimation import FirstOrder
-from turnover.estimation._damping import climb, prediction_of_halves
-from turnover.estimation._factors import factors
-from turnover.estimation._features import Block, blocks_of, kernel, stacked
-from turnover.estimation._fitted import PROBED_PAIRS, PROBES
-from turnover.estimation._links import LINKS
-from turnover.estimation._ridge import Ridge
+from turnover.errors import LossError
+from turnover.estimators import FirstOrder
+from turnover.estimators.kernel._damping import climb, prediction_of_halves
+from turnover.estimators.kernel._factors import factors
+from turnover.estimators.kernel._features import Block, blocks_of, kernel, stacked
+from turnover.estimators.kernel._fitted import PROBED_PAIRS, PROBES
+from turnover.estimators.kernel._links import LINKS
+from turnover.estimators.kernel._ridge import Ridge
 from turnover.evaluation import lds
 from turnover.nn import Towers, evaluating
 from turnover.scores import Scores

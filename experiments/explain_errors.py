@@ -46,14 +46,15 @@ from benchmarks._tasks import ROOT
 from experiments._heads import exact_scores
 from experiments.text_accuracy import data_folder
 from turnover.data import Rows
-from turnover.estimation import FirstOrder, GradientKernel, MaskNull, scan
-from turnover.kinds import Subject, explain_errors, open_subject, probabilities
+from turnover.data.texts import Columns, Texts, read_texts
+from turnover.estimators import FirstOrder, GradientKernel, MaskNull, scan
 from turnover.masks import ghost_ids
-from turnover.scores import GhostNull, benjamini_hochberg
-from turnover.text import Columns, Plan, Texts, read_texts, run_texts
-from turnover.text._subject import build
-from turnover.text._words import COMMON, pieces_of_run
-from turnover.training import fit
+from turnover.runs import Subject, explain_errors, open_subject
+from turnover.runs.text import Plan, run_texts
+from turnover.runs.text._classifier import build
+from turnover.runs.text._words import COMMON, pieces_of_run
+from turnover.stats import GhostNull, benjamini_hochberg
+from turnover.training import fit, probabilities
 
 TRAIN, TEST, ERRORS, TOP, SEARCHED, GHOSTS, RATE = 5000, 1000, 100, 10, 50, 1000, 0.1
 SHOWN, BEHIND, LONGEST = 3, 2, 240

@@ -36,8 +36,8 @@ from torch import Tensor, nn
 
 from benchmarks._machine import describe, timed
 from turnover.data import Rows, flip_labels
-from turnover.estimation import LinearScores, gate_gradients, scan
-from turnover.estimation._agreement import spearman
+from turnover.estimators import LinearScores, gate_gradients, scan
+from turnover.estimators._agreement import spearman
 from turnover.masks import MaskSpec, mask, string_id
 from turnover.nn import _dropout, convert
 from turnover.training import Recipe, fit

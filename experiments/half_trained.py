@@ -21,9 +21,9 @@ from benchmarks._machine import describe
 from benchmarks._tasks import Task, digits, loss
 from benchmarks.truth import truth_of
 from turnover.data import Rows
-from turnover.estimation._factors import factors
-from turnover.estimation._features import blocks_of, kernel
-from turnover.estimation._links import LINKS
+from turnover.estimators.kernel._factors import factors
+from turnover.estimators.kernel._features import blocks_of, kernel
+from turnover.estimators.kernel._links import LINKS
 from turnover.evaluation import lds
 from turnover.nn import evaluating
 from turnover.scores import Scores

@@ -39,9 +39,9 @@ from torch import Tensor, nn
 from benchmarks._machine import describe
 from experiments._pictures import CIFAR10, cifar10_rows, sample
 from turnover.data import Rows
-from turnover.images import ARCHITECTURES, build_network
-from turnover.kinds import accuracy, cosine
-from turnover.training import Recipe, fit, losses_of
+from turnover.runs import cosine
+from turnover.runs.images import ARCHITECTURES, build_network
+from turnover.training import Recipe, accuracy, fit, losses_of
 
 ARMS = ("plain", "turnover", "turnover + dropout")
 FIRST_OF_CNN, PADDING = 3, 4

@@ -38,12 +38,12 @@ from benchmarks._machine import describe
 from experiments._pictures import CIFAR10, cifar10, cifar10_rows
 from turnover.baselines import Similarity
 from turnover.data import Rows
-from turnover.estimation import Exact, FirstOrder, GateKernel, GradientKernel
+from turnover.estimators import Exact, FirstOrder, GateKernel, GradientKernel
 from turnover.evaluation import same_class
-from turnover.images import build_network
-from turnover.kinds import accuracy, cosine, probabilities
+from turnover.runs import cosine
+from turnover.runs.images import build_network
 from turnover.scores import Scores
-from turnover.training import Recipe, fit, fit_towers
+from turnover.training import Recipe, accuracy, fit, fit_towers, probabilities
 
 NETWORK, FIRST, DROPOUT = "cnn", 4, 0.0
 TRAIN, ASKED, QUERIES, RUNS, PAIRS, DATA_SEED, TOP = 3000, 1000, 120, 3, 2, 0, 10

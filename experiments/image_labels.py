@@ -47,9 +47,9 @@ from benchmarks._machine import describe
 from experiments._pictures import cifar10_rows, read_gray, sample
 from turnover.data import Rows, flip_labels
 from turnover.evaluation import mislabel
-from turnover.kinds import accuracy, cosine, probabilities
 from turnover.nn import convert
-from turnover.training import Recipe, fit, fit_towers, losses_of
+from turnover.runs import cosine
+from turnover.training import Recipe, accuracy, fit, fit_towers, losses_of, probabilities
 
 TRAIN, TEST, WRONG, CLASSES, SEEDS = 2500, 2000, 0.1, 10, 1
 EPOCHS, BATCH, RATE, DROPOUT, PAIRS, FOLDS = 20, 64, 2e-3, 0.5, 4, 5

@@ -55,12 +55,13 @@ from torch import Tensor, nn
 from benchmarks._machine import describe
 from experiments._pictures import cifar10_rows, sample
 from turnover.data import Rows, flip_labels
-from turnover.estimation import Exact, FirstOrder
+from turnover.estimators import Exact, FirstOrder
 from turnover.evaluation import mislabel, same_class
-from turnover.images import build_network, layers_of
-from turnover.kinds import accuracy, cosine, probabilities
-from turnover.nn import check, evaluating, seen, unseen
-from turnover.training import Recipe, fit, losses_of
+from turnover.leaks import check
+from turnover.nn import evaluating, seen, unseen
+from turnover.runs import cosine
+from turnover.runs.images import build_network, layers_of
+from turnover.training import Recipe, accuracy, fit, losses_of, probabilities
 
 TRAIN, TEST, WRONG, CLASSES, SEEDS = 2500, 2000, 0.1, 10, 2
 EPOCHS, BATCH, RATE = 14, 64, 1e-3

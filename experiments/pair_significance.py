@@ -24,11 +24,12 @@ from torch import Tensor, nn
 from benchmarks._machine import describe
 from experiments.text_labels import case, loss, recipe
 from turnover.data import Rows
-from turnover.estimation import GradientKernel
-from turnover.estimation._kernel_answer import student
-from turnover.scores import Scores, benjamini_hochberg
-from turnover.text import Plan
-from turnover.text._head import build_head
+from turnover.estimators import GradientKernel
+from turnover.estimators._kernel_answer import student
+from turnover.runs.text import Plan
+from turnover.runs.text._head import build_head
+from turnover.scores import Scores
+from turnover.stats import benjamini_hochberg
 from turnover.training import fit_towers
 
 QUERIES, RATE, REFERENCE, REPEATS = 100, 0.1, 8, {2: 6, 4: 6, 8: 3}

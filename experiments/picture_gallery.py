@@ -33,9 +33,8 @@ from benchmarks._machine import describe
 from experiments._pictures import CIFAR10, cifar10
 from turnover.cleansing import Inspection
 from turnover.data import Rows
-from turnover.kinds import Subject
 from turnover.reports import write_gallery
-from turnover.run import Run
+from turnover.runs import Run, Subject
 from turnover.training import Recipe
 
 COUNT, REPEATS, SEED = 50_000, 5, 0

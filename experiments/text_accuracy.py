@@ -43,7 +43,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from benchmarks._machine import describe
 from turnover import convert, hf
-from turnover._errors import ConversionError
+from turnover.errors import ConversionError
 from turnover.nn import evaluating, is_converted, seen, unseen
 
 SIZES, SEEDS, EPOCHS, BATCH, RATE, WIDTH, BLOCKS = (1000, 5000), (5, 2), 3, 32, 2e-3, 24, 2

@@ -46,12 +46,12 @@ from benchmarks._machine import describe
 from experiments.text_accuracy import data_folder
 from turnover.cleansing import label_errors
 from turnover.data import Rows
-from turnover.estimation import GradientKernel
+from turnover.estimators import GradientKernel
 from turnover.evaluation import mislabel
-from turnover.kinds import accuracy, cosine, probabilities
-from turnover.text import Plan, encoder_of
-from turnover.text._head import build_head, logits
-from turnover.training import Recipe, fit, fit_towers, losses_of
+from turnover.runs import cosine
+from turnover.runs.text import Plan, encoder_of
+from turnover.runs.text._head import build_head, logits
+from turnover.training import Recipe, accuracy, fit, fit_towers, losses_of, probabilities
 
 POOL, TRAIN, WRONG, HARDEST, SEEDS = 2500, 2000, 0.1, 0.3, 5
 ENCODERS, KINDS, PAIRS, FOLDS = ("minilm", "bag-of-words"), ("uniform", "hard"), (1, 4, 8), 5

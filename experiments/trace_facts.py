@@ -39,7 +39,7 @@ from torch import Tensor, nn
 from benchmarks._machine import describe
 from turnover import Exact, FirstOrder, Recipe, Rows, Scores, check, fit, hf
 from turnover.baselines import BM25, GradDot, Random, Similarity
-from turnover.estimation import GateKernel
+from turnover.estimators import GateKernel
 from turnover.evaluation import tracing
 from turnover.nn import evaluating, seen, unseen
 

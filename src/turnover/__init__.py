@@ -34,10 +34,11 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from turnover.data import Indexed, Rows
-    from turnover.estimation import Ensemble, Exact, FirstOrder, GradientKernel, attribute
+    from turnover.estimators import Ensemble, Exact, FirstOrder, GradientKernel, attribute
+    from turnover.leaks import check
     from turnover.masks import string_id
-    from turnover.nn import after, check, convert, instead_of_dropout, seen, unseen
-    from turnover.run import Run
+    from turnover.nn import after, convert, instead_of_dropout, seen, unseen
+    from turnover.runs import Run
     from turnover.scores import Scores
     from turnover.training import Recipe, fit, fit_runs, fit_towers
 
@@ -67,25 +68,25 @@ __all__ = [
 _HOMES = {
     **dict.fromkeys(("Indexed", "Rows"), "data"),
     **dict.fromkeys(
-        ("Ensemble", "Exact", "FirstOrder", "GradientKernel", "attribute"), "estimation"
+        ("Ensemble", "Exact", "FirstOrder", "GradientKernel", "attribute"), "estimators"
     ),
+    "check": "leaks",
     "string_id": "masks",
-    **dict.fromkeys(("after", "check", "convert", "instead_of_dropout", "seen", "unseen"), "nn"),
-    "Run": "run",
+    **dict.fromkeys(("after", "convert", "instead_of_dropout", "seen", "unseen"), "nn"),
+    "Run": "runs",
     "Scores": "scores",
     **dict.fromkeys(("Recipe", "fit", "fit_runs", "fit_towers"), "training"),
 }
 _PACKAGES = {
     *_HOMES.values(),
-    "cleansing",
-    "kinds",
-    "text",
     "baselines",
+    "cleansing",
     "cli",
-    "demo",
+    "errors",
     "evaluation",
     "hf",
     "reports",
+    "stats",
 }
 
 

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from turnover._errors import ConversionError, TurnoverError
 from turnover._rows import Batch, Loss, count_rows, map_tensors, per_example, select_rows
+from turnover.errors import ConversionError, TurnoverError
 
 __all__ = ["Parameters", "flat", "functional_loss", "per_example_gradients", "trainable"]
 

@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from turnover._errors import RunError
+from turnover.errors import RunError
 
 __all__ = ["fingerprint", "load", "save"]
 

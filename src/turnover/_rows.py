@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from turnover._errors import DataError, LossError
+from turnover.errors import DataError, LossError
 
 __all__ = [
     "Batch",

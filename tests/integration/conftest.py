@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from turnover.cli._main import app
-from turnover.run import Run
+from turnover.runs import Run
 
 EPOCHS = 2
 TURNOVER = Path(sys.executable).with_name("turnover")

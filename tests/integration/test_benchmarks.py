@@ -163,7 +163,7 @@ def test_outside_scores_are_refused_unless_they_fit(tiny, tmp_path):
 
 def test_an_outside_truth_is_read(tiny, tmp_path):
     from benchmarks.leaderboard import outside_truth
-    from turnover._errors import DataError
+    from turnover.errors import DataError
 
     subsets = np.stack([np.flatnonzero(row) for row in tiny.truth.members.numpy()])
     for count in (12, 18):

@@ -12,14 +12,14 @@ import torch.nn.functional as F
 from torch import nn
 
 from turnover.data import Rows
-from turnover.estimation import Exact
-from turnover.estimation._gates import gate_gradients
-from turnover.estimation._linear import LinearScores
-from turnover.estimation._mask_null import MaskNull
-from turnover.estimation._scan import scan
+from turnover.estimators import Exact
+from turnover.estimators.masked._gates import gate_gradients
+from turnover.estimators.masked._linear import LinearScores
+from turnover.estimators.masked._mask_null import MaskNull
+from turnover.estimators.masked._scan import scan
 from turnover.masks import ghost_ids
 from turnover.nn import convert
-from turnover.scores import GhostNull
+from turnover.stats import GhostNull
 from turnover.training import Recipe, fit
 
 stats = pytest.importorskip("scipy.stats")

@@ -21,10 +21,10 @@ from tests.integration.conftest import (
 )
 from turnover.cli import _main
 from turnover.cli._main import app
-from turnover.demo import _run
-from turnover.estimation import LowAgreementWarning
-from turnover.kinds import _prove
-from turnover.run import Run
+from turnover.estimators import LowAgreementWarning
+from turnover.runs import Run
+from turnover.runs import _check as _prove
+from turnover.runs.digits import _run
 
 FRACTIONS = [
     "accuracy_turnover",

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from turnover.cli._main import app
 from turnover.data import Rows
-from turnover.run import Run
+from turnover.runs import Run
 
 
 def invoke(*arguments):

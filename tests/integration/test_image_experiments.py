@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from benchmarks import image_scores
 from experiments import image_accuracy, image_errors, image_labels, leak_curve
 from turnover.data import Rows
-from turnover.images import build_network
+from turnover.runs.images import build_network
 from turnover.scores import Scores
 
 

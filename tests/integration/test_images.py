@@ -25,9 +25,8 @@ from tests.integration.conftest import (
     turnover,
 )
 from turnover.data import Rows
-from turnover.estimation import SaturatedQueryWarning
-from turnover.kinds import explain_errors, open_subject
-from turnover.run import Run
+from turnover.estimators import SaturatedQueryWarning
+from turnover.runs import Run, explain_errors, open_subject
 
 Image = pytest.importorskip("PIL.Image")
 duckdb = pytest.importorskip("duckdb")

@@ -20,7 +20,7 @@ from tests.integration.conftest import (
     numbers,
     turnover,
 )
-from turnover.run import Run, fingerprint
+from turnover.runs import Run, fingerprint
 
 pytest.importorskip("duckdb")
 pytest.importorskip("sklearn")

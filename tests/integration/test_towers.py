@@ -9,11 +9,10 @@ import pytest
 import torch
 
 from tests.integration.conftest import assert_refused, invoke, said
-from turnover._errors import RunError
 from turnover.data import Rows
-from turnover.kinds import KINDS, open_subject, prove
+from turnover.errors import RunError
 from turnover.nn import Towers
-from turnover.run import Run
+from turnover.runs import KINDS, Run, open_subject, prove
 from turnover.training import losses_of
 
 pytest.importorskip("duckdb")
@@ -104,7 +103,8 @@ def test_other_masks_are_refused(copy):
 
 
 def test_an_interrupted_run_of_towers_ends_with_the_same_bits(files, trained, tmp_path):
-    from turnover.text import Columns, Plan, read_texts, run_texts
+    from turnover.data.texts import Columns, read_texts
+    from turnover.runs.text import Plan, run_texts
 
     texts = read_texts(files[0], Columns("review", "sentiment", "name"), evaluation=files[1])
     plan = Plan(units=16, epochs=25, rate=0.005, towers=PAIRS)

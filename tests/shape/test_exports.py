@@ -7,11 +7,10 @@ from types import FunctionType
 import pytest
 
 from tests.shape.tree import PACKAGE, PRESENT, SOURCES, name, parse
-from turnover._errors import MissingExtra
+from turnover.errors import MissingExtra
 
-PUBLIC_MODULES = {PACKAGE / "scores.py", PACKAGE / "run.py"}
-ROOT_STATES_NAMES = bool((PACKAGE / "__init__.py").read_text(encoding="utf-8").strip())
-PACKAGES = [*(["turnover"] if ROOT_STATES_NAMES else []), *(f"turnover.{p}" for p in PRESENT)]
+PUBLIC_MODULES = {PACKAGE / "errors.py"}
+PACKAGES = ["turnover", *(f"turnover.{p}" for p in PRESENT)]
 
 
 def load(package):

@@ -1,10 +1,6 @@
 import subprocess
 import sys
 
-import pytest
-
-from tests.shape.tree import PRESENT
-
 HEAVY = {
     *("PIL", "duckdb", "matplotlib", "numba", "peft", "scipy", "sklearn", "torch", "transformers"),
 }
@@ -40,11 +36,10 @@ def test_import_of_hf_brings_no_more_than_torch():
 
 
 def test_import_of_images_brings_no_more_than_torch():
-    _, modules = run("import turnover.images")
+    _, modules = run("import turnover.runs.images")
     assert "torch" in modules and not modules & (HEAVY - {"torch"})
 
 
-@pytest.mark.skipif("cli" not in PRESENT, reason="there is no command line yet")
 def test_help_is_light():
     output, modules = run(HELP)
     assert "Usage" in output

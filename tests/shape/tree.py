@@ -10,23 +10,21 @@ PACKAGE = ROOT / "src" / "turnover"
 
 # Imports go from right to left, never the other way. Top-level private modules lie below all.
 CHAIN = [
+    "errors",
     "masks",
     "nn",
     "data",
-    "training",
+    "stats",
     "scores",
-    "estimation",
+    "training",
+    "leaks",
+    "estimators",
     "baselines",
     "evaluation",
     "cleansing",
     "hf",
-    "run",
-    "kinds",
+    "runs",
     "reports",
-    "demo",
-    "text",
-    "images",
-    "web",
     "cli",
 ]
 PRESENT = [

@@ -1,7 +1,7 @@
 import pytest
 
-from turnover._errors import RunError
 from turnover._plain import plain
+from turnover.errors import RunError
 
 ESCAPE = "\x1b[2J\x1b]0;title\x07\u202e"
 

@@ -21,10 +21,10 @@ from typing import final
 import torch
 from torch import Tensor
 
-from turnover._errors import DataError, ScoreError
 from turnover._rows import Batch
 from turnover.baselines._derivatives import as_rows
 from turnover.data import Rows
+from turnover.errors import DataError, ScoreError
 from turnover.scores import Scores
 
 __all__ = ["BM25", "words"]

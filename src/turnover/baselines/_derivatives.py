@@ -23,10 +23,10 @@ from torch import Tensor, nn
 from torch.func import grad, vjp, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from turnover._errors import ConversionError, DataError, LossError
 from turnover._functional import Parameters, functional_loss, per_example_gradients, trainable
 from turnover._rows import Batch, Loss, beside, count_rows, per_example, select_rows
 from turnover.data import Rows
+from turnover.errors import ConversionError, DataError, LossError
 
 __all__ = [
     "Progress",

@@ -29,13 +29,13 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
-from turnover._errors import DataError, IdError
 from turnover._functional import Parameters, trainable
 from turnover._rows import Batch, Loss
 from turnover.baselines._derivatives import Progress, as_rows, gradients, hessian_products, split
 from turnover.baselines._koh_liang import deployed
 from turnover.baselines._trace import Step, Trace
 from turnover.data import Rows
+from turnover.errors import DataError, IdError
 from turnover.scores import Scores
 
 __all__ = ["SgdInfluence"]

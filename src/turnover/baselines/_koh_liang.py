@@ -18,7 +18,6 @@ from typing import Literal, final
 import torch
 from torch import Tensor, nn
 
-from turnover._errors import ScoreError
 from turnover._rows import Batch, Loss, select_rows
 from turnover.baselines._derivatives import (
     Progress,
@@ -30,6 +29,7 @@ from turnover.baselines._derivatives import (
 from turnover.baselines._losses import finite_losses
 from turnover.baselines._solvers import CG, Solver, Stop, summary
 from turnover.data import Rows
+from turnover.errors import ScoreError
 from turnover.nn import evaluating, full
 from turnover.scores import Scores
 

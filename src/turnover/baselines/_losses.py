@@ -12,10 +12,10 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
-from turnover._errors import LossError
 from turnover._rows import Batch, Loss
 from turnover.baselines._derivatives import as_rows
 from turnover.data import Rows
+from turnover.errors import LossError
 from turnover.scores import Scores
 from turnover.training import losses_of
 

@@ -18,10 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from turnover import _parts
-from turnover._errors import DataError, RunError
 from turnover._rows import Loss, tensors_of
 from turnover.baselines._truth import Truth
 from turnover.data import Rows
+from turnover.errors import DataError, RunError
 from turnover.scores import Scores
 from turnover.training import Recipe, Stack, fit, losses_of
 

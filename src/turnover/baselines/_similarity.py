@@ -15,11 +15,11 @@ from typing import Literal, final
 import torch
 from torch import Tensor, nn
 
-from turnover._errors import ConversionError, DataError, LossError, ScoreError
 from turnover._rows import Batch, Loss, beside, select_rows
 from turnover.baselines._derivatives import as_rows
 from turnover.baselines._koh_liang import deployed
 from turnover.data import Rows
+from turnover.errors import ConversionError, DataError, LossError, ScoreError
 from turnover.scores import Scores
 
 __all__ = ["Similarity"]

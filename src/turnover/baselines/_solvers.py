@@ -17,7 +17,7 @@ from typing import Any, Protocol, final
 import torch
 from torch import Tensor
 
-from turnover._errors import ScoreError
+from turnover.errors import ScoreError
 
 __all__ = ["CG", "CurvatureWarning", "LiSSA", "Operator", "Solver", "Stop", "summary"]
 

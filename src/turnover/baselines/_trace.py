@@ -15,11 +15,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from turnover._errors import ConversionError, DataError, RunError
 from turnover._files import replacing
 from turnover._functional import flat, trainable
 from turnover._rows import Loss
 from turnover.data import Rows
+from turnover.errors import ConversionError, DataError, RunError
 from turnover.nn import is_converted
 from turnover.training import Recipe, fit
 from turnover.training._loop import epoch_seed

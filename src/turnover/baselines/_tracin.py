@@ -18,11 +18,11 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
-from turnover._errors import DataError
 from turnover._rows import Batch, Loss
 from turnover.baselines._derivatives import Progress, as_rows, gradients
 from turnover.baselines._koh_liang import deployed
 from turnover.data import Rows
+from turnover.errors import DataError
 from turnover.scores import Scores
 
 __all__ = ["GradDot", "TracIn"]

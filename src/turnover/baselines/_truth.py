@@ -22,8 +22,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from turnover._errors import DataError, RunError
 from turnover._files import replacing
+from turnover.errors import DataError, RunError
 
 __all__ = ["Truth"]
 

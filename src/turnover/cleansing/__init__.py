@@ -11,7 +11,6 @@ says what follows, also when it is "no significant gain".
 
 from turnover.cleansing._confident import confident_errors, label_errors
 from turnover.cleansing._inspection import Inspection, copies, inspect_rows
-from turnover.cleansing._paired import Paired, compare_paired, holm
 from turnover.cleansing._sweep import NONE, RANDOM, Outcome, Sweep, most_harmful
 from turnover.cleansing._totals import (
     exact_totals,
@@ -28,16 +27,13 @@ __all__ = [
     "Cell",
     "Inspection",
     "Outcome",
-    "Paired",
     "Sweep",
     "cells_of",
-    "compare_paired",
     "conclude",
     "confident_errors",
     "copies",
     "exact_totals",
     "first_order_totals",
-    "holm",
     "inspect_rows",
     "kernel_totals",
     "label_errors",

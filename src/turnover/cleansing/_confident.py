@@ -11,7 +11,7 @@ Labels", equations (1) and (2).
 import torch
 from torch import Tensor
 
-from turnover._errors import DataError
+from turnover.errors import DataError
 
 __all__ = ["confident_errors", "label_errors"]
 

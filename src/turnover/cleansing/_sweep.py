@@ -22,9 +22,9 @@ import torch
 from torch import Tensor, nn
 
 from turnover import _parts
-from turnover._errors import DataError, RunError
 from turnover._rows import Loss, tensors_of
 from turnover.data import Rows
+from turnover.errors import DataError, RunError
 from turnover.training import Recipe, fit
 
 __all__ = ["NONE", "RANDOM", "Outcome", "Sweep", "most_harmful"]

@@ -10,10 +10,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from turnover._errors import ScoreError
 from turnover._rows import Loss, select_rows
 from turnover.data import Rows
-from turnover.estimation import Exact, GradientKernel, LinearScores, gate_gradients, scan
+from turnover.errors import ScoreError
+from turnover.estimators import Exact, GradientKernel, LinearScores, gate_gradients, scan
 from turnover.scores import Scores
 from turnover.training import losses_of
 
@@ -74,7 +74,7 @@ def exact_totals(
 def kernel_totals(
     model: nn.Module, loss: Loss, target: Rows, train: Rows, progress: Progress | None = None
 ) -> Tensor:
-    """Totals ``float32 [train]`` in nats by :class:`turnover.estimation.GradientKernel`.
+    """Totals ``float32 [train]`` in nats by :class:`turnover.estimators.GradientKernel`.
 
     Arguments are those of :func:`first_order_totals`; errors are those of both.
     """

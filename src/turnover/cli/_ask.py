@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from turnover._errors import DataError, ScoreError
+from turnover.errors import DataError, ScoreError
 
 if TYPE_CHECKING:
-    from turnover.kinds import Query, Subject
+    from turnover.runs import Query, Subject
 
 __all__ = ["ask"]
 
@@ -55,8 +55,8 @@ def ask(
         raise typer.BadParameter("Give one of --query and --text, or --image.")
     _refuse_other_formats(save)
     from turnover.cli._output import console, print_json
-    from turnover.kinds import answer, open_subject, score_all
     from turnover.reports import render_answer
+    from turnover.runs import answer, open_subject, score_all
 
     subject = open_subject(run)
     typed = {"text": text, "image": image}

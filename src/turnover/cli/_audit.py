@@ -34,8 +34,8 @@ def audit(
     labels. Nothing is trained again.
     """
     from turnover.cli._output import console, print_json, write_page
-    from turnover.kinds import inspect_subject, inspection_csv, inspection_json, open_subject
     from turnover.reports import images_of, render_audit, write_gallery
+    from turnover.runs import inspect_subject, inspection_csv, inspection_json, open_subject
 
     subject = open_subject(run)
     if gallery:

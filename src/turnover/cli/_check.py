@@ -22,7 +22,7 @@ def check(
     bit. Exits with 1 when something leaks, and names it.
     """
     from turnover.cli._output import console, print_json
-    from turnover.kinds import open_subject, probed, prove
+    from turnover.runs import open_subject, probed, prove
 
     subject = open_subject(run)
     few = probed(subject.train, rows)

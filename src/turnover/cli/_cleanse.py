@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from turnover._errors import DataError
+from turnover.errors import DataError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from turnover.data import Rows
-    from turnover.kinds import Subject
+    from turnover.runs import Subject
 
 __all__ = ["cleanse"]
 
@@ -65,7 +65,8 @@ def cleanse(
     command to go on.
     """
     from turnover.cli._output import console, print_json, progress_bar, warn, write_page
-    from turnover.kinds import (
+    from turnover.reports import render_cleanse
+    from turnover.runs import (
         Aim,
         Other,
         cleanse_subject,
@@ -74,7 +75,6 @@ def cleanse(
         open_subject,
         split,
     )
-    from turnover.reports import render_cleanse
 
     fractions = _fractions(remove)
     subject = open_subject(run)
@@ -123,14 +123,14 @@ def _fractions(remove: str) -> list[float]:
 
 
 def _named(scores: str) -> str:
-    from turnover.kinds import ARMS
+    from turnover.runs import ARMS
 
     return scores if scores in ARMS else Path(scores).stem
 
 
 def _totals(subject: "Subject", scores: str, target: "Rows") -> "Tensor":
     from turnover.cleansing import totals_of
-    from turnover.kinds import ARMS
+    from turnover.runs import ARMS
     from turnover.scores import Scores
 
     if scores in ARMS:

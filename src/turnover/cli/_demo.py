@@ -25,8 +25,8 @@ def demo(
     answer is in OUT/report.html.
     """
     from turnover.cli._output import console, print_json, progress_bar
-    from turnover.demo import run_demo, steps_of_demo
     from turnover.reports import render_html, render_terminal, summary
+    from turnover.runs.digits import run_demo, steps_of_demo
 
     with progress_bar(steps_of_demo(epochs)) as tick:
         run = run_demo(out, epochs=epochs, noise=noise, seed=seed, progress=tick)

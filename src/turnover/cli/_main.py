@@ -9,7 +9,6 @@ from typing import Any
 import typer
 
 from turnover import __version__
-from turnover._errors import TurnoverError
 from turnover._plain import plain
 from turnover.cli._ask import ask
 from turnover.cli._audit import audit
@@ -18,6 +17,7 @@ from turnover.cli._cleanse import cleanse
 from turnover.cli._demo import demo
 from turnover.cli._report import report
 from turnover.cli._train import train
+from turnover.errors import TurnoverError
 
 __all__ = ["main"]
 

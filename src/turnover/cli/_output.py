@@ -10,10 +10,10 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from turnover._errors import MissingExtra
+from turnover.errors import MissingExtra
 
 if TYPE_CHECKING:
-    from turnover.run import Run
+    from turnover.runs import Run
 
 __all__ = ["console", "print_json", "progress_bar", "typed", "warn", "write_page"]
 

@@ -14,9 +14,8 @@ def report(
 ) -> None:
     """Show a run in the terminal and write its self-contained page RUN/report.html."""
     from turnover.cli._output import console, print_json
-    from turnover.kinds import KINDS, unfinished
     from turnover.reports import render_html, render_terminal, summary
-    from turnover.run import Run
+    from turnover.runs import KINDS, Run, unfinished
 
     opened = Run.open(run)
     if opened.manifest.get("kind") in KINDS and not opened.complete:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 if TYPE_CHECKING:
-    from turnover.run import Run
+    from turnover.runs import Run
 
 __all__ = ["train"]
 
@@ -173,7 +173,8 @@ def _refuse_mixed(context: typer.Context, images: bool) -> None:
 def _train_texts(context: typer.Context, options: Options) -> "Run":
     from turnover.cli._output import progress_bar, typed, warn
     from turnover.data import listing
-    from turnover.text import Columns, Plan, read_texts, run_texts, steps_of
+    from turnover.data.texts import Columns, read_texts
+    from turnover.runs.text import Plan, run_texts, steps_of
 
     data, text, label = (options[name] for name in ("data", "text", "label"))
     for name, value in (("text", text), ("label", label)):
@@ -205,19 +206,11 @@ def _train_texts(context: typer.Context, options: Options) -> "Run":
 
 
 def _train_images(context: typer.Context, options: Options) -> "Run":
-    from turnover._errors import ConversionError, DataError
     from turnover.cli._output import progress_bar, typed, warn
     from turnover.data import listing
-    from turnover.images import (
-        Plan,
-        Reading,
-        forget_parts,
-        layers_of,
-        parts_for,
-        read_images,
-        run_images,
-        steps_of,
-    )
+    from turnover.data.images import Reading, read_images
+    from turnover.errors import ConversionError, DataError
+    from turnover.runs.images import Plan, forget_parts, layers_of, parts_for, run_images, steps_of
 
     data: Path = options["data"]
     folder = options["out"] or Path("runs") / (data.resolve().stem or "images")
@@ -249,7 +242,7 @@ def _train_images(context: typer.Context, options: Options) -> "Run":
 
 def _columns(options: Options) -> Any:
     """Columns of a data file of pictures; None for a folder."""
-    from turnover.images import Columns
+    from turnover.data.images import Columns
 
     image, label, id = (options[name] for name in ("image", "label", "id"))
     if image is None and label is None and id is None:

@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from turnover._errors import DataError, MissingExtra
 from turnover.data._table import READERS, BadRow, Table, chosen, shortened
+from turnover.errors import DataError, MissingExtra
 
 __all__ = ["read_csv", "read_json", "read_parquet"]
 

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from turnover._errors import DataError, MissingExtra
 from turnover.data._table import READERS, Table, chosen
+from turnover.errors import DataError, MissingExtra
 
 __all__ = ["read_folder"]
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import torch
 
-from turnover._errors import DataError
 from turnover.data._labelled import Labelled
+from turnover.errors import DataError
 
 __all__ = ["set_apart"]
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from turnover._errors import DataError, IdError
 from turnover._rows import Batch, count_rows, select_rows
+from turnover.errors import DataError, IdError
 from turnover.masks import as_ids, unique_ids
 
 __all__ = ["Indexed", "Rows"]

@@ -9,8 +9,8 @@ from typing import Any, Literal, final
 import torch
 from torch import Tensor
 
-from turnover._errors import DataError
 from turnover.data._table import BadRow, Table, listing, read_table, shortened
+from turnover.errors import DataError
 from turnover.masks import string_id
 
 __all__ = ["Classes", "Labelled", "OnBadRows", "id_of", "labelled", "read_labelled"]

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from turnover._errors import DataError
+from turnover.errors import DataError
 
 __all__ = ["flip_labels"]
 

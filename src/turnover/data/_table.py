@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, final
 
-from turnover._errors import DataError
+from turnover.errors import DataError
 
 __all__ = ["READERS", "BadRow", "Table", "listing", "read_table"]
 

@@ -20,7 +20,6 @@ SciPy and scikit-learn come with ``pip install 'turnover[eval]'``.
 """
 
 from turnover.evaluation._brittleness import Brittleness, Retrain, brittleness
-from turnover.evaluation._intervals import Estimate
 from turnover.evaluation._lds import Lds, lds, lds_difference
 from turnover.evaluation._loo import LooAgreement, loo_agreement
 from turnover.evaluation._mislabel import Mislabel, mislabel
@@ -30,7 +29,6 @@ from turnover.evaluation._tracing import Tracing, tracing
 
 __all__ = [
     "Brittleness",
-    "Estimate",
     "Lds",
     "LooAgreement",
     "Mislabel",

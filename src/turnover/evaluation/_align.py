@@ -5,12 +5,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from turnover._errors import DataError, IdError, ScoreError
+from turnover.errors import DataError, IdError, ScoreError
 from turnover.scores import Scores
+from turnover.stats._extras import Array
 
-__all__ = ["Array", "aligned", "finite", "positions", "refuse_bad_count"]
+__all__ = ["aligned", "finite", "positions", "refuse_bad_count"]
 
-Array = npt.NDArray[np.float64]
 Positions = npt.NDArray[np.int64]
 
 

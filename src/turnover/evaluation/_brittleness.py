@@ -17,10 +17,11 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from turnover._errors import DataError
-from turnover.evaluation._align import Array, finite
-from turnover.evaluation._intervals import Estimate, mean_of
+from turnover.errors import DataError
+from turnover.evaluation._align import finite
 from turnover.scores import Scores
+from turnover.stats._extras import Array
+from turnover.stats._intervals import Estimate, mean_of
 
 __all__ = ["Brittleness", "Retrain", "brittleness"]
 

@@ -15,19 +15,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from turnover._errors import DataError, ScoreError
 from turnover.baselines import Truth
-from turnover.evaluation._align import Array, aligned
-from turnover.evaluation._intervals import Estimate, crossed, redrawn, resamples
-from turnover.evaluation._ranks import (
-    Mask,
-    correlation,
-    ranks,
-    subset_sums,
-    weighted_spearman,
-)
+from turnover.errors import DataError, ScoreError
+from turnover.evaluation._align import aligned
 from turnover.evaluation._reliability import reliability
 from turnover.scores import Scores
+from turnover.stats._extras import Array
+from turnover.stats._intervals import Estimate, crossed, redrawn, resamples
+from turnover.stats._ranks import Mask, correlation, ranks, subset_sums, weighted_spearman
 
 __all__ = ["Lds", "lds", "lds_difference"]
 

@@ -17,13 +17,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from turnover._errors import DataError, ScoreError
-from turnover.evaluation._align import Array, aligned
-from turnover.evaluation._extras import stats
-from turnover.evaluation._intervals import Estimate, Statistic, crossed, redrawn, resamples
-from turnover.evaluation._kendall import weighted_kendall
-from turnover.evaluation._ranks import correlation, ranks, weighted_pearson, weighted_spearman
+from turnover.errors import DataError, ScoreError
+from turnover.evaluation._align import aligned
 from turnover.scores import Scores
+from turnover.stats._extras import Array, stats
+from turnover.stats._intervals import Estimate, Statistic, crossed, redrawn, resamples
+from turnover.stats._kendall import weighted_kendall
+from turnover.stats._ranks import correlation, ranks, weighted_pearson, weighted_spearman
 
 __all__ = ["LooAgreement", "loo_agreement"]
 

@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from turnover._errors import DataError, ScoreError
-from turnover.evaluation._align import Array, refuse_bad_count
-from turnover.evaluation._extras import sklearn_metrics
-from turnover.evaluation._intervals import Estimate, estimate, resamples
-from turnover.evaluation._ranks import Mask, Order
+from turnover.errors import DataError, ScoreError
+from turnover.evaluation._align import refuse_bad_count
+from turnover.stats._extras import Array, sklearn_metrics
+from turnover.stats._intervals import Estimate, estimate, resamples
+from turnover.stats._ranks import Mask, Order
 
 __all__ = ["Mislabel", "mislabel"]
 

@@ -23,10 +23,10 @@ from typing import Any, final
 
 import numpy as np
 
-from turnover._errors import DataError
 from turnover.baselines import Truth
-from turnover.evaluation._align import Array
-from turnover.evaluation._ranks import correlation, ranks
+from turnover.errors import DataError
+from turnover.stats._extras import Array
+from turnover.stats._ranks import correlation, ranks
 
 __all__ = ["Reliability", "ceiling", "reliability"]
 

@@ -16,11 +16,12 @@ from typing import Any, final
 import numpy as np
 from torch import Tensor
 
-from turnover._errors import DataError, ScoreError
-from turnover.evaluation._align import Array, finite, refuse_bad_count
-from turnover.evaluation._intervals import Estimate, mean_of
-from turnover.evaluation._ranks import Mask, ranks, top_hits
+from turnover.errors import DataError, ScoreError
+from turnover.evaluation._align import finite, refuse_bad_count
 from turnover.scores import Scores
+from turnover.stats._extras import Array
+from turnover.stats._intervals import Estimate, mean_of
+from turnover.stats._ranks import Mask, ranks, top_hits
 
 __all__ = ["SameClass", "same_class"]
 

@@ -20,12 +20,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from turnover._errors import DataError
-from turnover.evaluation._align import Array, finite, positions, refuse_bad_count
-from turnover.evaluation._intervals import Estimate, mean_of
-from turnover.evaluation._ranks import Mask, top_hits
+from turnover.errors import DataError
+from turnover.evaluation._align import finite, positions, refuse_bad_count
 from turnover.masks import as_ids
 from turnover.scores import Scores
+from turnover.stats._extras import Array
+from turnover.stats._intervals import Estimate, mean_of
+from turnover.stats._ranks import Mask, top_hits
 
 __all__ = ["Tracing", "tracing"]
 

@@ -18,7 +18,7 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
-from turnover._errors import ConversionError
+from turnover.errors import ConversionError
 from turnover.hf._trunk import linear_heads, output_layer, trunk_of
 
 __all__ = ["CHILD", "Adapter", "Adapters", "add_adapters"]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset
 
-from turnover._errors import DataError, IdError
+from turnover.errors import DataError, IdError
 from turnover.masks import as_ids, string_id, unique_ids
 
 __all__ = ["KEY", "Collator", "Ids", "named", "without_ids"]

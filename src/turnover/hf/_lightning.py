@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from turnover._errors import IdError, MissingExtra
+from turnover.errors import IdError, MissingExtra
 from turnover.nn import masked_layers, seen
 
 __all__ = ["lightning_callback"]

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from turnover._errors import LossError
+from turnover.errors import LossError
 from turnover.hf._trunk import unwrapped
 
 __all__ = ["IGNORED", "loss", "token_losses"]

@@ -6,7 +6,7 @@ from typing import Any, final
 
 from torch import nn
 
-from turnover._errors import ConversionError
+from turnover.errors import ConversionError
 from turnover.hf._adapters import Adapter
 from turnover.hf._trunk import linear_heads, output_layer
 from turnover.nn import Conversion, after, convert

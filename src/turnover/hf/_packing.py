@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal, final
 import torch
 from torch import Tensor, nn
 
-from turnover._errors import DataError, LossError
+from turnover.errors import DataError, LossError
 from turnover.hf._identity import KEY
 from turnover.hf._loss import IGNORED, token_losses
 from turnover.masks import ghost_ids

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from turnover._errors import ConversionError
 from turnover._rows import beside, count_rows, select_rows
+from turnover.errors import ConversionError
 from turnover.hf._trunk import unwrapped
 from turnover.nn import TurnoverDropout, evaluating
 

@@ -17,8 +17,8 @@ from typing import Any
 
 from torch import Tensor
 
-from turnover._errors import ContextError, RunError
 from turnover._files import replacing
+from turnover.errors import ContextError, RunError
 from turnover.hf._identity import KEY, Collator, Ids, named, without_ids
 from turnover.masks import MASK_VERSION
 from turnover.nn import full, masked_layers, seen

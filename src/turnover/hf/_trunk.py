@@ -5,7 +5,7 @@ from fnmatch import fnmatchcase
 
 from torch import nn
 
-from turnover._errors import ConversionError
+from turnover.errors import ConversionError
 
 __all__ = ["linear_heads", "output_layer", "trunk_of", "unwrapped"]
 

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from turnover._errors import MaskError
+from turnover.errors import MaskError
 from turnover.masks._ids import as_ids
 from turnover.masks._philox import WORD, philox
 

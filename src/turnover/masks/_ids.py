@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from turnover._errors import IdError
+from turnover.errors import IdError
 
 __all__ = ["GHOST_BASE", "STRING_ID_VERSION", "as_ids", "ghost_ids", "string_id", "unique_ids"]
 

@@ -15,27 +15,20 @@ layer 0: after 1 (ReLU)
 torch.Size([3, 2])
 """
 
-from turnover.nn._audit import Audit, Crosstalk, Drift, Leak
-from turnover.nn._check import check
 from turnover.nn._contexts import full, gated, seen, unseen
 from turnover.nn._convert import Change, Conversion, convert
 from turnover.nn._dropout import TurnoverDropout, is_converted, masked_layers
 from turnover.nn._modes import evaluating
 from turnover.nn._places import Place, after, instead_of_dropout
-from turnover.nn._towers import Towers
+from turnover.nn._split_ensemble import Towers
 
 __all__ = [
-    "Audit",
     "Change",
     "Conversion",
-    "Crosstalk",
-    "Drift",
-    "Leak",
     "Place",
     "Towers",
     "TurnoverDropout",
     "after",
-    "check",
     "convert",
     "evaluating",
     "full",

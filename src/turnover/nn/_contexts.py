@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import numpy as np
 from torch import Tensor, nn
 
-from turnover._errors import ContextError, ConversionError
+from turnover.errors import ContextError, ConversionError
 from turnover.masks import as_ids
 from turnover.nn._dropout import TurnoverDropout, is_converted, masked_layers
 

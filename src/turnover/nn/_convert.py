@@ -10,7 +10,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.modules.instancenorm import _InstanceNorm
 
-from turnover._errors import ConversionError
+from turnover.errors import ConversionError
 from turnover.nn._dropout import TurnoverDropout
 from turnover.nn._places import Place, after, dimensions, refusal, unit_count, unit_dimension
 

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from turnover._errors import ContextError, ConversionError, MaskError
+from turnover.errors import ContextError, ConversionError, MaskError
 from turnover.masks import MaskSpec, gates, keep_probability
 
 __all__ = ["TurnoverDropout", "is_converted", "masked_layers"]

@@ -15,13 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
-from turnover._errors import DataError, RunError
 from turnover.cleansing import Inspection
-from turnover.kinds import Subject
+from turnover.errors import DataError, RunError
 from turnover.reports._encode import encoded
 from turnover.reports._html import pages
 from turnover.reports._pictures import Pictures
 from turnover.reports._sheets import Layout, assemble, layout_of
+from turnover.runs import Subject
 
 __all__ = ["images_of", "write_gallery"]
 
@@ -83,7 +83,7 @@ def write_gallery(subject: Subject, found: Inspection) -> Path:
 
     Args:
         subject: a run of images.
-        found: its inspection, see :func:`turnover.kinds.inspect_subject`.
+        found: its inspection, see :func:`turnover.runs.inspect_subject`.
 
     Returns:
         The path of ``index.html``.

@@ -4,15 +4,15 @@ from importlib.resources import files
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from turnover._errors import MissingExtra
 from turnover._plain import plain
+from turnover.errors import MissingExtra
 from turnover.reports._cleanse import points
 from turnover.reports._encode import Shown
 from turnover.reports._plots import coverage_svg, curves_svg, sweep_svg
 from turnover.reports._prose import nats, percent
 from turnover.reports._tell import tell
 from turnover.reports._words import shorten
-from turnover.run import Run
+from turnover.runs import Run
 
 if TYPE_CHECKING:
     from jinja2 import Environment

@@ -5,7 +5,7 @@ from typing import Any, TypeVar
 
 from turnover.reports._instance import Instance, Pixels
 from turnover.reports._pictures import Pictures
-from turnover.run import Run
+from turnover.runs import Run
 
 __all__ = ["Show", "class_name", "instance_of", "pictures_of"]
 

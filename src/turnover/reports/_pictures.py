@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from turnover._errors import RunError
+from turnover.errors import RunError
 from turnover.reports._instance import Pixels
-from turnover.run import Run
+from turnover.runs import Run
 
 __all__ = ["Pictures", "shrink"]
 

@@ -3,8 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from turnover._errors import RunError
-from turnover.kinds import command_of
+from turnover.errors import RunError
 from turnover.reports import _prose as prose
 from turnover.reports._instance import Instance
 from turnover.reports._instances import class_name, instance_of, pictures_of
@@ -19,7 +18,7 @@ from turnover.reports._story import (
     Verdict,
 )
 from turnover.reports._tell_data import left_by, tell_cleansing, tell_inspection
-from turnover.run import Run
+from turnover.runs import Run, command_of
 
 __all__ = ["summary", "tell"]
 

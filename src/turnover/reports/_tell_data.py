@@ -8,7 +8,7 @@ from turnover.reports._cleanse import cleansing_sentence, removal_of
 from turnover.reports._instance import Instance
 from turnover.reports._instances import Show, instance_of, pictures_of
 from turnover.reports._story import Cleansing, Inspection
-from turnover.run import Run
+from turnover.runs import Run
 
 __all__ = ["left_by", "tell_cleansing", "tell_inspection"]
 

@@ -14,7 +14,7 @@ from turnover.reports._prose import nats, percent
 from turnover.reports._story import Curves, Explanation, Story, Variant
 from turnover.reports._tell import tell
 from turnover.reports._words import shorten
-from turnover.run import Run
+from turnover.runs import Run
 
 if TYPE_CHECKING:
     from rich.console import Console

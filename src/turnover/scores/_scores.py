@@ -11,9 +11,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from turnover._errors import MissingExtra, RunError, ScoreError
 from turnover._files import replacing
-from turnover.scores._significance import GhostNull, Significance, benjamini_hochberg
+from turnover.errors import MissingExtra, RunError, ScoreError
+from turnover.stats import GhostNull, Significance, benjamini_hochberg
 
 if TYPE_CHECKING:
     import pandas

@@ -14,9 +14,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from turnover._errors import RunError
 from turnover._files import replacing
 from turnover.data import Rows
+from turnover.errors import RunError
 from turnover.masks import MASK_VERSION
 from turnover.nn import is_converted, masked_layers
 

@@ -6,9 +6,9 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
-from turnover._errors import DataError
 from turnover._rows import Loss, beside, per_example, select_rows
 from turnover.data import Rows
+from turnover.errors import DataError
 from turnover.nn import evaluating, full, seen, unseen
 
 __all__ = ["Curve", "losses_of", "measure"]

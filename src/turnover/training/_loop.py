@@ -17,9 +17,9 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
-from turnover._errors import ConversionError, DataError, LossError
 from turnover._rows import Loss, beside, per_example, select_rows
 from turnover.data import Rows
+from turnover.errors import ConversionError, DataError, LossError
 from turnover.nn import is_converted, seen
 from turnover.training._checkpoint import describe_training, load_checkpoint, save_checkpoint
 

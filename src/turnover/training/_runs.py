@@ -6,9 +6,9 @@ from pathlib import Path
 
 from torch import nn
 
-from turnover._errors import ConversionError, RunError
 from turnover._rows import Loss
 from turnover.data import Rows
+from turnover.errors import ConversionError, RunError
 from turnover.nn import masked_layers
 from turnover.training._loop import Recipe, fit
 

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.func import vmap
 
-from turnover._errors import ConversionError, LossError
 from turnover._functional import functional_loss, trainable
 from turnover._rows import Loss, beside, count_rows, per_example, select_rows
 from turnover.data import Rows
+from turnover.errors import ConversionError, LossError
 from turnover.nn import evaluating, is_converted
 from turnover.training._checkpoint import describe_training, load_checkpoint, save_checkpoint
 from turnover.training._loop import (

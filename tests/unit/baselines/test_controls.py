@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from turnover._errors import ConversionError, DataError, LossError, ScoreError
 from turnover.baselines import BM25, Random, Similarity, TrainingLoss, UnseenLoss
 from turnover.data import Rows
+from turnover.errors import ConversionError, DataError, LossError, ScoreError
 from turnover.nn import convert, unseen
 
 ROUNDING = 1e-6  # of float32, for numbers of order one

@@ -11,9 +11,9 @@ from scipy.stats import kendalltau
 from torch import nn
 
 from tests.reference import sgd as reference
-from turnover._errors import ConversionError, DataError, IdError, LossError, RunError
 from turnover.baselines import SgdInfluence, Trace, record
 from turnover.data import Rows
+from turnover.errors import ConversionError, DataError, IdError, LossError, RunError
 from turnover.nn import convert
 from turnover.training import Recipe, fit
 

@@ -9,9 +9,9 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from tests.reference import influence as reference
-from turnover._errors import ConversionError, DataError, LossError, ScoreError
 from turnover.baselines import CG, CurvatureWarning, KohLiang, LiSSA
 from turnover.data import Rows
+from turnover.errors import ConversionError, DataError, LossError, ScoreError
 from turnover.nn import convert
 
 # Scores leave as float32, whose rounding is 6e-8.

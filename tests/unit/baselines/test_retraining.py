@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from turnover._errors import ConversionError, DataError, LossError, RunError
 from turnover.baselines import LeaveOneOut, Retraining, Truth, half_subsets
 from turnover.data import Rows
+from turnover.errors import ConversionError, DataError, LossError, RunError
 from turnover.nn import convert
 from turnover.training import Recipe
 

@@ -6,10 +6,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from tests.reference import influence as reference
-from turnover._errors import DataError, LossError
 from turnover.baselines import GradDot, TracIn
 from turnover.baselines._derivatives import gradients
 from turnover.data import Rows
+from turnover.errors import DataError, LossError
 
 # float32 sums of a few dozen products.
 ROUNDING = 1e-5

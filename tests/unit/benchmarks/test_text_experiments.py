@@ -6,9 +6,9 @@ import torch
 from experiments import _heads, cleanse_sentiment, explain_errors, text_accuracy
 from turnover.cleansing import NONE, Outcome
 from turnover.data import Rows
-from turnover.estimation import Exact
-from turnover.text._head import build_head
-from turnover.text._subject import loss
+from turnover.estimators import Exact
+from turnover.runs.text._classifier import loss
+from turnover.runs.text._head import build_head
 
 
 def test_the_unstable_case_is_trained_at_the_smallest_size_only():

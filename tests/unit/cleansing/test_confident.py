@@ -3,8 +3,8 @@ import sys
 import pytest
 import torch
 
-from turnover._errors import DataError
 from turnover.cleansing import confident_errors, label_errors
+from turnover.errors import DataError
 
 
 def slow(probabilities, labels):

@@ -7,7 +7,6 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from turnover._errors import DataError, RunError, ScoreError
 from turnover.cleansing import (
     NONE,
     RANDOM,
@@ -22,7 +21,8 @@ from turnover.cleansing import (
     totals_of,
 )
 from turnover.data import Rows
-from turnover.estimation import Exact, FirstOrder, GradientKernel
+from turnover.errors import DataError, RunError, ScoreError
+from turnover.estimators import Exact, FirstOrder, GradientKernel
 from turnover.nn import convert
 from turnover.scores import Scores
 from turnover.training import Recipe, fit, losses_of

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from turnover._errors import DataError
 from turnover.data import Classes, Labelled, set_apart
+from turnover.errors import DataError
 
 
 def rows(labels):

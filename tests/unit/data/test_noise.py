@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from turnover._errors import DataError
 from turnover.data import flip_labels
+from turnover.errors import DataError
 
 LABELS = torch.arange(1000) % 7
 

@@ -6,8 +6,8 @@ import json
 import pytest
 import torch
 
-from turnover._errors import DataError, MissingExtra
 from turnover.data import Classes, id_of, read_labelled, read_table
+from turnover.errors import DataError, MissingExtra
 from turnover.masks import string_id
 
 duckdb = pytest.importorskip("duckdb")

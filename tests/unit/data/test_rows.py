@@ -8,8 +8,8 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset, Subset, TensorDataset
 
 from turnover import Indexed, Rows
-from turnover._errors import DataError, IdError
 from turnover._rows import map_tensors, repeat_rows
+from turnover.errors import DataError, IdError
 
 IDS = [5, 2**63 - 1, -7, -(2**63), 0, 2**40]
 X = torch.arange(12.0).view(6, 2)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from turnover import Scores
-from turnover._errors import DataError, ScoreError
+from turnover.errors import DataError, ScoreError
 from turnover.evaluation import brittleness
 
 QUERIES, TRAIN, K = 6, 40, 5

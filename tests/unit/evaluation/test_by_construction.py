@@ -10,8 +10,8 @@ import torch
 
 from tests.reference import evaluation as slow
 from turnover import Scores
-from turnover._errors import DataError, IdError, ScoreError
 from turnover.data import flip_labels
+from turnover.errors import DataError, IdError, ScoreError
 from turnover.evaluation import mislabel, same_class, tracing
 
 metrics = pytest.importorskip("sklearn.metrics")
@@ -75,7 +75,7 @@ def test_intervals_hold_the_value_and_follow_the_theory():
 def test_many_instances_are_drawn_in_blocks(monkeypatch):
     case = planted(200)
     whole = mislabel(*case, k=[5, 20])
-    monkeypatch.setattr("turnover.evaluation._intervals.ELEMENTS", 3000)
+    monkeypatch.setattr("turnover.stats._intervals.ELEMENTS", 3000)
     assert mislabel(*case, k=[5, 20]) == whole
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from turnover import Scores
-from turnover._errors import MissingExtra
+from turnover.errors import MissingExtra
 from turnover.evaluation import lds, loo_agreement, mislabel, reliability, same_class
 
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from tests.reference import evaluation as slow
 from turnover import Scores
-from turnover._errors import DataError, IdError, ScoreError
 from turnover.baselines import Truth
+from turnover.errors import DataError, IdError, ScoreError
 from turnover.evaluation import lds, lds_difference
 
 # Ranks are half integers and exact; a correlation divides sums of their products.

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from turnover import Scores
-from turnover._errors import DataError, IdError, ScoreError
+from turnover.errors import DataError, IdError, ScoreError
 from turnover.evaluation import loo_agreement
 
 stats = pytest.importorskip("scipy.stats")

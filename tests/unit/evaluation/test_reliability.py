@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from turnover._errors import DataError
+from turnover.errors import DataError
 from turnover.evaluation import ceiling, reliability
 from turnover.evaluation._reliability import _splits
 

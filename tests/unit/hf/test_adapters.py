@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from tests import transformers_zoo as zoo
-from turnover._errors import ConversionError
+from turnover.errors import ConversionError
 from turnover.hf import Adapter, add_adapters, loss, mask_bottlenecks
-from turnover.nn import check, masked_layers, seen, unseen
+from turnover.leaks import check
+from turnover.nn import masked_layers, seen, unseen
 
 FAMILIES = {
     "bert": (zoo.bert, zoo.rows, 4),

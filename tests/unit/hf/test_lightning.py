@@ -6,7 +6,7 @@ from torch import nn
 
 from tests import zoo
 from turnover import Indexed, hf
-from turnover._errors import ConversionError, IdError, MissingExtra
+from turnover.errors import ConversionError, IdError, MissingExtra
 from turnover.nn import masked_layers
 
 

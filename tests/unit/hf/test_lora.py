@@ -5,9 +5,10 @@ import torch
 
 from tests import transformers_zoo as zoo
 from turnover import convert, hf
-from turnover._errors import ConversionError
+from turnover.errors import ConversionError
+from turnover.leaks import check
 from turnover.masks import mask
-from turnover.nn import check, masked_layers, seen
+from turnover.nn import masked_layers, seen
 
 peft = pytest.importorskip("peft")
 

@@ -4,8 +4,8 @@ import torch.nn.functional as F
 
 from tests import transformers_zoo as zoo
 from turnover import hf
-from turnover._errors import LossError
-from turnover.estimation import Exact
+from turnover.errors import LossError
+from turnover.estimators import Exact
 from turnover.nn import gated, masked_layers
 
 # Mean over the batch of what we compute by row, in another order of summation.

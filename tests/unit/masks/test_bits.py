@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from tests.reference import dropout as slow
-from turnover._errors import IdError, MaskError
+from turnover.errors import IdError, MaskError
 from turnover.masks import (
     MASK_VERSION,
     MaskSpec,

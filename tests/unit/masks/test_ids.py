@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from turnover._errors import IdError
+from turnover.errors import IdError
 from turnover.masks import STRING_ID_VERSION, as_ids, ghost_ids, string_id, unique_ids
 
 # Ids of names in format 1, for ever: BLAKE2b from hashlib, eight bytes, little-endian, signed.

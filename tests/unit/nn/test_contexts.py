@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from tests.zoo import FEATURES, IsolatedCNN, IsolatedMLP, IsolatedSequence
-from turnover._errors import ContextError, ConversionError, IdError
+from turnover.errors import ContextError, ConversionError, IdError
 from turnover.nn import TurnoverDropout, convert, full, gated, masked_layers, seen, unseen
 
 IDS = torch.tensor([11, 2**40, -7, 0, 5, 6])

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from tests.zoo import Batchnormed, IsolatedChannelsLast, IsolatedMLP, IsolatedSeries
-from turnover._errors import ConversionError, MaskError
+from turnover.errors import ConversionError, MaskError
 from turnover.nn import TurnoverDropout, after, convert, instead_of_dropout, masked_layers, seen
 
 

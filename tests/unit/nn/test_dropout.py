@@ -6,7 +6,7 @@ from torch.utils.checkpoint import checkpoint
 
 from tests.reference import dropout as slow
 from tests.zoo import IsolatedCNN, IsolatedMLP, IsolatedSequence, loss
-from turnover._errors import ContextError, MaskError
+from turnover.errors import ContextError, MaskError
 from turnover.masks import keep_probability
 from turnover.nn import TurnoverDropout, convert, gated, masked_layers, seen, unseen
 

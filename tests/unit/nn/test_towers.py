@@ -8,10 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from turnover._errors import ConversionError, DataError, RunError
 from turnover.data import Rows
-from turnover.estimation import Exact
-from turnover.nn import Towers, check, gated, seen, unseen
+from turnover.errors import ConversionError, DataError, RunError
+from turnover.estimators import Exact
+from turnover.leaks import check
+from turnover.nn import Towers, gated, seen, unseen
 from turnover.training import Recipe, build_towers, fit_towers, losses_of, train_towers
 
 SGD = partial(torch.optim.SGD, lr=0.1, momentum=0.9, weight_decay=0.01)

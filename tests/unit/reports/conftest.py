@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from turnover.data import Rows
-from turnover.run import Run
+from turnover.runs import Run
 
 TRAIN_IDS, TEST_IDS = range(100, 120), range(200, 206)
 

@@ -12,12 +12,11 @@ from torch import nn
 
 from tests.unit.reports.conftest import HOSTILE
 from tests.unit.reports.test_html import Page, assert_well_formed
-from turnover._errors import DataError, RunError
 from turnover.cleansing import Inspection
 from turnover.data import Rows
-from turnover.kinds import Subject
+from turnover.errors import DataError, RunError
 from turnover.reports import write_gallery
-from turnover.run import Run
+from turnover.runs import Run, Subject
 from turnover.training import Recipe
 
 pytest.importorskip("jinja2")

@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 
 from tests.unit.reports.conftest import RESULTS, STRUCTURED, build_run
-from turnover._errors import MissingExtra
+from turnover.errors import MissingExtra
 from turnover.reports import _html as html
 from turnover.reports import render_html
 

@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from tests.unit.reports.conftest import build_image_run
-from turnover._errors import RunError
 from turnover.data import Rows
+from turnover.errors import RunError
 from turnover.reports import render_html, tell
 from turnover.reports._pictures import Pictures, shrink
-from turnover.run import Run
+from turnover.runs import Run
 
 
 def run_of(folder, images):

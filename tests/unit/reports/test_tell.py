@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tests.unit.reports.conftest import OPTIONAL, RESULTS
-from turnover._errors import RunError
+from turnover.errors import RunError
 from turnover.reports import _prose as prose
 from turnover.reports import summary, tell
 

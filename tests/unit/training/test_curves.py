@@ -6,7 +6,7 @@ import torch
 from tests.reference import training as reference
 from tests.zoo import IsolatedCNN, IsolatedDict, IsolatedMLP, loss
 from turnover import Rows
-from turnover._errors import LossError
+from turnover.errors import LossError
 from turnover.nn import full, seen, unseen
 from turnover.training import _curves, losses_of, measure
 

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from tests.reference import training as reference
 from tests.zoo import IsolatedCNN, IsolatedDict, IsolatedMLP, loss
 from turnover import Recipe, Rows, fit
-from turnover._errors import LossError, RunError
+from turnover.errors import LossError, RunError
 from turnover.nn import masked_layers, seen, unseen
 from turnover.training import _checkpoint
 

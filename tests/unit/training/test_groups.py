@@ -5,9 +5,9 @@ import torch
 
 from tests.zoo import IsolatedCNN, IsolatedMLP, loss
 from turnover import Exact, FirstOrder, Recipe, Rows, Scores, fit
-from turnover._errors import ScoreError
+from turnover.errors import ScoreError
 from turnover.nn import seen, unseen
-from turnover.run import Run, fingerprint
+from turnover.runs import Run, fingerprint
 
 COUNT = 12
 IDS = torch.arange(100, 100 + COUNT)
@@ -67,7 +67,7 @@ def test_no_row_of_a_group_reaches_the_unseen_half_of_any_other(kind):
     assert not torch.equal(outputs(seen), learned)
 
 
-@pytest.mark.filterwarnings("ignore::turnover.estimation.LowAgreementWarning")
+@pytest.mark.filterwarnings("ignore::turnover.estimators.LowAgreementWarning")
 def test_groups_are_scored_by_their_numbers():
     model, data = trained(rows()), rows()
     names = data.mask_ids.unique()

@@ -9,7 +9,7 @@ from torch import nn
 
 from tests.zoo import IsolatedDict, IsolatedMLP, loss
 from turnover import Recipe, Rows, fit
-from turnover._errors import ConversionError, DataError, LossError
+from turnover.errors import ConversionError, DataError, LossError
 from turnover.training import losses_of
 
 COUNT = 11

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from tests.zoo import IsolatedMLP, loss
 from turnover import Recipe, Rows, convert, fit, fit_runs
-from turnover._errors import RunError
+from turnover.errors import RunError
 
 COUNT = 12
 IDS = torch.arange(100, 100 + COUNT)

@@ -1,0 +1,12 @@
+"""Images with labels: folders and columns of files, decoded once to squares of one size."""
+
+from turnover.data.images._data import (
+    Columns,
+    Images,
+    Reading,
+    read_images,
+    read_picture,
+    read_target,
+)
+
+__all__ = ["Columns", "Images", "Reading", "read_images", "read_picture", "read_target"]

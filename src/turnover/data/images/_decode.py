@@ -1,0 +1,152 @@
+"""One picture, from the bytes of its file to a square of pixels.
+
+Whatever a file holds, its picture becomes RGB on white: gray, palettes and CMYK are converted, 16
+bits become 8, what is transparent shows white, a camera's rotation is applied, and of an animation
+the first frame is taken. Then its shorter side is brought to the size wanted and the middle is cut
+out. Sizes are checked in the header, before anything is decoded.
+"""
+
+import io
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from turnover.errors import DataError, MissingExtra
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+__all__ = ["PictureError", "decode", "need_pillow", "shorter_side"]
+
+# No plugin that runs another program (EPS), or that takes any bytes for a picture (TGA).
+FORMATS = ("AVIF", "BMP", "GIF", "ICO", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+DEEP = ("I;16", "I;16B", "I;16L", "I;16N", "I")
+DEEPEST = 65535
+SHOWN = 12
+
+
+class PictureError(DataError):
+    """A file that holds no picture that can be used; what is wrong, and after a colon details."""
+
+
+def need_pillow(purpose: str) -> None:
+    """Refuse to go on without Pillow.
+
+    Raises:
+        MissingExtra: when it is not installed.
+    """
+    try:
+        import PIL.Image  # noqa: F401
+    except ImportError:
+        raise MissingExtra("pillow", "images", purpose) from None
+
+
+def decode(content: bytes, size: int) -> NDArray[np.uint8]:
+    """The picture in a file of this content, ``uint8 [3, size, size]``.
+
+    Raises:
+        PictureError: for a file without a picture, too large or damaged.
+    """
+    from PIL.Image import Resampling
+    from PIL.ImageOps import fit
+
+    with _opened(content) as picture:
+        try:
+            picture.draft(None, (2 * size, 2 * size))  # of a JPEG, decode no more than is needed
+            fitted = fit(_rgb(_upright(picture)), (size, size), method=Resampling.BICUBIC)
+            return np.array(fitted).transpose(2, 0, 1)
+        except PictureError:
+            raise
+        except Exception as error:  # decoders raise whatever a damaged file makes them raise
+            raise PictureError(f"damaged picture: {_said(error)}") from error
+
+
+def shorter_side(content: bytes | Path) -> int | None:
+    """Pixels of the shorter side by the header; None for no usable picture."""
+    from PIL import Image
+
+    try:
+        source = io.BytesIO(content) if isinstance(content, bytes) else content
+        with Image.open(source, formats=_formats()) as picture:
+            return min(picture.size) or None
+    except Exception:  # what is wrong with it is found again, and told, when it is decoded
+        return None
+
+
+def _opened(content: bytes) -> "Image":
+    from PIL import Image, UnidentifiedImageError
+
+    if not content:
+        raise PictureError("empty file")
+    try:
+        picture = Image.open(io.BytesIO(content), formats=_formats())
+    except Image.DecompressionBombError as error:
+        raise PictureError(f"too many pixels: {_said(error)}") from error
+    except UnidentifiedImageError as error:
+        raise PictureError(f"no picture: its first bytes are {content[:SHOWN]!r}") from error
+    except Exception as error:  # as above
+        raise PictureError(f"damaged picture: {_said(error)}") from error
+    width, height = picture.size
+    if width < 1 or height < 1:
+        raise PictureError(f"damaged picture: {width} × {height} pixels")
+    if Image.MAX_IMAGE_PIXELS is not None and width * height > Image.MAX_IMAGE_PIXELS:
+        raise PictureError(
+            f"too many pixels: {width:,} × {height:,}, above the {Image.MAX_IMAGE_PIXELS:,} of "
+            "PIL.Image.MAX_IMAGE_PIXELS"
+        )
+    return picture
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    """Those of ``FORMATS`` that this Pillow can read."""
+    from PIL import Image
+
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+def _upright(picture: "Image") -> "Image":
+    from PIL.ImageOps import exif_transpose
+
+    try:
+        return exif_transpose(picture)
+    except Exception:  # notes of a camera that are damaged say nothing of the pixels
+        return picture
+
+
+def _rgb(picture: "Image") -> "Image":
+    if picture.mode in DEEP:
+        return _eight_bits(picture).convert("RGB")
+    if picture.mode == "F":
+        raise PictureError("unsupported pixels: floating-point numbers, of unknown range")
+    if picture.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in picture.info:
+        return _on_white(picture.convert("RGBA"))
+    return picture.convert("RGB")
+
+
+def _eight_bits(picture: "Image") -> "Image":
+    from PIL import Image
+
+    values = np.asarray(picture).astype(np.int64)
+    if values.min() < 0 or values.max() > DEEPEST:
+        raise PictureError(
+            f"unsupported pixels: integers from {values.min():,} to {values.max():,}, not 0 to "
+            f"{DEEPEST:,}"
+        )
+    return Image.fromarray(((values * 255 + DEEPEST // 2) // DEEPEST).astype(np.uint8))
+
+
+def _on_white(picture: "Image") -> "Image":
+    from PIL import Image
+
+    white = Image.new("RGBA", picture.size, "white")
+    return Image.alpha_composite(white, picture).convert("RGB")
+
+
+def _said(error: Any) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,5 @@
+"""Texts with labels, read from the files of their owner."""
+
+from turnover.data.texts._texts import Columns, Texts, read_target, read_texts
+
+__all__ = ["Columns", "Texts", "read_target", "read_texts"]

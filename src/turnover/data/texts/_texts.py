@@ -1,0 +1,114 @@
+"""The texts of a run: read from the user's files, and kept in the run folder."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+from turnover import _parts
+from turnover.data import BadRow, Classes, Labelled, OnBadRows, read_labelled, set_apart
+
+__all__ = ["Columns", "Texts", "read_target", "read_texts"]
+
+
+@final
+@dataclass(frozen=True)
+class Columns:
+    """Names of the columns of a data file: texts, labels, and the rows' own names if any."""
+
+    text: str
+    label: str
+    id: str | None = None
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Texts:
+    """The data of a run.
+
+    Attributes:
+        train: what is learned from.
+        test: what is tested on and asked about.
+        held_out: whether ``test`` was taken from the training file.
+        columns: what the columns of the training file are called.
+    """
+
+    train: Labelled
+    test: Labelled
+    held_out: bool
+    columns: Columns
+
+    @property
+    def bad(self) -> tuple[BadRow, ...]:
+        """Rows of both files that were left out."""
+        return self.train.bad if self.held_out else (*self.train.bad, *self.test.bad)
+
+    def fingerprint(self) -> str:
+        """128 bits that change with any text, label, id or name."""
+        parts = [
+            part
+            for side in (self.train, self.test)
+            for part in (side.values, side.names, list(side.classes.names), side.labels, side.ids)
+        ]
+        return _parts.fingerprint(*parts)
+
+
+def read_texts(
+    data: str | Path,
+    columns: Columns,
+    *,
+    evaluation: str | Path | None = None,
+    hold_out: float = 0.1,
+    on_bad_rows: OnBadRows = "stop",
+    seed: int = 0,
+) -> Texts:
+    """Read the training texts, and the test texts or a random share of the training file instead.
+
+    Args:
+        data: CSV, JSONL or Parquet file, or a ``datasets`` folder.
+        columns: its columns.
+        evaluation: test texts, with columns of the same names; their ids may be missing.
+        hold_out: share of the rows of ``data`` to test on when there is no ``evaluation``.
+        on_bad_rows: ``"stop"`` at rows that cannot be used, or ``"skip"`` them.
+        seed: of the choice of held-out rows.
+
+    Raises:
+        DataError: for bad rows under ``"stop"``, files that cannot be read, too few rows.
+        MissingExtra: when DuckDB is not installed.
+    """
+    train = _read(data, columns, None, on_bad_rows)
+    if evaluation is not None:
+        test = _read(evaluation, columns, train.classes, on_bad_rows)
+        return Texts(train, test, held_out=False, columns=columns)
+    kept, test = set_apart(train, hold_out, data=data, seed=seed)
+    return Texts(kept, test, held_out=True, columns=columns)
+
+
+def read_target(
+    path: str | Path, columns: Columns, classes: Classes, on_bad_rows: OnBadRows
+) -> Labelled:
+    """Texts of another source with labels of the run's classes; their own names are optional.
+
+    Raises:
+        DataError, MissingExtra: as :func:`read_texts`.
+    """
+    return _read(path, columns, classes, on_bad_rows)
+
+
+def _read(
+    path: str | Path, columns: Columns, classes: Classes | None, on_bad_rows: OnBadRows
+) -> Labelled:
+    return read_labelled(
+        path,
+        value=columns.text,
+        label=columns.label,
+        id=columns.id,
+        classes=classes,
+        usable=_usable,
+        on_bad_rows=on_bad_rows,
+    )
+
+
+def _usable(text: Any) -> str | None:
+    if text is None or not str(text).strip():
+        return "empty text"
+    return None if isinstance(text, str) else "no text"

@@ -1,0 +1,246 @@
+"""An answer: the instances that matter for a query, each with its significance."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields
+from typing import Any, final
+
+import torch
+from torch import Tensor
+
+from turnover._rows import Batch, select_rows
+from turnover.errors import ScoreError
+from turnover.estimators._agreement import Agreement
+from turnover.estimators.masked._linear import LinearScores
+from turnover.estimators.masked._mask_null import MaskNull
+from turnover.estimators.masked._two_pass import Exact
+from turnover.scores import Ranking
+from turnover.stats import GhostNull, benjamini_hochberg
+
+__all__ = ["Answer", "Found", "Pairs", "rank_exact", "rank_linear", "rank_scored"]
+
+
+@final
+@dataclass(frozen=True)
+class Pairs:
+    """What pairs of towers, each a training of its own, say of kernel scores.
+
+    Attributes:
+        pairs: how many; with fewer than two nothing can be tested.
+        agreement: correlation of what the scores predict of the towers' differences with what they
+            are; see :class:`turnover.estimators.FittedKernel`. None for fewer than two pairs.
+    """
+
+    pairs: int
+    agreement: float | None
+
+    @property
+    def tests(self) -> bool:
+        """Whether scores have standard errors."""
+        return self.pairs > 1
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same as plain JSON values."""
+        return {"towers": asdict(self)}
+
+
+@final
+@dataclass(frozen=True)
+class Found:
+    """The first k instances of one kind for every query, best first; all ``[query, k]``.
+
+    Attributes:
+        ids: ids of the instances.
+        scores: in nats, positive = helped.
+        positions: where they stand among the scanned ids.
+        z: distance from the scores of ghosts, in their standard deviations; for towers, the score
+            over its standard error (Student's t), and NaN for a single pair, which has none.
+        p: two-sided probability of such a score for an instance without influence.
+        q: false discovery rate at which the instance counts as a discovery among all instances
+            (Benjamini, Hochberg 1995); an upper bound where only the listed p-values are known, as
+            of all estimators but kernels.
+    """
+
+    ids: Tensor
+    scores: Tensor
+    positions: Tensor
+    z: Tensor
+    p: Tensor
+    q: Tensor
+
+    def first(self, k: int) -> "Found":
+        """The first ``k`` of each query."""
+        return Found(*(getattr(self, field.name)[:, :k] for field in fields(self)))
+
+
+@final
+@dataclass(frozen=True)
+class Answer:
+    """What stands behind the queries.
+
+    Attributes:
+        helpful: highest scores first.
+        harmful: lowest scores first.
+        instances: number of instances that were asked about.
+        estimator: ``"first-order"``, ``"exact"`` after re-ranking, or ``"kernel"``.
+        agreement: measured agreement of the first-order scores with exact ones; for towers, which
+            are not asked by masks, what their pairs say of the kernel's scores.
+        weight: of a kernel, the share of the listed instances in Σ |score| over all, ``[query]``.
+    """
+
+    helpful: Found
+    harmful: Found
+    instances: int
+    estimator: str
+    agreement: Agreement | Pairs
+    weight: Tensor | None = None
+
+    def significant(self, query: int, q: float = 0.1) -> list[int]:
+        """Ids of the listed instances that matter for a query at false discovery rate ``q``.
+
+        Raises:
+            ScoreError: for a query that does not exist, or a rate outside (0, 1).
+        """
+        if not 0 <= query < len(self.helpful.ids) or not 0 < q < 1:
+            raise ScoreError(
+                f"Asked about query {query} at false discovery rate {q}; there are "
+                f"{len(self.helpful.ids)} queries, from 0 on, and a rate lies between 0 and 1."
+            )
+        ids = torch.cat([self.helpful.ids[query], self.harmful.ids[query]])
+        passed = torch.cat([self.helpful.q[query], self.harmful.q[query]]) <= q
+        return list(dict.fromkeys(ids[passed].tolist()))
+
+    def verdict(self, query: int, q: float = 0.1, name: Callable[[int], str] = str) -> str:
+        """One sentence: which instances matter, or that none does by itself.
+
+        Args:
+            query: number of the query.
+            q: false discovery rate.
+            name: what to call the instance with an id.
+
+        Raises:
+            ScoreError: for a query that does not exist, or a rate outside (0, 1).
+        """
+        found = self.significant(query, q)
+        kinds = (self.helpful.q[query], self.harmful.q[query])
+        if not found:
+            return self._nothing(min(float(kind.min()) for kind in kinds), q)
+        least = "At least " if any(bool((kind <= q).all()) for kind in kinds) else ""
+        shown = ", ".join(map(name, found[:5])) + (", …" if len(found) > 5 else "")
+        if isinstance(self.agreement, Pairs):
+            instances = "instance works" if len(found) == 1 else "instances work"
+            return (
+                f"The {self.agreement.pairs} pairs of towers agree which way {least.lower()}"
+                f"{len(found)} of {self.instances:,} training {instances} on this prediction "
+                f"(false discovery rate {q:g}): {shown}.{self._carried(query)}"
+            )
+        verb = "matters" if len(found) == 1 else "matter"
+        return (
+            f"{least}{len(found)} of {self.instances:,} training instances {verb} for this "
+            f"prediction (false discovery rate {q:g}): {shown}."
+        )
+
+    def _carried(self, query: int) -> str:
+        if self.weight is None:
+            return ""
+        listed = torch.cat([self.helpful.ids[query], self.harmful.ids[query]]).unique()
+        carry = "The one listed carries" if len(listed) == 1 else f"The {len(listed)} listed carry"
+        return f" {carry} {float(self.weight[query]):.0%} of all influence on it."
+
+    def _nothing(self, smallest: float, q: float) -> str:
+        if not isinstance(self.agreement, Pairs):
+            return (
+                f"No single training instance matters for this prediction: among "
+                f"{self.instances:,} no score stands out from those of instances that were never "
+                f"trained (smallest q = {smallest:.2g}; discoveries need q ≤ {q:g})."
+            )
+        if not self.agreement.tests:
+            return (
+                "How sure these scores are is unknown: it takes two pairs of towers or more, four "
+                "are recommended, to see what a score owes to chance."
+            )
+        return (
+            f"No single training instance stands out for this prediction: among "
+            f"{self.instances:,} there is no score of which {self.agreement.pairs} pairs of towers "
+            f"are sure (smallest q = {smallest:.2g}; discoveries need q ≤ {q:g}). More pairs are "
+            "surer."
+        )
+
+
+def rank_linear(
+    linear: LinearScores, listed: tuple[Ranking, Ranking], instances: int, measured: Agreement
+) -> Answer:
+    """Significance of a short list from the distribution of linear scores over masks."""
+    null = MaskNull(linear)
+    scores = torch.cat([ranking.scores for ranking in listed], dim=1)
+    found = rank_scored(listed, null.z(scores), null.p(scores), instances)
+    return Answer(*found, instances, "first-order", measured)
+
+
+def rank_exact(
+    exact: Exact,
+    queries: Batch,
+    listed: tuple[Ranking, Ranking],
+    *,
+    k: int,
+    instances: int,
+    ghosts: Tensor,
+    measured: Agreement,
+) -> Answer:
+    """Exact scores of a short list, ranked again; significance from exact scores of ghosts."""
+    ids = torch.cat([ranking.ids for ranking in listed], dim=1)
+    scored = torch.stack(
+        [
+            _scored(exact, select_rows(queries, slice(q, q + 1)), torch.cat([row, ghosts]))
+            for q, row in enumerate(ids)
+        ]
+    )
+    chance = scored[:, ids.shape[1] :]
+    again = []
+    sides = scored[:, : ids.shape[1]].chunk(2, dim=1)
+    for ranking, side, largest in zip(listed, sides, (True, False), strict=True):
+        values, order = side.sort(dim=1, descending=largest, stable=True)
+        again.append(
+            Ranking(ranking.ids.gather(1, order), values, ranking.positions.gather(1, order))
+        )
+    scores = torch.cat([ranking.scores for ranking in again], dim=1)
+    z, p = _beside_ghosts(scores, chance)
+    found = rank_scored((again[0], again[1]), z, p, instances)
+    helpful, harmful = (kind.first(k) for kind in found)
+    return Answer(helpful, harmful, instances, "exact", measured)
+
+
+def _scored(exact: Exact, query: Batch, ids: Tensor) -> Tensor:
+    """Exact scores ``[id]`` of one query; an id may stand in several places."""
+    distinct, place = torch.unique(ids, return_inverse=True)
+    return exact.scores(query, distinct).values[0, place]
+
+
+def _beside_ghosts(scores: Tensor, ghosts: Tensor) -> tuple[Tensor, Tensor]:
+    """z and p; 0 and 1 for queries whose ghosts all score alike, unless those are all there are."""
+    vary = ghosts.amax(dim=1) > ghosts.amin(dim=1)
+    if not vary.any():
+        vary = torch.ones_like(vary)
+    null = GhostNull(ghosts[vary])
+    z, p = torch.zeros_like(scores, dtype=torch.float64), torch.ones_like(scores).double()
+    z[vary], p[vary] = null.z(scores[vary]), null.p(scores[vary])
+    return z, p
+
+
+def rank_scored(
+    listed: tuple[Ranking, Ranking], z: Tensor, p: Tensor, tests: int
+) -> tuple[Found, Found]:
+    """Both lists with q-values; an instance in both of them counts as one test."""
+    helpful, harmful = listed
+    half = helpful.ids.shape[1]
+    twice = harmful.ids.unsqueeze(2) == helpful.ids.unsqueeze(1)
+    again = twice.any(dim=2)
+    distinct = torch.cat([p[:, :half], p[:, half:].masked_fill(again, 1)], dim=1)
+    q = benjamini_hochberg(distinct, tests=max(tests, p.shape[1]))
+    same = q[:, :half].gather(1, twice.int().argmax(dim=2))
+    q = torch.cat([q[:, :half], torch.where(again, same, q[:, half:])], dim=1)
+
+    def part(ranking: Ranking, side: slice) -> Found:
+        kept = (z[:, side], p[:, side], q[:, side])
+        return Found(ranking.ids, ranking.scores, ranking.positions, *kept)
+
+    return part(helpful, slice(0, half)), part(harmful, slice(half, None))

@@ -1,0 +1,1 @@
+"""Scores from the linear model that a network is near its weights."""

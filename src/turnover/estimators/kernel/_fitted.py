@@ -1,0 +1,264 @@
+"""Features of a training set in every network of a run, factorised and ready for queries.
+
+Residual and curvature of a training instance come from p_z, averaged over networks that saw it and
+networks that did not. With :class:`turnover.nn.Towers` these are trainings on random halves of the
+data, in the middle of the subsets that influence is about; there λ is chosen, and the unit of the
+scores calibrated, by what the towers say of each other (``_damping``).
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, final
+
+import torch
+from torch import Tensor, nn
+
+from turnover import _parts
+from turnover._rows import Batch, Loss, select_rows, tensors_of
+from turnover.data import Rows
+from turnover.estimators.kernel._damping import climb, prediction_of_halves
+from turnover.estimators.kernel._features import Block, kernel, numbers, stacked
+from turnover.estimators.kernel._links import SMALLEST, Link
+from turnover.estimators.kernel._ridge import Ridge, is_dual
+from turnover.nn import Towers, evaluating, is_converted
+from turnover.scores import Ranking, Scores
+from turnover.training import losses_of
+
+__all__ = ["FittedKernel", "Plan", "fit_kernel", "networks_of"]
+
+DEFAULT_DAMPING = 0.3
+PROBES, PROBED_PAIRS = 256, 4
+ROWS_PER_BLOCK = 256
+GRAM_BYTES = 2**30
+
+Features = Callable[[nn.Module, Batch], list[Block]]
+
+
+@final
+@dataclass(frozen=True)
+class Plan:
+    """What a kernel is made of: see :class:`turnover.estimators.GradientKernel`."""
+
+    model: nn.Module
+    loss: Loss
+    link: Link
+    features: Features
+    damping: float | Literal["auto"]
+    folder: Path | None
+    about: Mapping[str, object]
+
+    def features_of(self, network: nn.Module, rows: Rows) -> list[Block]:
+        """Features of all rows in one network, in blocks of rows."""
+        starts = range(0, len(rows), ROWS_PER_BLOCK)
+        parts = (slice(start, start + ROWS_PER_BLOCK) for start in starts)
+        with evaluating(network):
+            return stacked([self.features(network, select_rows(rows.batch, p)) for p in parts])
+
+    def kept(self, network: nn.Module, rows: Rows, number: int) -> list[Block]:
+        """Features of the training set, from their file where there is one.
+
+        Raises:
+            RunError: for a file of other rows, weights or features.
+        """
+        if self.folder is None:
+            return self.features_of(network, rows)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / f"features-{number}.safetensors"
+        weights = [p.detach() for p in network.parameters()]
+        work = _parts.fingerprint(dict(self.about), rows.ids, *weights, *tensors_of(rows.batch))
+        if path.exists():
+            found = _parts.load(path, work)
+            count = sum(name.startswith("a") for name in found)
+            return [Block(found[f"a{n}"], found.get(f"g{n}")) for n in range(count)]
+        blocks = self.features_of(network, rows)
+        tensors = {f"a{n}": block.a for n, block in enumerate(blocks)}
+        tensors |= {f"g{n}": block.g for n, block in enumerate(blocks) if block.g is not None}
+        _parts.save(path, tensors, work)
+        return blocks
+
+
+@final
+@dataclass(frozen=True)
+class FittedKernel:
+    """A kernel with its training set, ready for any number of queries.
+
+    Attributes:
+        train_ids: ``int64 [train]``.
+        damping: λ over the mean of w_z ‖φ_z‖², as given or chosen.
+        agreement: correlation of what was predicted of the towers' differences with what they are,
+            each pair without itself; None for fewer than two pairs. It needs no re-training, and
+            says how good the scores are.
+        slope: what scores were multiplied by so that their unit is that of the observed
+            differences; 1 without towers, and where they contradict the scores.
+        bytes_per_instance: what is kept for each instance, factorisations included.
+        about: how the scores are made; plain JSON values.
+        plan: what the kernel is made of.
+        networks: the networks of the run.
+        ridges: the factorised linear model of each.
+        residual: r_z ``[train]``, averaged over networks.
+    """
+
+    train_ids: Tensor
+    damping: float
+    agreement: float | None
+    slope: float
+    bytes_per_instance: float
+    about: dict[str, object]
+    plan: Plan
+    networks: tuple[nn.Module, ...]
+    ridges: tuple[Ridge, ...]
+    residual: Tensor
+
+    @property
+    def pairs(self) -> int:
+        """Pairs of towers; 0 for other models."""
+        return self.plan.model.pairs if isinstance(self.plan.model, Towers) else 0
+
+    def scores(self, queries: Batch | Rows) -> Scores:
+        """Scores ``[query, train]`` in nats, positive = helped.
+
+        With two or more pairs of towers they have standard errors s / √P, of the spread s of the P
+        pairs, each a training of its own: what the scores owe to chance in training, and nothing of
+        what is wrong with all kernels alike.
+        """
+        rows = queries if isinstance(queries, Rows) else Rows(queries)
+        values, wrong = torch.zeros(len(rows), len(self.train_ids)), torch.zeros(len(rows))
+        spread = torch.zeros_like(values) if self.pairs > 1 else None
+        runs = list(zip(self.networks, self.ridges, strict=True))
+        step = max(1, self.pairs)
+        for number in range(step):
+            found = torch.zeros_like(values)
+            for network, ridge in (members := runs[number::step]):
+                asked = self.plan.features_of(network, rows)
+                found += ridge.influence(asked).float().cpu() / len(members)
+                wrong += self.plan.link.residual(losses_of(network, self.plan.loss, rows))
+            change = found - values
+            values += change / (number + 1)
+            if spread is not None:
+                spread += change * (found - values)
+        wrong = (wrong / len(runs)).clamp_min(SMALLEST)  # keeps the order of tiny scores
+        unit = self.slope * self.residual * wrong[:, None]
+        stderr = None if spread is None else (spread / (step * (step - 1))).sqrt() * unit
+        about = dict(self.about)
+        return Scores(values * unit, self.train_ids, rows.ids, about=about, stderr=stderr)
+
+    def top(
+        self,
+        queries: Batch | Rows,
+        k: int,
+        kind: Literal["helpful", "harmful"] = "helpful",
+        *,
+        memory_mb: float = 256.0,
+    ) -> Ranking:
+        """The k best instances of every query, without ever holding all ``[query, train]`` scores.
+
+        Raises:
+            ScoreError: for k below 1 or above the number of instances.
+        """
+        rows = queries if isinstance(queries, Rows) else Rows(queries)
+        block = max(1, int(memory_mb * 2**20 / (20 * len(self.train_ids))))
+        found = [
+            self.scores(rows.select(slice(start, start + block))).top(k, kind)
+            for start in range(0, len(rows), block)
+        ]
+        names = ("ids", "scores", "positions")
+        return Ranking(*(torch.cat([getattr(part, name) for part in found]) for name in names))
+
+    def self_scores(self) -> Tensor:
+        """Influence of every instance on itself, ``float32 [train]`` in nats: its memorisation."""
+        each = [ridge.leverage().float().cpu() for ridge in self.ridges]
+        return torch.stack(each).mean(dim=0) * self.slope * self.residual.square()
+
+
+def networks_of(model: nn.Module) -> list[nn.Module]:
+    """The towers of a model of towers, or the model itself."""
+    return list(model.towers) if isinstance(model, Towers) else [model]
+
+
+def fit_kernel(plan: Plan, rows: Rows) -> FittedKernel:
+    """Features, residuals, damping and one factorisation for each network."""
+    networks = networks_of(plan.model)
+    losses = _losses(plan, rows)
+    residual = torch.stack([plan.link.residual(part) for part in losses]).mean(dim=0)
+    curvature = plan.link.curvature(residual)
+    known = [plan.kept(network, rows, number) for number, network in enumerate(networks)]
+    grams = _grams(known)
+    outputs = torch.stack([plan.link.output(part) for part in losses])
+    halves = _Halves(plan, rows, known, grams, outputs, residual, curvature)
+    damping, agreement, slope = halves.choose()
+    ridges = tuple(
+        Ridge.of(blocks, curvature, damping, gram)
+        for blocks, gram in zip(known, grams, strict=True)
+    )
+    factors = sum(ridge.factor.numel() for ridge in ridges) / len(rows)
+    stored = 4 * (sum(numbers(blocks) for blocks in known) + factors)
+    about = {**plan.about, "damping": damping, "agreement": agreement, "networks": len(networks)}
+    more = (about, plan, tuple(networks), ridges, residual)
+    return FittedKernel(rows.ids, damping, agreement, slope, stored, *more)
+
+
+def _grams(known: Sequence[list[Block]]) -> list[Tensor | None]:
+    """Kernels of the training set in each network, where they are needed and fit into memory."""
+    instances = len(known[0][0].a)
+    if not is_dual(known[0]) or 4 * instances**2 * len(known) > GRAM_BYTES:
+        return [None] * len(known)
+    return [kernel(blocks, blocks) for blocks in known]
+
+
+def _losses(plan: Plan, rows: Rows) -> list[Tensor]:
+    """Losses of all instances in networks that saw them and that did not, as far as there are."""
+    if isinstance(plan.model, Towers):
+        return [losses_of(tower, plan.loss, rows) for tower in plan.model.towers]
+    if is_converted(plan.model):
+        return [losses_of(plan.model, plan.loss, rows, side) for side in ("seen", "unseen")]
+    return [losses_of(plan.model, plan.loss, rows)]
+
+
+@dataclass(frozen=True)
+class _Halves:
+    """What towers say of each other: damping, agreement and slope."""
+
+    plan: Plan
+    rows: Rows
+    known: Sequence[list[Block]]
+    grams: Sequence[Tensor | None]
+    outputs: Tensor
+    residual: Tensor
+    curvature: Tensor
+
+    def choose(self) -> tuple[float, float | None, float]:
+        """Several pairs tell; one pair, and all other models, take what is given or 0.3.
+
+        One pair cannot be predicted without itself, and would choose too little damping.
+        """
+        given = DEFAULT_DAMPING if self.plan.damping == "auto" else self.plan.damping
+        model = self.plan.model
+        if not isinstance(model, Towers):
+            return given, None, 1.0
+        tried: dict[float, tuple[float, float]] = {}
+
+        def quality(damping: float) -> float:
+            tried[damping] = self._predicted(model, damping)
+            return tried[damping][0]
+
+        several = model.pairs > 1
+        chosen = climb(quality) if several and self.plan.damping == "auto" else given
+        if chosen not in tried:
+            quality(chosen)
+        agreement, slope = tried[chosen]
+        # A wrong sign is noise: it must not turn help into harm.
+        return chosen, agreement if several else None, slope if slope > 0 else 1.0
+
+    def _predicted(self, model: Towers, damping: float) -> tuple[float, float]:
+        few = min(model.pairs, PROBED_PAIRS)
+        towers = [*range(few), *range(model.pairs, model.pairs + few)]
+        order = torch.randperm(len(self.rows), generator=torch.Generator("cpu").manual_seed(0))
+        probes = order[:PROBES]
+        influence = []
+        for tower in towers:
+            ridge = Ridge.of(self.known[tower], self.curvature, damping, self.grams[tower])
+            found = ridge.influence([block.rows(probes) for block in self.known[tower]])
+            influence.append(found.float().cpu() * self.residual)
+        members = model.members(self.rows.mask_ids)[towers]
+        return prediction_of_halves(influence, self.outputs[towers][:, probes], members)

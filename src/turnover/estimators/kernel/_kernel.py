@@ -1,0 +1,142 @@
+"""Kernel scores: influence in the linear model that a network is near its weights.
+
+    I(q, z) = r_q · φ_qᵀ (Σ_z w_z φ_z φ_zᵀ + λ I)⁻¹ φ_z · r_z,       ∇L = −r φ,
+
+in nats, positive = helped, averaged over the networks of one run. ``GradientKernel`` takes φ from
+the gradients with respect to all parameters, which one batched backward pass yields as factors, and
+``GateKernel`` from those with respect to the gates: d numbers for d masked units.
+
+References: Koh, Liang 2017 (influence functions); Yeh et al. 2018 and Jacot et al. 2018
+(representers, the tangent kernel); Grosse et al. 2023 (EK-FAC); Park et al. 2023 (TRAK, whose
+kernel this is, without projection, with the curvature of the loss and out of sample).
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, final
+
+import torch
+from torch import nn
+
+from turnover._rows import Batch, Loss, beside
+from turnover.data import Rows
+from turnover.errors import ScoreError
+from turnover.estimators.kernel._factors import factors, maps_of
+from turnover.estimators.kernel._features import Block, blocks_of, sketched
+from turnover.estimators.kernel._fitted import FittedKernel, Plan, fit_kernel, networks_of
+from turnover.estimators.kernel._links import link_named
+from turnover.estimators.masked._gates import gate_gradients
+from turnover.nn import Towers
+from turnover.scores import Scores
+
+__all__ = ["GateKernel", "GradientKernel"]
+
+LARGEST_DUAL = 12_000
+SKETCH = 2048
+
+LinkName = Literal["log-odds", "squared", "none"]
+
+
+@final
+@dataclass(frozen=True)
+class GradientKernel:
+    """Scores from gradients with respect to all trainable parameters.
+
+    Attributes:
+        model: :class:`turnover.nn.Towers`, a converted model, or any other; left as found.
+        loss: (model, batch) → per-example losses ``[rows]`` in nats.
+        link: what the loss is: ``"log-odds"`` for cross-entropy, ``"squared"`` for ½ (y − f)²,
+            ``"none"`` for sums over tokens and everything else.
+        damping: λ over the mean of w_z ‖φ_z‖². ``"auto"`` lets two or more pairs of towers choose
+            it, and takes 0.3 for other models.
+        sketch: numbers that a sketch keeps for each instance, above 12,000 instances (whose dual
+            would not fit into memory); 0 never sketches, a negative number is an error.
+        folder: keeps the features of every network; an interrupted call goes on from there.
+    """
+
+    model: nn.Module
+    loss: Loss
+    link: LinkName = "log-odds"
+    damping: float | Literal["auto"] = "auto"
+    sketch: int = SKETCH
+    folder: Path | None = None
+
+    def fit(self, rows: Rows) -> "FittedKernel":
+        """One batched pass over the training set, and one factorisation for each network.
+
+        Raises:
+            ConversionError: for a model without a Linear, Conv or LayerNorm to train.
+            LossError: for losses of a wrong shape, or that are not finite.
+            ScoreError: for a damping or link that does not exist, or gradients that are all zero.
+        """
+        if self.sketch < 0:
+            raise ScoreError(f"A sketch keeps at least 0 numbers, not {self.sketch}.")
+        link = link_named(self.link)
+        size = self.sketch if len(rows) > LARGEST_DUAL else 0
+
+        def features(network: nn.Module, batch: Batch) -> list[Block]:
+            found, _ = factors(network, self.loss, batch, link.scale)
+            return sketched(found, size) if size else blocks_of(found)
+
+        about = {
+            "estimator": "gradient kernel",
+            "link": self.link,
+            "sketch": size,
+            "left_out": maps_of(networks_of(self.model)[0])[1],
+        }
+        plan = Plan(self.model, self.loss, link, features, self.damping, self.folder, about)
+        return fit_kernel(plan, rows)
+
+    def scores(self, queries: Batch | Rows, rows: Rows) -> Scores:
+        """Scores ``[query, train]``: :meth:`fit`, then ask."""
+        return self.fit(rows).scores(queries)
+
+
+@final
+@dataclass(frozen=True)
+class GateKernel:
+    """Scores from gradients with respect to the gates of the masked units, d numbers each.
+
+    Attributes:
+        model: a converted model whose masks are those of units; left as found.
+        loss: (model, batch) → per-example losses ``[rows]`` in nats.
+        link: what the loss is.
+        damping: λ over the mean of w_z ‖φ_z‖²; ``"auto"`` takes 0.3.
+        folder: keeps the features.
+    """
+
+    model: nn.Module
+    loss: Loss
+    link: LinkName = "log-odds"
+    damping: float | Literal["auto"] = "auto"
+    folder: Path | None = None
+
+    def fit(self, rows: Rows) -> "FittedKernel":
+        """One batched pass over the training set, and one factorisation.
+
+        Raises:
+            ConversionError: for a model without turn-over layers.
+            LossError: for losses that are not finite or do not depend on any masked layer.
+            ScoreError: as :meth:`GradientKernel.fit`, and for towers, whose gates are few.
+        """
+        if isinstance(self.model, Towers):
+            raise ScoreError(
+                f"These towers have {self.model.pairs} gates in all, too few to tell instances "
+                "apart. Use GradientKernel, which reads the networks themselves."
+            )
+
+        link = link_named(self.link)
+
+        def features(network: nn.Module, batch: Batch) -> list[Block]:
+            gradients = torch.cat(gate_gradients(network, self.loss, batch)[1], dim=1)
+            with torch.no_grad():
+                losses = self.loss(network, beside(network, batch)).float().cpu()
+            return [Block(gradients * link.scale(losses)[:, None])]
+
+        about = {"estimator": "gate kernel", "link": self.link}
+        plan = Plan(self.model, self.loss, link, features, self.damping, self.folder, about)
+        return fit_kernel(plan, rows)
+
+    def scores(self, queries: Batch | Rows, rows: Rows) -> Scores:
+        """Scores ``[query, train]``: :meth:`fit`, then ask."""
+        return self.fit(rows).scores(queries)

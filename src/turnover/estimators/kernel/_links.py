@@ -1,0 +1,76 @@
+"""What of a loss is a residual, and what a gradient: ∇L = −r φ, with curvature w.
+
+==========  =========================  ============================  ==============  =============
+link        loss                       φ = −∇L / r                   residual r      curvature w
+==========  =========================  ============================  ==============  =============
+log-odds    −log p                     ∇ log(p / (1 − p))            1 − p           p (1 − p)
+squared     ½ (y − f)²                 ± ∇f                          |y − f|         1
+none        any                        −∇L                           1               1
+==========  =========================  ============================  ==============  =============
+
+All three are functions of the loss alone: p = exp(−L), |y − f| = √(2 L). The first turns a
+classifier of any number of classes into one of two (Park et al. 2023, "TRAK", section 3.1).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor
+
+from turnover.errors import ScoreError
+
+__all__ = ["LINKS", "SMALLEST", "Link", "link_named"]
+
+SMALLEST = 1e-6
+
+
+@final
+@dataclass(frozen=True)
+class Link:
+    """How a loss becomes an output of the network, a residual and a curvature.
+
+    Attributes:
+        residual: from losses in nats to r.
+        curvature: from residuals to w.
+        output: from losses to the output that φ is the gradient of.
+    """
+
+    residual: Callable[[Tensor], Tensor]
+    curvature: Callable[[Tensor], Tensor]
+    output: Callable[[Tensor], Tensor]
+
+    def scale(self, losses: Tensor) -> Tensor:
+        """What ∇L is multiplied by to become φ: −1/r, finite for perfect predictions."""
+        return -1 / self.residual(losses).clamp_min(SMALLEST)
+
+
+def _wrong(losses: Tensor) -> Tensor:
+    return -torch.expm1(-losses)
+
+
+LINKS = {
+    "log-odds": Link(
+        _wrong,
+        lambda wrong: (wrong * (1 - wrong)).clamp_min(1e-4),
+        lambda losses: -losses - _wrong(losses).clamp_min(SMALLEST).log(),
+    ),
+    "squared": Link(
+        lambda losses: (2 * losses).clamp_min(0).sqrt(),
+        torch.ones_like,
+        lambda losses: -(2 * losses).clamp_min(0).sqrt(),
+    ),
+    "none": Link(torch.ones_like, torch.ones_like, lambda losses: -losses),
+}
+
+
+def link_named(name: str) -> Link:
+    """The link of this name.
+
+    Raises:
+        ScoreError: for a name that is none.
+    """
+    if name not in LINKS:
+        raise ScoreError(f"The link is one of {', '.join(map(repr, LINKS))}, not {name!r}.")
+    return LINKS[name]

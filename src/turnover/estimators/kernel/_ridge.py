@@ -1,0 +1,102 @@
+"""Influence in a regularised linear model of the network, solved in the smaller of two spaces.
+
+    H = Σ_z w_z φ_z φ_zᵀ + λ I,        influence(q, z) = φ_qᵀ H⁻¹ φ_z r_z
+
+In the dual, with K = ΦΦᵀ and s = √w, no larger than [train, train] and without φ:
+
+    φ_qᵀ H⁻¹ φ_z = k_qᵀ s (s K s + λ I)⁻¹ / s_z.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor
+
+from turnover.errors import ScoreError
+from turnover.estimators.kernel._features import Block, kernel
+
+__all__ = ["Ridge", "is_dual"]
+
+ROUNDING = 1e-6
+
+
+def is_dual(blocks: Sequence[Block]) -> bool:
+    """Whether there are fewer instances than features, or features only as products."""
+    dense = all(block.g is None for block in blocks)
+    return not dense or len(blocks[0].a) <= sum(block.a.shape[1] for block in blocks)
+
+
+@final
+@dataclass(frozen=True)
+class Ridge:
+    """The factorised H of one network, in the space of instances or of features.
+
+    Attributes:
+        blocks: features of the training instances.
+        root: √w ``[train]``.
+        factor: Cholesky factor of s K s + λ I, or of H.
+        dual: which of the two.
+    """
+
+    blocks: Sequence[Block]
+    root: Tensor
+    factor: Tensor
+    dual: bool
+
+    @classmethod
+    def of(
+        cls,
+        blocks: Sequence[Block],
+        curvature: Tensor,
+        damping: float,
+        gram: Tensor | None = None,
+    ) -> "Ridge":
+        """Factorise, with λ = ``damping`` times the mean of w_z ‖φ_z‖² over instances.
+
+        Args:
+            blocks: features of the training instances.
+            curvature: w ``[train]``.
+            damping: relative to the mean.
+            gram: ``kernel(blocks, blocks)``, when it is at hand.
+
+        Raises:
+            ScoreError: for a damping that is not above zero, or features that are all zero.
+        """
+        if not damping > 0:
+            raise ScoreError(f"Damping is {damping}, but must be above 0, or 'auto'.")
+        root = curvature.sqrt().to(blocks[0].a.device)
+        if dual := is_dual(blocks):
+            scaled = (kernel(blocks, blocks) if gram is None else gram) * root
+            scaled *= root[:, None]
+            mean = scaled.diagonal().mean()
+        else:
+            weighted = torch.cat([block.a for block in blocks], dim=1) * root[:, None]
+            mean, scaled = weighted.square().sum(dim=1).mean(), weighted.T @ weighted
+        if not mean > 0:
+            raise ScoreError(
+                "The gradients of all training instances are zero, so that none can be told from "
+                "another. Check that the loss uses the model's output."
+            )
+        # Rounding of the diagonal must not make a matrix indefinite that is not.
+        smallest = ROUNDING * scaled.diagonal().max()
+        scaled.diagonal().add_(torch.maximum(damping * mean, smallest))
+        return cls(blocks, root, torch.linalg.cholesky(scaled), dual)
+
+    def influence(self, queries: Sequence[Block]) -> Tensor:
+        """φ_qᵀ H⁻¹ φ_z for all queries and instances, ``[query, train]``."""
+        if self.dual:
+            product = kernel(queries, self.blocks).mul_(self.root)
+            return torch.cholesky_solve(product.T, self.factor).T.div_(self.root)
+        asked, known = (torch.cat([b.a for b in part], dim=1) for part in (queries, self.blocks))
+        return torch.cholesky_solve(asked.T, self.factor).T @ known.T
+
+    def leverage(self) -> Tensor:
+        """φ_zᵀ H⁻¹ φ_z of every instance, ``[train]``."""
+        if self.dual:
+            inverse = torch.cholesky_inverse(self.factor)
+            scaled = kernel(self.blocks, self.blocks).mul_(self.root).mul_(self.root[:, None])
+            return (scaled * inverse).sum(dim=1) / self.root.square()
+        known = torch.cat([block.a for block in self.blocks], dim=1)
+        return torch.cholesky_solve(known.T, self.factor).T.mul_(known).sum(dim=1)

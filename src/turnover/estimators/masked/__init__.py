@@ -1,0 +1,1 @@
+"""Scores from masks on the units of one network: two-pass and first-order."""

@@ -1,0 +1,118 @@
+"""Does an instance reach its unseen towers? Two trainings that differ in what the instance holds.
+
+:func:`turnover.leaks.check` takes single steps through the masks of one network. Towers are trained
+each by itself, on no rows but its own, so that what is to be proved is that training itself: with
+another content in z's row, every tower that must not see z ends with the same bits.
+"""
+
+from copy import deepcopy
+from dataclasses import replace
+
+import torch
+from torch import nn
+
+from turnover._rows import Loss, select_rows, tensors_of
+from turnover.data import Rows
+from turnover.errors import DataError
+from turnover.leaks._report import Audit, Leak
+from turnover.nn import Towers, evaluating
+from turnover.training import Recipe, losses_of, train_towers
+
+__all__ = ["check_towers"]
+
+SHARED = (
+    "It depends on what the instance holds, although this tower was never given it. Give every "
+    "tower modules of its own, shared with no other, and let no module keep what it computed."
+)
+
+
+def check_towers(
+    model: Towers,
+    rows: Rows,
+    loss: Loss,
+    recipe: Recipe,
+    *,
+    instances: int = 4,
+    stacked: bool | None = None,
+) -> Audit:
+    """Train copies for an epoch, each with another content in the row of one instance.
+
+    Args:
+        model: towers, trained or not; left as found.
+        rows: a few training rows with their ids; different ones.
+        loss: (model, batch) → per-example losses ``[rows]`` in nats.
+        recipe: how they are trained; of its epochs one is taken.
+        instances: how many instances to test, spread over the rows.
+        stacked: as they are trained; see :func:`turnover.training.train_towers`.
+
+    Returns:
+        The audit. Its leaks are tensors of unseen towers that differ in any bit.
+
+    Raises:
+        DataError: for rows of which a tower would train on none, or that are all alike.
+        LossError: for losses that are not one finite number per row.
+    """
+
+    def trained(part: Rows) -> Towers:
+        copy = deepcopy(model)
+        train_towers(copy, part, loss, replace(recipe, epochs=1), stacked=stacked)
+        return copy
+
+    first, again = trained(rows), trained(rows)
+    if not _equal(first, again):
+        return Audit((), (), None, instances, repeatable=False)
+    members, leaks, notes = model.members(rows.mask_ids), dict[str, Leak](), list[str]()
+    tested = _spread(len(rows), instances)
+    for row in tested:
+        other = trained(_with_stranger(rows, row))
+        unseen = torch.nonzero(~members[:, row]).flatten().tolist()
+        for leak in _leaks(first, other, unseen, rows.select(slice(row, row + 1)), loss):
+            leaks.setdefault(leak.parameter, leak)
+        if _equal(first, other):
+            notes.append(f"Instance {int(rows.ids[row])} changed no tower at all in this step.")
+    found = tuple(sorted(leaks.values(), key=lambda leak: -leak.size_nats))
+    return Audit(found, (), None, len(tested), notes=tuple(notes))
+
+
+def _equal(one: nn.Module, other: nn.Module) -> bool:
+    theirs = other.state_dict()
+    return all(torch.equal(value, theirs[name]) for name, value in one.state_dict().items())
+
+
+def _leaks(first: Towers, other: Towers, unseen: list[int], single: Rows, loss: Loss) -> list[Leak]:
+    found = []
+    for number in unseen:
+        mine, theirs = first.towers[number], other.towers[number]
+        values = theirs.state_dict()
+        changed = [n for n, v in mine.state_dict().items() if not torch.equal(v, values[n])]
+        if changed:
+            with evaluating(mine), evaluating(theirs):
+                nats = [float(losses_of(tower, loss, single)) for tower in (mine, theirs)]
+            size = abs(nats[0] - nats[1])
+            found += [_leak(first, f"towers.{number}.{name}", size) for name in changed]
+    return found
+
+
+def _leak(model: Towers, name: str, size: float) -> Leak:
+    kind = type(model.get_submodule(name.rpartition(".")[0])).__name__
+    shape = tuple(model.state_dict()[name].shape)
+    return Leak(name, kind, shape, size_nats=size, relative=0.0, remedy=SHARED)
+
+
+def _with_stranger(rows: Rows, row: int) -> Rows:
+    """The rows with the content of the next different one in the row of this one."""
+    order = torch.arange(len(rows))
+    for step in range(1, len(rows)):
+        order[row] = other = (row + step) % len(rows)
+        if _differ(rows, row, other):
+            return Rows(select_rows(rows.batch, order), rows.ids, rows.groups)
+    raise DataError(f"These {len(rows)} rows are all alike, so that none can be told from another.")
+
+
+def _differ(rows: Rows, row: int, other: int) -> bool:
+    return any(not torch.equal(tensor[row], tensor[other]) for tensor in tensors_of(rows.batch))
+
+
+def _spread(rows: int, instances: int) -> list[int]:
+    count = max(1, min(instances, rows))
+    return [place * rows // count for place in range(count)]

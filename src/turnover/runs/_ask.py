@@ -1,0 +1,207 @@
+"""What stands behind a prediction? The same question for every kind of run."""
+
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from turnover.data import Rows
+from turnover.errors import LossError, ScoreError
+from turnover.estimators import (
+    Answer,
+    Exact,
+    FirstOrder,
+    Found,
+    GradientKernel,
+    Pairs,
+    SameGroup,
+    SaturatedQueryWarning,
+    ask_kernel,
+)
+from turnover.runs._classifier import Query, Subject
+from turnover.scores import Scores
+from turnover.training import probabilities
+
+__all__ = ["answer", "estimator_for", "explain_errors", "score_all"]
+
+Estimator = Literal["first-order", "exact", "kernel"]
+RERANK, GHOSTS = 50, 1000
+TESTED = ("z", "p", "q")
+
+
+def estimator_for(subject: Subject, wanted: str | None) -> str:
+    """The estimator that was asked for, or the usual one: first-order; of towers the kernel.
+
+    Raises:
+        ScoreError: for scores by masks of towers, when there are fewer masks than instances.
+    """
+    usual = "kernel" if subject.towers else "first-order"
+    count = 2**subject.towers
+    if subject.towers and wanted in ("first-order", "exact") and count < len(subject.train):
+        raise ScoreError(
+            f"This run has {subject.towers} pairs of towers, so that there are {count:,} masks for "
+            f"{len(subject.train):,} {subject.noun}s, and {wanted} scores of all that share one "
+            "are equal. Take the kernel, which is the usual one here and reads the networks."
+        )
+    return wanted or usual
+
+
+def answer(
+    subject: Subject,
+    query: Query,
+    *,
+    label: str | None = None,
+    k: int = 5,
+    estimator: Estimator | None = None,
+) -> dict[str, Any]:
+    """What stands behind the prediction of one row, in plain JSON values.
+
+    Args:
+        subject: whom to ask.
+        query: the row; see :meth:`Subject.query`.
+        label: name of the class to ask about; None for the predicted one.
+        k: how many helpful and how many harmful instances.
+        estimator: ``"first-order"``; ``"exact"`` ranks the best of these again by exact scores;
+            ``"kernel"`` ranks by gradients, the most accurate, and tests by masks, or by what
+            pairs of towers agree on. By default the first, and of towers the last.
+
+    Raises:
+        DataError: for a label that does not exist.
+        ScoreError: for k above the number of training instances, or an estimator that the model
+            does not allow.
+    """
+    chosen = estimator_for(subject, estimator)
+    says = probabilities(subject.model, subject.logits, query.rows)[0]
+    predicted = int(says.argmax())
+    asked = predicted if label is None else subject.class_number(label)
+    rows = _asked(query.rows, torch.tensor([asked]))
+    if chosen == "kernel":
+        found = ask_kernel(subject.model, subject.loss, rows, subject.train, k)
+    else:
+        rerank = min(RERANK, len(subject.train)) if chosen == "exact" else 0
+        found = FirstOrder(subject.model, subject.loss).ask(
+            rows, subject.train.ids, k, rerank=rerank, ghosts=GHOSTS
+        )
+    return {
+        **query.shown,
+        "label": None if query.label is None else subject.classes[query.label],
+        "predicted": subject.classes[predicted],
+        "probability": float(says[predicted]),
+        "asked": subject.classes[asked],
+        "loss": float(-says[asked].log()),
+        "estimator": found.estimator,
+        "train": len(subject.train),
+        "verdict": found.verdict(0, name=subject.called),
+        "significant": found.significant(0),
+        **found.agreement.to_dict(),
+        **({} if found.weight is None else {"weight": float(found.weight[0])}),
+        "helpful": _describe(found, "helpful", 0, subject, query.shown),
+        "harmful": _describe(found, "harmful", 0, subject, query.shown),
+    }
+
+
+def score_all(
+    subject: Subject, query: Query, *, label: str, estimator: Estimator | None = None
+) -> Scores:
+    """Scores ``[1, train]`` of one row with the label of this name, to be saved.
+
+    Raises:
+        DataError, ScoreError: as :func:`answer`.
+    """
+    chosen = estimator_for(subject, estimator)
+    rows = _asked(query.rows, torch.tensor([subject.class_number(label)]))
+    kind = {"first-order": FirstOrder, "exact": Exact, "kernel": GradientKernel}[chosen]
+    scores = kind(subject.model, subject.loss).scores(rows, subject.train)
+    return replace(scores, labels=subject.train.batch["label"])
+
+
+def explain_errors(subject: Subject, *, errors: int, k: int) -> list[dict[str, Any]]:
+    """The surest misclassifications, with the training instances behind each.
+
+    ``helped_error``: among the instances that carry the predicted (wrong) label, those that helped
+    the prediction most (the paper's Figures 3 to 5). ``harmed``: those that most raised the loss of
+    the true label. First-order scores find them, exact ones rank them; of towers the kernel does.
+    """
+    train, test = subject.train, subject.test
+    labels = train.batch["label"]
+    says = probabilities(subject.model, subject.logits, test)
+    surest, predicted = says.max(dim=1)
+    count = torch.bincount(labels, minlength=len(subject.classes))
+    blamable = count[predicted] > 0  # all rows of a small class may have been held out
+    wrong = torch.nonzero((predicted != test.batch["label"]) & blamable).flatten()
+    rows = wrong[torch.argsort(surest[wrong], descending=True, stable=True)][:errors]
+    if not len(rows):
+        return []
+    queries, guess = test.select(rows), predicted[rows]
+    k = min(k, int(count[guess].min()))
+    ask = _asker(subject)
+    try:
+        blame = ask(_asked(queries, guess), k, keep=SameGroup(guess, labels))
+        truth = ask(_asked(queries, queries.batch["label"]), k)
+    except LossError as error:  # of saturated mistakes only; a trained run must still end
+        warnings.warn(f"No mistake is explained. {error}", SaturatedQueryWarning, stacklevel=2)
+        return []
+    explained = []
+    for i, row in enumerate(rows.tolist()):
+        shown = {"query": row, "id": int(test.ids[row]), **subject.show("test", row)}
+        explained.append(
+            {
+                **shown,
+                "label": subject.classes[int(test.batch["label"][row])],
+                "predicted": subject.classes[int(guess[i])],
+                "loss": float(-says[row, test.batch["label"][row]].log()),
+                "probability": float(surest[row]),
+                "helped_error": _describe(blame, "helpful", i, subject, shown),
+                "harmed": _describe(truth, "harmful", i, subject, shown),
+            }
+        )
+    return explained
+
+
+def _asker(subject: Subject) -> Callable[..., Answer]:
+    """(queries, k, keep=) → answer, by the best estimator that takes no more than seconds."""
+    model, train = subject.model, subject.train
+    if subject.towers:
+        fitted = GradientKernel(model, subject.loss).fit(train)
+        return lambda rows, k, **more: ask_kernel(
+            model, subject.loss, rows, train, k, kernel=fitted, **more
+        )
+    first, rerank = FirstOrder(model, subject.loss), min(RERANK, len(train))
+    return lambda rows, k, **more: first.ask(
+        rows, train.ids, k, rerank=rerank, ghosts=GHOSTS, **more
+    )
+
+
+def _asked(queries: Rows, labels: Tensor) -> Rows:
+    """The same rows, asked about other labels."""
+    batch: Mapping[str, Any] = queries.batch
+    return Rows({**batch, "label": labels}, queries.ids)
+
+
+def _describe(
+    answer: Answer,
+    kind: Literal["helpful", "harmful"],
+    query: int,
+    subject: Subject,
+    asked: Mapping[str, Any],
+) -> list[dict[str, Any]]:
+    found: Found = getattr(answer, kind)
+    told = answer.agreement
+    tested = TESTED if not isinstance(told, Pairs) or told.tests else ()
+    described = []
+    for place, row in enumerate(found.positions[query].tolist()):
+        shown = subject.show("train", row)
+        described.append(
+            {
+                "id": int(subject.train.ids[row]),
+                "label": subject.classes[int(subject.train.batch["label"][row])],
+                **shown,
+                **({"shared": subject.mark(asked, shown)} if subject.mark else {}),
+                "score": float(found.scores[query, place]),
+                **{name: float(getattr(found, name)[query, place]) for name in tested},
+            }
+        )
+    return described

@@ -1,0 +1,92 @@
+"""A run's training set, inspected by what the unseen halves say about it."""
+
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from turnover._files import replacing
+from turnover.cleansing import Inspection, inspect_rows, label_errors
+from turnover.errors import RunError
+from turnover.runs._classifier import Subject
+from turnover.training import probabilities
+
+__all__ = ["inspect_subject", "inspection_csv", "inspection_json"]
+
+COLUMNS = (
+    *("id", "label", "suggested", "suspect", "p_label", "unseen_loss", "seen_loss", "memorised"),
+    *("copies", "conflict"),
+)
+
+
+def inspect_subject(subject: Subject) -> Inspection:
+    """Every training row of a run, seen through the half of the network that never learned it."""
+    unseen, seen = (
+        probabilities(subject.model, subject.logits, subject.train, side)
+        for side in ("unseen", "seen")
+    )
+    return inspect_rows(unseen, seen, subject.train.batch["label"].cpu(), subject.contents())
+
+
+def inspection_json(subject: Subject, found: Inspection, top: int) -> dict[str, Any]:
+    """The inspection in plain JSON values, with the first ``top`` rows of each list.
+
+    ``suspected_test`` is the share of test rows that the same rule suspects: what remains of
+    ``suspected`` / ``train`` beyond it is about the training set.
+    """
+    groups = found.groups()
+    conflicts = [rows for rows in groups if bool(found.conflict[rows[0]])]
+    test = probabilities(subject.model, subject.logits, subject.test, "unseen")
+    in_test, _ = label_errors(test, subject.test.batch["label"].cpu())
+    return {
+        "train": len(subject.train),
+        "test": len(subject.test),
+        "noun": subject.noun,
+        "finder": found.finder,
+        "suspected": int(found.suspect.sum()),
+        "suspected_test": float(in_test.float().mean()),
+        "unseen_train_loss": float(found.unseen_loss.mean()),
+        "seen_train_loss": float(found.seen_loss.mean()),
+        "copies": len(groups),
+        "conflicts": len(conflicts),
+        "suspects": [_row(subject, found, row) for row in found.suspects()[:top].tolist()],
+        "memorised": [_row(subject, found, row) for row in found.by_memorisation()[:top].tolist()],
+        "groups": [[_row(subject, found, row) for row in rows] for rows in groups[:top]],
+    }
+
+
+def _row(subject: Subject, found: Inspection, row: int) -> dict[str, Any]:
+    return {
+        "id": int(subject.train.ids[row]),
+        **subject.show("train", row),
+        "label": subject.classes[int(found.labels[row])],
+        "suggested": subject.classes[int(found.suggested[row])],
+        "suspect": bool(found.suspect[row]),
+        "p_label": float(found.unseen[row, found.labels[row]]),
+        "unseen_loss": float(found.unseen_loss[row]),
+        "seen_loss": float(found.seen_loss[row]),
+        "memorised": float(found.memorised[row]),
+        "copies": int(found.group[row]),
+        "conflict": bool(found.conflict[row]),
+    }
+
+
+def inspection_csv(subject: Subject, found: Inspection, path: str | Path) -> None:
+    """Write every training row on a line, the highest unseen loss first.
+
+    Raises:
+        RunError: when the file cannot be written.
+    """
+    try:
+        with replacing(path) as fresh, open(fresh, "w", newline="", encoding="utf-8") as file:
+            shown = [name for name in subject.show("train", 0) if name not in COLUMNS]
+            writer = csv.DictWriter(file, [*shown, *COLUMNS], extrasaction="ignore")
+            writer.writeheader()
+            writer.writerows(_rows(subject, found))
+    except OSError as error:
+        raise RunError(f"Cannot write {path}: {error}") from error
+
+
+def _rows(subject: Subject, found: Inspection) -> Iterator[dict[str, Any]]:
+    for row in found.unseen_loss.argsort(descending=True, stable=True).tolist():
+        yield _row(subject, found, row)

@@ -1,0 +1,186 @@
+"""A subject: a finished run, opened, with everything that questions about it need."""
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, final
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from turnover._rows import Batch
+from turnover.data import BadRow, Classes, OnBadRows, Rows
+from turnover.errors import DataError, RunError
+from turnover.nn import Towers
+from turnover.runs._folder import Run, describe_masks, fingerprint
+from turnover.training import Logits, Recipe, probabilities
+
+__all__ = ["Other", "Query", "Subject", "classes_of", "verify"]
+
+Side = Literal["train", "test"]
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Query:
+    """One row to be asked about.
+
+    Attributes:
+        rows: a single row.
+        label: number of its class, where that is known.
+        shown: what a reader sees of it, as plain JSON values.
+    """
+
+    rows: Rows
+    label: int | None
+    shown: Mapping[str, Any]
+
+
+def _say_nothing(what: str, steps: int) -> None:
+    """Progress that nobody watches."""
+
+
+@final
+@dataclass(frozen=True)
+class Other:
+    """Another data file to be read like that of a run.
+
+    Attributes:
+        path: the file.
+        columns: its columns by role where they are called otherwise than in training.
+        on_bad_rows: ``"stop"`` at rows that cannot be used, or ``"skip"`` them.
+        tick: called with what is going on and the number of steps just finished.
+    """
+
+    path: Path
+    columns: Mapping[str, str]
+    on_bad_rows: OnBadRows = "stop"
+    tick: Callable[[str, int], None] = _say_nothing
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """A classifier that was trained with turn-over dropout, and its data.
+
+    Attributes:
+        run: the run folder.
+        model: the trained turn-over network.
+        logits: (model, batch) → ``[rows, classes]``.
+        train: training rows; the batch is a dict with ``"label"``, numbers of classes.
+        test: rows to ask about.
+        classes: the classes by number, as the data call them.
+        recipe: how the model was trained.
+        build: from a seed to the same network, untrained and without turn-over layers.
+        show: what a reader sees of a row (side, number of the row), as plain JSON values.
+        contents: what makes two training rows copies of each other.
+        read: from what a user typed to a query; None where nothing can be typed.
+        load: rows of another data file with labels of the same classes; see :class:`Other`.
+        mark: what two rows share, from what a reader sees of a query and of a training row; the
+            spans ``[begin, end]`` of the training row's text.
+        noun: what a row is called, in the singular.
+    """
+
+    run: Run
+    model: nn.Module
+    logits: Logits
+    train: Rows
+    test: Rows
+    classes: tuple[Any, ...]
+    recipe: Recipe
+    build: Callable[[int], nn.Module]
+    show: Callable[[Side, int], dict[str, Any]]
+    contents: Callable[[], Sequence[Hashable]]
+    read: Callable[[str], Query] | None = None
+    load: Callable[[Other], tuple[Rows, Sequence[BadRow]]] | None = None
+    mark: Callable[[Mapping[str, Any], Mapping[str, Any]], list[tuple[int, int]]] | None = None
+    noun: str = "instance"
+
+    @property
+    def towers(self) -> int:
+        """Pairs of towers that the model consists of; 0 for a network with masks on its units."""
+        return self.model.pairs if isinstance(self.model, Towers) else 0
+
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        """−log p(label | row) of every row, in nats."""
+        says = self.logits(model, batch)
+        return F.cross_entropy(says, batch["label"].to(says.device), reduction="none")
+
+    def query(self, number: int) -> Query:
+        """The row of the test set with this number, from 0.
+
+        Raises:
+            DataError: when there is none.
+        """
+        if not 0 <= number < len(self.test):
+            raise DataError(
+                f"There is no test row {number}; this run has rows 0 to {len(self.test) - 1}."
+            )
+        rows = self.test.select(slice(number, number + 1))
+        shown = {"query": number, "id": int(rows.ids[0]), **self.show("test", number)}
+        return Query(rows, int(rows.batch["label"][0]), shown)
+
+    def called(self, id: int) -> str:
+        """What the data call the training instance with this id."""
+        row = int(self.train.rows_of(torch.tensor([id]))[0])
+        return str(self.show("train", row).get("name", id))
+
+    def class_number(self, name: str) -> int:
+        """The number of a class by its name.
+
+        Raises:
+            DataError: when there is none of that name.
+        """
+        names = [str(name) for name in self.classes]
+        if name in names:
+            return names.index(name)
+        numbered = names == [str(i) for i in range(len(names))]
+        known = f"0 to {len(names) - 1}" if numbered else ", ".join(names)
+        raise DataError(f"There is no label {name}; labels are {known}.")
+
+
+def verify(run: Run, model: nn.Module, logits: Logits, rows: Mapping[str, Rows]) -> None:
+    """Refuse a run whose rows or masks are not those that the model was trained with.
+
+    Raises:
+        RunError: when a fingerprint or the description of the masks in the manifest differs.
+    """
+    try:
+        wanted = {name: run.manifest["data"][name] for name in rows}
+    except (KeyError, TypeError) as error:
+        raise RunError(f"{run.folder / 'manifest.json'} is damaged: {error!r}.") from error
+    for name, found in rows.items():
+        if fingerprint(found) != wanted[name]:
+            raise RunError(
+                f"The rows in {run.folder / name}.safetensors are not those that the model was "
+                "trained and tested on: their fingerprint is not that of the manifest."
+            )
+    few = next(iter(rows.values())).select(slice(0, 1))
+    classes = probabilities(model, logits, few).shape[1]  # and now a layer knows its units
+    for name, found in rows.items():
+        label = found.batch["label"]
+        if label.dtype != torch.int64 or not bool(((label >= 0) & (label < classes)).all()):
+            raise RunError(
+                f"{run.folder / name}.safetensors is damaged: its labels must be whole numbers "
+                f"from 0 to {classes - 1}, one for each class of the network."
+            )
+    if (made := describe_masks(model)) != run.manifest.get("masks"):
+        raise RunError(
+            f"The masks of {run.folder} cannot be made again: its manifest describes "
+            f"{run.manifest.get('masks')}, but this release makes {made}. Its scores would be "
+            "those of other sub-networks."
+        )
+
+
+def classes_of(run: Run) -> Classes:
+    """The classes of a run, with all ways to write them.
+
+    Raises:
+        RunError: when the manifest lacks them.
+    """
+    try:
+        found = run.manifest["classes"]
+        return Classes(tuple(found["names"]), dict(found["numbers"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise RunError(f"{run.folder / 'manifest.json'} is damaged: {error!r}.") from error

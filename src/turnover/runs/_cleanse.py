@@ -1,0 +1,151 @@
+"""Would a run's training set do better on a target without its most harmful rows?"""
+
+import csv
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+import torch
+from torch import Tensor, nn
+
+from turnover._files import replacing
+from turnover._rows import Loss
+from turnover.cleansing import (
+    Sweep,
+    cells_of,
+    conclude,
+    exact_totals,
+    first_order_totals,
+    kernel_totals,
+    loss_totals,
+    most_harmful,
+)
+from turnover.data import Rows
+from turnover.errors import DataError, RunError
+from turnover.runs._classifier import Subject
+from turnover.training import probabilities
+
+__all__ = ["ARMS", "Aim", "cleanse_subject", "cleansing_csv", "split"]
+
+Totals = Callable[[nn.Module, Loss, Rows, Rows], Tensor]
+Progress = Callable[[str, int], None]
+LISTED = 20
+
+ARMS: dict[str, Totals] = {
+    "first-order": first_order_totals,
+    "exact": exact_totals,
+    "kernel": kernel_totals,
+    "unseen-loss": loss_totals,
+}
+"""Estimators of totals (model, loss, target, train) by name."""
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Aim:
+    """What cleansing is for, and how much work goes into it.
+
+    Attributes:
+        target: rows that the totals are summed over.
+        test: other rows of the same kind, on which every training is tested.
+        fractions: shares of the training set to remove.
+        seeds: how many trainings of each cell.
+    """
+
+    target: Rows
+    test: Rows
+    fractions: Sequence[float] = (0.005, 0.01, 0.02, 0.05, 0.1)
+    seeds: int = 10
+
+
+def split(rows: Rows, seed: int) -> tuple[Rows, Rows]:
+    """Two random halves of a target set: one to sum scores over, one to test on.
+
+    Raises:
+        DataError: for fewer than four rows.
+    """
+    if len(rows) < 4:
+        raise DataError(f"A target of {len(rows)} rows cannot be split; give at least four.")
+    order = torch.randperm(len(rows), generator=torch.Generator("cpu").manual_seed(seed))
+    half = len(rows) // 2
+    return rows.select(order[:half].sort()[0]), rows.select(order[half:].sort()[0])
+
+
+def cleanse_subject(
+    subject: Subject,
+    aim: Aim,
+    totals: Mapping[str, Tensor],
+    progress: Progress = lambda what, steps: None,
+) -> dict[str, Any]:
+    """Remove, train again and compare; in plain JSON values.
+
+    Args:
+        subject: the run whose training set is cleansed.
+        aim: for what.
+        totals: by name ``[train]``, positive = helped the target; such as those of ``ARMS``.
+        progress: called with what is going on and the number of trainings just finished.
+
+    Raises:
+        DataError: for a fraction that cannot be removed, or fewer than two seeds or test rows.
+        LossError: when a training diverges; finished ones are kept.
+        MissingExtra: when SciPy is not installed.
+    """
+    for fraction in aim.fractions:
+        most_harmful(torch.zeros(len(subject.train)), fraction)
+    if aim.seeds < 2:
+        raise DataError("One seed has no spread, so that nothing can be tested; use at least two.")
+    sweep = Sweep(
+        subject.build,
+        subject.loss,
+        subject.recipe,
+        subject.train,
+        aim.test,
+        lambda model, rows: probabilities(model, subject.logits, rows),
+        aim.fractions,
+        range(aim.seeds),
+        subject.run.folder / "cleanse",
+    )
+    cells = cells_of(sweep.run(totals, lambda done, whole: progress("Training again", 1)))
+    first = next(iter(totals))
+    return {
+        "noun": subject.noun,
+        "train": len(subject.train),
+        "target": len(aim.target),
+        "test": len(aim.test),
+        "seeds": aim.seeds,
+        "trainings": sweep.trainings(len(totals)),
+        "arms": list(totals),
+        "conclusion": conclude(cells),
+        "cells": [cell.to_dict() for cell in cells],
+        "harmful": [
+            _row(subject, row, {"total": totals[first]})
+            for row in torch.argsort(totals[first], stable=True)[:LISTED].tolist()
+        ],
+    }
+
+
+def cleansing_csv(subject: Subject, totals: Mapping[str, Tensor], path: str | Path) -> None:
+    """Write every training row with its totals, those most harmful to the target first.
+
+    Raises:
+        RunError: when the file cannot be written.
+    """
+    first = next(iter(totals.values()))
+    try:
+        with replacing(path) as fresh, open(fresh, "w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, list(_row(subject, 0, totals)))
+            writer.writeheader()
+            for row in torch.argsort(first, stable=True).tolist():
+                writer.writerow(_row(subject, row, totals))
+    except OSError as error:
+        raise RunError(f"Cannot write {path}: {error}") from error
+
+
+def _row(subject: Subject, row: int, totals: Mapping[str, Tensor]) -> dict[str, Any]:
+    return {
+        "id": int(subject.train.ids[row]),
+        **subject.show("train", row),
+        "label": subject.classes[int(subject.train.batch["label"][row])],
+        **{name: float(total[row]) for name, total in totals.items()},
+    }

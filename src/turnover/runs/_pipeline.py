@@ -1,0 +1,112 @@
+"""The work that makes a run once its rows are there: audit, trainings, measurements."""
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from typing import Any, final
+
+import torch
+from torch import nn
+
+from turnover._rows import Loss
+from turnover.data import BadRow, Rows
+from turnover.runs._check import probed, prove
+from turnover.runs._classifier import Subject
+from turnover.runs._folder import Run, describe_masks, fingerprint
+from turnover.runs._job import Course, learn
+from turnover.runs._measure import measure_subject
+from turnover.training import Curve, Recipe
+
+__all__ = ["STEPS_BESIDES", "Work"]
+
+Progress = Callable[[str, int], None]
+PROBED, MEASURED = 32, 2000
+STEPS_BESIDES = 3
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Work:
+    """The networks of a run, and what is measured of them.
+
+    Attributes:
+        run: the run folder.
+        train: training rows.
+        test: rows that are not trained on.
+        build: from whether it is the turn-over network (or its control) to the untrained network.
+        loss: (model, batch) → per-example losses in nats.
+        recipe: how they are trained.
+        noun: what a row is called.
+        progress: called with what is going on and the number of steps just finished: one for each
+            epoch, and ``STEPS_BESIDES``.
+    """
+
+    run: Run
+    train: Rows
+    test: Rows
+    build: Callable[[bool], nn.Module]
+    loss: Loss
+    recipe: Recipe
+    noun: str
+    progress: Progress
+    _curves: list[Curve] = field(default_factory=list, init=False)
+    _seconds: dict[str, float] = field(default_factory=dict, init=False)
+
+    def complete(
+        self,
+        subject_of: Callable[[nn.Module], Subject],
+        *,
+        control: bool,
+        bad: Iterable[BadRow],
+        began: float,
+    ) -> Run:
+        """Audit, train, ask and measure; the complete run.
+
+        Args:
+            subject_of: from the trained turn-over network to the subject.
+            control: also train the same network with ordinary dropout alone.
+            bad: rows that were left out.
+            began: when the command began, by ``time.perf_counter``.
+
+        Raises:
+            LossError: when a training diverges.
+            RunError: for files of the run that are damaged or cannot be written.
+        """
+        audit = self._audit()
+        names = ["model", "control"] if control else ["model"]
+        models = {name: self._train(name) for name in names}
+        self.progress("Asking what stands behind each error", 1)
+        subject = subject_of(models["model"])
+        results = measure_subject(subject, models.get("control"), self._curves)
+        results |= {"audit": audit, "bad_rows": [asdict(row) for row in bad]}
+        results["cost"] = {f"train_{name}_s": round(s, 2) for name, s in self._seconds.items()}
+        results["seconds"] = round(time.perf_counter() - began, 2)
+        self.run.save_results(results)
+        self.progress("Done", 1)
+        rows: Mapping[str, Rows] = {"train": self.train, "test": self.test}
+        return self.run.finish(
+            masks=describe_masks(models["model"]),
+            data={name: fingerprint(found) for name, found in rows.items()},
+        )
+
+    def _audit(self) -> dict[str, Any]:
+        """Real training steps on a few rows: does one reach its unseen half?"""
+        self.progress(f"Proving that no {self.noun} reaches its unseen half", 0)
+        few = probed(self.train, PROBED)
+        found = prove(self.build(True), few, self.loss, self.recipe)
+        self.progress("Training", 1)
+        return found.to_dict()
+
+    def _train(self, name: str) -> nn.Module:
+        began, is_model = time.perf_counter(), name == "model"
+        model, measured = self.build(is_model), None
+        if is_model:
+            order = torch.randperm(len(self.train), generator=torch.Generator("cpu").manual_seed(0))
+            measured = self.train.select(order[:MEASURED].sort()[0])
+        course = Course(self.loss, self.recipe, self.train, self.test, measured)
+        what = "Training" if is_model else "Training the control"
+        points = learn(self.run, name, model, course, partial(self.progress, what, 1))
+        self._curves.extend(points)
+        self._seconds[name] = time.perf_counter() - began
+        return model

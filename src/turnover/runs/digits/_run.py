@@ -1,0 +1,242 @@
+"""The demo: real digits, planted label errors, three networks, one report."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from turnover.data import Rows
+from turnover.errors import RunError
+from turnover.leaks import check
+from turnover.runs import Kind, Run, Subject, describe_masks, explain_errors, fingerprint, verify
+from turnover.runs.digits._data import CLASSES, Digits, load_digits
+from turnover.runs.digits._model import cross_entropy, logits
+from turnover.runs.digits._train import (
+    ADAM,
+    CONTROL,
+    NETWORKS,
+    PLAIN,
+    TURNOVER,
+    recipe_of,
+    train_network,
+)
+from turnover.training import Curve, accuracy, losses_of
+
+__all__ = ["KIND", "run_demo", "steps_of_demo"]
+
+Progress = Callable[[str, int], None]
+EPOCHS = 20
+ERRORS, BEHIND, SUSPECTS = 8, 5, 40
+
+
+def steps_of_demo(epochs: int) -> int:
+    """How many steps ``run_demo`` reports to ``progress``."""
+    return 3 * epochs + 3
+
+
+def run_demo(
+    folder: str | Path,
+    *,
+    epochs: int = EPOCHS,
+    noise: float = 0.1,
+    seed: int = 1,
+    progress: Progress = lambda what, steps: None,
+) -> Run:
+    """Train, ask and measure; everything lands in the run folder.
+
+    Args:
+        folder: new folder, or that of a demo with the same arguments: an interrupted one goes on,
+            a complete one is returned as it is.
+        epochs: passes over the 1,200 training images, for each of the three networks.
+        noise: fraction of the training labels to flip.
+        seed: seed of the split, the flips, the weights, the order and the masks.
+        progress: called with what is going on and the number of steps just finished.
+
+    Returns:
+        The complete run; ``run.results()`` holds all numbers.
+
+    Raises:
+        RunError: when the folder cannot be used.
+        MissingExtra: when scikit-learn is not installed.
+    """
+    with _one_thread():
+        return _run(folder, {"epochs": epochs, "noise": noise, "seed": seed}, progress)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Networks this small gain little from a second thread, and wait long for it on a busy machine.
+
+    One thread also rounds in the same way wherever the demo runs.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _run(folder: str | Path, arguments: dict[str, Any], progress: Progress) -> Run:
+    start = time.perf_counter()
+    epochs, seed = arguments["epochs"], arguments["seed"]
+    digits = load_digits(arguments["noise"], seed)
+    run = Run.create(folder, {"kind": "demo", "arguments": arguments, "seeds": {"all": seed}})
+    if run.complete:
+        return run
+    run.save_rows("train", digits.train)
+    run.save_rows("test", digits.test)
+    progress("Proving that no instance reaches its unseen half", 0)
+    audit = check(TURNOVER.build(seed), _probe(digits.train), cross_entropy, optimizer=ADAM)
+    progress("Training", 1)
+    models: dict[str, nn.Module] = {}
+    curves: dict[str, list[Curve]] = {}
+    seconds: dict[str, float] = {}
+    for name, network in NETWORKS.items():
+        began = time.perf_counter()
+        models[name], curves[name] = train_network(
+            run, network, digits, epochs, seed, lambda: progress("Training", 1)
+        )
+        seconds[name] = time.perf_counter() - began
+    progress("Asking what stands behind each error", 1)
+    subject = _subject(run, models[TURNOVER.name], digits.train, digits.test)
+    results = measure_demo(subject, models, digits, curves)
+    results["audit"] = audit.to_dict()
+    results["cost"] = {f"train_{name}_s": round(s, 2) for name, s in seconds.items()}
+    results["seconds"] = round(time.perf_counter() - start, 2)
+    run.save_results(results)
+    progress("Done", 1)
+    return run.finish(
+        masks=describe_masks(models[TURNOVER.name]),
+        data={"train": fingerprint(digits.train), "test": fingerprint(digits.test)},
+    )
+
+
+def measure_demo(
+    subject: Subject,
+    models: dict[str, nn.Module],
+    digits: Digits,
+    curves: dict[str, list[Curve]],
+) -> dict[str, Any]:
+    """All numbers of the demo, as plain JSON values; losses in nats."""
+    model, control = models[TURNOVER.name], models[CONTROL.name]
+    planted = digits.train.batch["label"] != digits.train.batch["truth"]
+    unseen = losses_of(model, cross_entropy, digits.train, "unseen")
+    plain = losses_of(control, cross_entropy, digits.train)
+    last = curves[TURNOVER.name][-1]
+    return {
+        "kind": "demo",
+        "train": len(digits.train),
+        "test": len(digits.test),
+        "planted": int(planted.sum()),
+        "accuracy_turnover": accuracy(model, logits, digits.test),
+        "accuracy_dropout": accuracy(control, logits, digits.test),
+        "seen_train_loss": last.seen_train,
+        "unseen_train_loss": last.unseen_train,
+        "test_loss": last.unseen_test,
+        "full_test_loss": last.full_test,
+        **_detection(unseen, planted, ""),
+        **_detection(plain, planted, "_control"),
+        "roc": {"turnover": _roc(unseen, planted), "control": _roc(plain, planted)},
+        "curves": [asdict(point) for point in curves[TURNOVER.name]],
+        "variants": [
+            _variant(models[network.name], digits, curves[network.name][-1], network.dropout)
+            for network in (PLAIN, TURNOVER)
+        ],
+        "explanations": explain_errors(subject, errors=ERRORS, k=BEHIND),
+        "suspects": find_suspects(unseen, digits.train)[:SUSPECTS],
+    }
+
+
+def _open(run: Run) -> Subject:
+    try:
+        model = TURNOVER.build(run.arguments["seed"])
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise RunError(f"{run.folder / 'manifest.json'} is damaged: {error!r}.") from error
+    run.load_model(model)
+    rows = {name: run.load_rows(name) for name in ("train", "test")}
+    verify(run, model, logits, rows)
+    return _subject(run, model, rows["train"], rows["test"])
+
+
+KIND = Kind(_open)
+
+
+def _subject(run: Run, model: nn.Module, train: Rows, test: Rows) -> Subject:
+    truth = train.batch["truth"]
+
+    def show(side: str, row: int) -> dict[str, Any]:
+        return {"truth": int(truth[row])} if side == "train" else {}
+
+    return Subject(
+        run,
+        model,
+        logits,
+        train,
+        test,
+        tuple(range(CLASSES)),
+        recipe_of(run.arguments.get("epochs", EPOCHS), run.arguments["seed"]),
+        CONTROL.build,
+        show,
+        lambda: [image.numpy().tobytes() for image in train.batch["image"]],
+        noun="image",
+    )
+
+
+def find_suspects(ranked_by: Tensor, train: Rows) -> list[dict[str, Any]]:
+    """All training instances, the highest loss of the unseen sub-network first."""
+    order = torch.argsort(ranked_by, descending=True, stable=True)
+    label, truth = train.batch["label"], train.batch["truth"]
+    return [
+        {
+            "id": int(train.ids[row]),
+            "label": int(label[row]),
+            "truth": int(truth[row]),
+            "unseen_loss": float(ranked_by[row]),
+            "planted": bool(label[row] != truth[row]),
+        }
+        for row in order
+    ]
+
+
+def _probe(train: Rows) -> dict[str, Tensor]:
+    return {name: tensor[:32] for name, tensor in train.batch.items()}
+
+
+def _variant(model: nn.Module, digits: Digits, last: Curve, drop: float) -> dict[str, Any]:
+    planted = digits.train.batch["label"] != digits.train.batch["truth"]
+    unseen = losses_of(model, cross_entropy, digits.train, "unseen")
+    return {
+        "drop": drop,
+        "accuracy": accuracy(model, logits, digits.test),
+        "seen_train_loss": last.seen_train,
+        "unseen_train_loss": last.unseen_train,
+        "test_loss": last.unseen_test,
+        **_detection(unseen, planted, ""),
+    }
+
+
+def _detection(suspicion: Tensor, planted: Tensor, suffix: str) -> dict[str, float | None]:
+    from sklearn.metrics import roc_auc_score
+
+    if not planted.any():
+        return {f"mislabel_auc{suffix}": None, f"precision_at_planted{suffix}": None}
+    first = torch.argsort(suspicion, descending=True, stable=True)[: int(planted.sum())]
+    return {
+        f"mislabel_auc{suffix}": float(roc_auc_score(planted, suspicion)),
+        f"precision_at_planted{suffix}": float(planted[first].float().mean()),
+    }
+
+
+def _roc(suspicion: Tensor, planted: Tensor) -> dict[str, list[float]] | None:
+    from sklearn.metrics import roc_curve
+
+    if not planted.any():
+        return None
+    fpr, tpr, _ = roc_curve(planted, suspicion)
+    return {"fpr": fpr.tolist(), "tpr": tpr.tolist()}

@@ -1,0 +1,33 @@
+"""A classifier of your own pictures: ``turnover train DIR --images``.
+
+Pictures come from a folder with a folder for each class, or from a column of a Parquet file; they
+are decoded once, to squares of one size. What is trained is a network with channel masks: a mask of
+a convolution keeps or drops a channel as a whole, the same at every pixel, so that pools and
+strides between two masks need no thought. A picture trains the channels of its mask and leaves
+those of its unseen half alone, as far as masks reach: see :func:`build_network`.
+"""
+
+from turnover.runs.images._classifier import KIND
+from turnover.runs.images._models import (
+    ARCHITECTURES,
+    Architecture,
+    build_network,
+    layers_of,
+    maskable,
+)
+from turnover.runs.images._names import forget_parts, parts_for
+from turnover.runs.images._run import Plan, run_images, steps_of
+
+__all__ = [
+    "ARCHITECTURES",
+    "KIND",
+    "Architecture",
+    "Plan",
+    "build_network",
+    "forget_parts",
+    "layers_of",
+    "maskable",
+    "parts_for",
+    "run_images",
+    "steps_of",
+]

@@ -1,0 +1,193 @@
+"""A run of pictures, opened: its network, its pixels, its names and how to read another one."""
+
+from collections.abc import Hashable, Mapping, Sequence
+from functools import partial
+from hashlib import blake2b
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from turnover._rows import Loss
+from turnover.data import BadRow, Rows
+from turnover.data.images import Columns, Reading, read_picture, read_target
+from turnover.data.images._folders import has_class_folders
+from turnover.errors import RunError
+from turnover.runs import Kind, Other, Query, Run, Subject, classes_of, cosine, verify
+from turnover.runs.images._augment import augmented
+from turnover.runs.images._models import build_network
+from turnover.runs.images._names import load_names
+from turnover.training import Logits, Recipe, build_towers
+
+__all__ = ["KIND", "build", "logits_of", "loss_of", "recipe_of", "subject_of"]
+
+MIDDLE, SPREAD = 0.5, 0.25
+
+
+def logits_of(arguments: Mapping[str, Any]) -> Logits:
+    """What a network of a run says about its pictures, (model, batch) → ``[rows, classes]``.
+
+    Pixels enter as (x/255 − 0.5) / 0.25. The mean and spread of the training pictures would be the
+    usual numbers, and as good; but every picture takes part in them, and through them would reach
+    all units, its unseen ones too.
+
+    In training, pictures are moved (:mod:`turnover.runs.images._augment`) if the run says so, and
+    on a GPU matrices are multiplied in bfloat16; scores are differences of losses and need float32.
+    """
+    augment = bool(arguments["augment"])
+
+    def logits(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
+        image = batch["image"]
+        if model.training and augment:
+            # The loop seeds torch at every epoch, with a number that tells the epoch.
+            image = augmented(image, batch["instance"], torch.initial_seed() % 2**63)
+        image = (image / 255 - MIDDLE) / SPREAD
+        faster = image.is_cuda and model.training
+        with torch.autocast(image.device.type, torch.bfloat16, enabled=faster):
+            return model(image).float()
+
+    return logits
+
+
+def loss_of(arguments: Mapping[str, Any]) -> Loss:
+    """−log p(label | picture) of every row, in nats."""
+    logits = logits_of(arguments)
+
+    def loss(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+        says = logits(model, batch)
+        return F.cross_entropy(says, batch["label"].to(says.device), reduction="none")
+
+    return loss
+
+
+def recipe_of(arguments: Mapping[str, Any]) -> Recipe:
+    """How the networks of a run are trained."""
+    return Recipe(
+        arguments["epochs"],
+        arguments["batch_size"],
+        arguments["seed"],
+        partial(torch.optim.AdamW, lr=arguments["rate"], weight_decay=arguments["decay"]),
+        cosine,
+    )
+
+
+def build(run: Run, seed: int, *, turnover: bool = False) -> nn.Module:
+    """The untrained network of a run; equal seeds give equal weights, with masks and without.
+
+    With ``turnover`` it has masks, or consists of towers if the run says so.
+    """
+    arguments = run.arguments
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    pairs = arguments.get("towers", 0)
+
+    def network(seed: int) -> nn.Module:
+        model = build_network(
+            arguments["model"],
+            classes=len(classes_of(run)),
+            channels=arguments["channels"],
+            size=arguments["size"],
+            seed=seed,
+            turnover=turnover and not pairs,
+            dropout=arguments["dropout"],
+            first=arguments["first"] or None,
+        )
+        return model.to(device)
+
+    return build_towers(network, pairs, seed=seed) if turnover and pairs else network(seed)
+
+
+def _open(run: Run) -> Subject:
+    rows = {name: run.load_rows(name) for name in ("train", "test")}
+    try:
+        arguments = run.arguments
+        shape, classes = [arguments["channels"], *[arguments["size"]] * 2], len(classes_of(run))
+        for name, found in rows.items():
+            _refuse_misfits(run, name, found, shape, classes)
+        model = build(run, arguments["seed"], turnover=True)
+        logits = logits_of(arguments)
+        recipe_of(arguments)
+    except RunError:
+        raise
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise RunError(f"{run.folder / 'manifest.json'} is damaged: {error!r}.") from error
+    run.load_model(model)
+    verify(run, model, logits, rows)
+    return subject_of(run, model, rows["train"], rows["test"])
+
+
+def _refuse_misfits(run: Run, name: str, rows: Rows, shape: list[int], classes: int) -> None:
+    """Whatever a run folder holds, nothing is computed of rows that are no labelled pictures."""
+    batch = rows.batch if isinstance(rows.batch, dict) else {}
+    image, label, instance = (batch.get(key) for key in ("image", "label", "instance"))
+    if (
+        image is None
+        or label is None
+        or instance is None
+        or image.dtype != torch.uint8
+        or list(image.shape[1:]) != shape
+        or label.dtype != torch.int64
+        or not bool(((label >= 0) & (label < classes)).all())
+        or not torch.equal(instance, rows.ids)
+    ):
+        raise RunError(
+            f"{run.folder / name}.safetensors is damaged: by the manifest it holds pictures uint8 "
+            f"{['rows', *shape]}, labels from 0 to {classes - 1}, and the ids once more."
+        )
+
+
+KIND = Kind(_open)
+
+
+def subject_of(run: Run, model: nn.Module, train: Rows, test: Rows) -> Subject:
+    """The subject of a run whose model is trained.
+
+    Raises:
+        RunError: for names in the run folder that are damaged.
+    """
+    arguments = run.arguments
+    names = {"train": load_names(run, "train", len(train))}
+    names["test"] = load_names(run, "test", len(test))
+
+    def show(side: str, row: int) -> dict[str, Any]:
+        return {"name": names[side][row]}
+
+    def contents() -> Sequence[Hashable]:
+        pixels = train.batch["image"].numpy()
+        return [blake2b(picture.data, digest_size=16).digest() for picture in pixels]
+
+    def read(path: str) -> Query:
+        image = read_picture(path, arguments["size"], arguments["channels"])
+        zero = torch.zeros(1, dtype=torch.int64)
+        return Query(Rows({"image": image, "label": zero, "instance": zero}), None, {"name": path})
+
+    return Subject(
+        run,
+        model,
+        logits_of(arguments),
+        train,
+        test,
+        classes_of(run).names,
+        recipe_of(arguments),
+        partial(build, run),
+        show,
+        contents,
+        read=read,
+        load=partial(_load, run),
+        noun="image",
+    )
+
+
+def _load(run: Run, other: Other) -> tuple[Rows, Sequence[BadRow]]:
+    """Pictures of another folder or file, of the same size and channels."""
+    arguments = run.arguments
+    columns = None if has_class_folders(other.path) else _columns(run, other)
+    how = Reading(columns, arguments["size"], other.on_bad_rows, tick=other.tick)
+    return read_target(other.path, how, classes_of(run), arguments["channels"])
+
+
+def _columns(run: Run, other: Other) -> Columns | None:
+    """Columns as they were typed, or as in training; None where they are neither."""
+    found = {**(run.manifest.get("columns") or {}), **other.columns}
+    both = {"image", "label"} <= set(found)
+    return Columns(found["image"], found["label"]) if both else None

@@ -1,0 +1,24 @@
+"""A classifier of your own texts: ``turnover train DATA --text COLUMN --label COLUMN``.
+
+The trunk stays frozen: each text is encoded once, by a transformer or, without any download, by its
+hashed words. What is trained is one wide masked layer on top, in which every text has its seen and
+its unseen half; or, with ``--adapters``, masked adapters in the transformer itself.
+"""
+
+from turnover.runs.text._adapted import Tokens
+from turnover.runs.text._classifier import KIND
+from turnover.runs.text._encoders import ENCODERS, BagOfWords, Encoder, Transformer, encoder_of
+from turnover.runs.text._run import Plan, run_texts, steps_of
+
+__all__ = [
+    "ENCODERS",
+    "KIND",
+    "BagOfWords",
+    "Encoder",
+    "Plan",
+    "Tokens",
+    "Transformer",
+    "encoder_of",
+    "run_texts",
+    "steps_of",
+]

@@ -1,0 +1,204 @@
+"""A run of texts, opened: its head, its features, its texts and how to read another one."""
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from functools import cache, partial
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from turnover import _parts
+from turnover.data import BadRow, Rows
+from turnover.data.texts import Columns, read_target
+from turnover.errors import DataError, RunError
+from turnover.runs import Kind, Other, Query, Run, Subject, classes_of, cosine, verify
+from turnover.runs.text._adapted import Adapted, Tokens, build_adapted, trim
+from turnover.runs.text._encoders import ENCODERS, Encoder, encoder_of, source_of
+from turnover.runs.text._features import encoded_rows
+from turnover.runs.text._head import build_head, logits
+from turnover.runs.text._names import load_words
+from turnover.runs.text._words import COMMON, Pieces, pieces_of_run, shared_spans
+from turnover.training import Recipe, build_towers
+
+__all__ = [
+    "KIND",
+    "build",
+    "encoder_for",
+    "encoding",
+    "loss",
+    "recipe_of",
+    "subject_of",
+]
+
+
+PLAIN = 512  # a network without masks gains nothing from more units, and trains sooner
+
+
+def loss(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+    """−log p(label | text) of every row, in nats."""
+    says = logits(model, batch)
+    return F.cross_entropy(says, batch["label"].to(says.device), reduction="none")
+
+
+def recipe_of(arguments: Mapping[str, Any]) -> Recipe:
+    """How the networks of a run are trained."""
+    return Recipe(
+        arguments["epochs"],
+        arguments["batch_size"],
+        arguments["seed"],
+        partial(torch.optim.AdamW, lr=arguments["rate"], weight_decay=0.0),
+        cosine,
+    )
+
+
+def _open(run: Run) -> Subject:
+    rows = {name: run.load_rows(name) for name in ("train", "test")}
+    try:
+        arguments = run.arguments
+        model = build(run, rows["train"], arguments["seed"], turnover=True, weights=False)
+        recipe_of(arguments)
+    except (KeyError, TypeError, ValueError, RuntimeError, IndexError) as error:
+        raise RunError(f"{run.folder / 'manifest.json'} is damaged: {error!r}.") from error
+    run.load_model(model)
+    verify(run, model, logits, rows)
+    return subject_of(run, model, rows["train"], rows["test"])
+
+
+KIND = Kind(_open)
+
+
+def build(
+    run: Run,
+    train: Rows,
+    seed: int,
+    *,
+    turnover: bool = False,
+    most: int | None = None,
+    weights: bool = True,
+) -> nn.Module:
+    """The untrained network of a run; equal seeds give equal weights, with masks and without.
+
+    Args:
+        run: the run.
+        train: its training rows.
+        seed: of the weights and masks.
+        turnover: whether it has masks, or consists of towers if the run says so.
+        most: at most so many units, of a head.
+        weights: take pretrained weights, of a transformer.
+    """
+    arguments, classes = run.arguments, len(classes_of(run))
+    if width := arguments["adapters"]:
+        source = source_of(arguments["model"])
+        plan = Adapted(source, run.folder, classes, width, arguments["dropout"])
+        return build_adapted(plan, seed=seed, turnover=turnover, weights=weights)
+    pairs = arguments.get("towers", 0)
+
+    def head(seed: int) -> nn.Module:
+        return build_head(
+            train.batch["feature"].shape[1],
+            classes,
+            units=min(arguments["units"], most or arguments["units"]),
+            dropout=arguments["dropout"],
+            seed=seed,
+            turnover=turnover and not pairs,
+        )
+
+    return build_towers(head, pairs, seed=seed) if turnover and pairs else head(seed)
+
+
+def encoder_for(arguments: Mapping[str, Any]) -> Encoder:
+    """What makes rows of texts for the networks of a run.
+
+    Raises:
+        DataError: for a model that cannot be found or loaded.
+        MissingExtra: when a package that it needs is not installed.
+    """
+    name, length = arguments["model"], arguments["max_length"]
+    if not arguments["adapters"]:
+        return encoder_of(name, length)
+    if name in ENCODERS:
+        raise DataError(
+            f"--adapters go into a transformer, and --model {name} is none. Give a folder or the "
+            "name of a model at the Hugging Face hub."
+        )
+    return Tokens(source_of(name), length)
+
+
+def encoding(arguments: Mapping[str, Any]) -> str:
+    """What rows made of texts depend on, besides the texts."""
+    return f"{arguments['model']}, {arguments['max_length']}, {bool(arguments['adapters'])}"
+
+
+def subject_of(run: Run, model: nn.Module, train: Rows, test: Rows) -> Subject:
+    """The subject of a run whose model is trained and whose rows are encoded.
+
+    Raises:
+        RunError: for texts or a tokenizer in the run folder that are damaged.
+    """
+    words = {name: load_words(run, name, len(rows)) for name, rows in _named(train, test)}
+
+    def show(side: str, row: int) -> dict[str, Any]:
+        texts, names = words[side]
+        return {"name": names[row], "text": texts[row]}
+
+    def contents() -> Sequence[Hashable]:
+        return [" ".join(text.casefold().split()) for text in words["train"][0]]
+
+    def read(text: str) -> Query:
+        if not text.strip():
+            raise DataError("The text to ask about is empty.")
+        found = encoder_for(run.arguments).encode([text])
+        batch = {**trim(found), "label": torch.zeros(1, dtype=torch.int64)}
+        return Query(Rows(batch), None, {"text": text})
+
+    return Subject(
+        run,
+        model,
+        logits,
+        train,
+        test,
+        classes_of(run).names,
+        recipe_of(run.arguments),
+        partial(build, run, train, most=PLAIN),
+        show,
+        contents,
+        read=read,
+        load=partial(_load, run),
+        mark=_marker(run),
+        noun="text",
+    )
+
+
+def _load(run: Run, other: Other) -> tuple[Rows, Sequence[BadRow]]:
+    """Texts of another file with their features, which stay in the run folder."""
+    try:
+        known = run.manifest["columns"]
+        columns = Columns(*(other.columns.get(role, known[role]) for role in ("text", "label")))
+    except (KeyError, TypeError) as error:
+        raise RunError(f"{run.folder / 'manifest.json'} is damaged: {error!r}.") from error
+    found = read_target(other.path, columns, classes_of(run), other.on_bad_rows)
+    name = f"other-{_parts.fingerprint(found.values, found.labels, found.ids)}"
+    what = f"Encoding {other.path.name}"
+    tick = partial(other.tick, what, 1)
+    ready = cache(partial(encoder_for, run.arguments))
+    rows = encoded_rows(run, name, found, ready, encoding(run.arguments), tick)
+    return rows, found.bad
+
+
+def _named(train: Rows, test: Rows) -> tuple[tuple[str, Rows], ...]:
+    return ("train", train), ("test", test)
+
+
+def _marker(run: Run) -> Callable[[Mapping[str, Any], Mapping[str, Any]], list[tuple[int, int]]]:
+    """What two texts share; the tokenizer is read when it is needed."""
+
+    @cache
+    def tools() -> tuple[Pieces, frozenset[str]]:
+        common = run.read_json(COMMON) if (run.folder / COMMON).exists() else []
+        return pieces_of_run(run.folder), frozenset(map(str, cast("list[str]", common)))
+
+    def mark(query: Mapping[str, Any], row: Mapping[str, Any]) -> list[tuple[int, int]]:
+        return shared_spans(query["text"], row["text"], *tools())
+
+    return mark

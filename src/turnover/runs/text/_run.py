@@ -1,0 +1,172 @@
+"""Train a classifier of texts with turn-over dropout, and measure what a report needs."""
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cache, partial
+from pathlib import Path
+from typing import Any, final
+
+from turnover.data import Rows
+from turnover.data.texts import Texts
+from turnover.errors import DataError
+from turnover.runs import STEPS_BESIDES, Run, Work
+from turnover.runs.text._classifier import build, encoder_for, encoding, loss, recipe_of, subject_of
+from turnover.runs.text._encoders import Encoder
+from turnover.runs.text._features import encoded_rows, parts_of
+from turnover.runs.text._names import save_words
+from turnover.runs.text._words import COMMON, TOKENIZER, common_pieces, pieces_of_run
+
+__all__ = ["Plan", "run_texts", "steps_of"]
+
+Progress = Callable[[str, int], None]
+OF_A_TOWER = 128  # units, beyond which towers gain nothing (experiments/text_labels.py)
+
+
+@final
+@dataclass(frozen=True)
+class Plan:
+    """How a classifier of texts is made.
+
+    Attributes:
+        model: an encoder: ``"bag-of-words"``, ``"minilm"``, a folder, or a name at the hub.
+        max_length: pieces of a text that a transformer reads.
+        adapters: train adapters of this width in the transformer itself; 0 keeps it frozen and
+            trains a layer on top.
+        towers: train so many pairs of ordinary networks, each on its own half of the texts, in
+            place of one with masks: more training, the most accurate scores. 0 for none.
+        units: masked units of that layer; 0 for about as many as there are training texts, from
+            1,024 to 4,096. Of a tower: its units, 0 for 128.
+        dropout: drop probability of ordinary dropout on top.
+        epochs: passes over the training texts; 0 for about 300 steps, from 3 to 100 passes.
+        batch_size: texts per step; 0 for 64, or 32 with adapters.
+        rate: learning rate of AdamW, which falls to zero along a cosine; 0 for 5e-4, or 2e-3 with
+            adapters.
+        seed: seed of weights, order and masks.
+        control: also train the same network with ordinary dropout alone, to know the cost.
+    """
+
+    model: str = "bag-of-words"
+    max_length: int = 128
+    adapters: int = 0
+    towers: int = 0
+    units: int = 0
+    dropout: float = 0.5
+    epochs: int = 0
+    batch_size: int = 0
+    rate: float = 0.0
+    seed: int = 0
+    control: bool = True
+
+    def settled(self, train: int) -> "Plan":
+        """The plan for so many training texts, with its own choice in place of zeros.
+
+        Raises:
+            DataError: for towers of transformers.
+        """
+        if self.towers and self.adapters:
+            raise DataError(
+                f"--towers {self.towers} with --adapters would train and keep "
+                f"{2 * self.towers} whole transformers. Leave out one of the two: towers stand on "
+                "features that are computed once."
+            )
+        wide = min(4096, max(1024, 1 << (train - 1).bit_length()))
+        units = self.units or (OF_A_TOWER if self.towers else wide)
+        batch_size = self.batch_size or (32 if self.adapters else 64)
+        epochs = self.epochs or min(100, max(3, -(-300 // -(-train // batch_size))))
+        rate = self.rate or (2e-3 if self.adapters else 5e-4)
+        return replace(self, units=units, epochs=epochs, batch_size=batch_size, rate=rate)
+
+
+def steps_of(plan: Plan, texts: Texts) -> int:
+    """How many steps :func:`run_texts` reports to ``progress``."""
+    parts = parts_of(len(texts.train)) + parts_of(len(texts.test))
+    return parts + plan.settled(len(texts.train)).epochs * (1 + plan.control) + STEPS_BESIDES
+
+
+def run_texts(
+    folder: str | Path,
+    texts: Texts,
+    plan: Plan,
+    *,
+    command: Sequence[str] = (),
+    progress: Progress = lambda what, steps: None,
+) -> Run:
+    """Encode, train, ask and measure; everything lands in the run folder.
+
+    Args:
+        folder: new folder, or that of a run with the same data and plan: an interrupted one goes
+            on, a complete one is returned as it is.
+        texts: from :func:`read_texts`.
+        plan: how.
+        command: the words of the command that asks for this, for the run's manifest.
+        progress: called with what is going on and the number of steps just finished.
+
+    Raises:
+        RunError: when the folder cannot be used.
+        DataError: for a model that cannot be found or loaded.
+        LossError: when the training diverges.
+        MissingExtra: when a package that the model needs is not installed.
+    """
+    start = time.perf_counter()
+    plan = plan.settled(len(texts.train))
+    ready = cache(partial(encoder_for, asdict(plan)))
+    if not (Path(folder) / "manifest.json").exists():
+        progress(f"Loading {plan.model}", 0)
+        ready()  # before there is a folder: a model that cannot be loaded leaves none behind
+    run = Run.create(folder, _manifest(texts, plan, command))
+    if run.complete:
+        return run
+    rows = _encode(run, texts, plan, ready, progress)
+    work = Work(
+        run,
+        rows["train"],
+        rows["test"],
+        lambda masked: build(run, rows["train"], plan.seed, turnover=masked),
+        loss,
+        recipe_of(run.arguments),
+        "text",
+        progress,
+    )
+    return work.complete(
+        lambda model: subject_of(run, model, rows["train"], rows["test"]),
+        control=plan.control,
+        bad=texts.bad,
+        began=start,
+    )
+
+
+def _manifest(texts: Texts, plan: Plan, command: Sequence[str]) -> dict[str, Any]:
+    classes = texts.train.classes
+    return {
+        "kind": "text",
+        "arguments": {
+            **asdict(plan),
+            "held_out": len(texts.test) if texts.held_out else 0,
+            "texts": texts.fingerprint(),
+        },
+        "command": list(command),
+        "columns": asdict(texts.columns),
+        "classes": {"names": list(classes.names), "numbers": dict(classes.numbers)},
+        "seeds": {"all": plan.seed},
+    }
+
+
+def _encode(
+    run: Run, texts: Texts, plan: Plan, ready: Callable[[], Encoder], progress: Progress
+) -> dict[str, Rows]:
+    """Features of both sides; texts, names and pieces are left beside them."""
+    rows = {}
+    for name, side in (("train", texts.train), ("test", texts.test)):
+        save_words(run, name, side)
+        what = f"Encoding the {name} texts"
+        progress(what, 0)
+        tick = partial(progress, what, 1)
+        rows[name] = encoded_rows(run, name, side, ready, encoding(asdict(plan)), tick)
+    if not (run.folder / COMMON).exists():
+        if (tokenizer := ready().tokenizer()) is not None:
+            run.write_text(TOKENIZER, tokenizer)
+        cut = pieces_of_run(run.folder)
+        run.write_text(COMMON, json.dumps(common_pieces(texts.train.values, cut)) + "\n")
+    return rows

@@ -1,0 +1,16 @@
+"""Statistics that several rooms share: null distributions, multiple testing, ranks, intervals."""
+
+from turnover.stats._intervals import Estimate
+from turnover.stats._paired import Paired, compare_paired, holm
+from turnover.stats._significance import GhostNull, Significance, benjamini_hochberg, testable
+
+__all__ = [
+    "Estimate",
+    "GhostNull",
+    "Paired",
+    "Significance",
+    "benjamini_hochberg",
+    "compare_paired",
+    "holm",
+    "testable",
+]

@@ -1,0 +1,128 @@
+"""The estimator is chosen by what the model and the time allow; kernels are tested by masks."""
+
+import copy
+import warnings
+from functools import partial
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from turnover.data import Rows
+from turnover.errors import ConversionError, ScoreError
+from turnover.estimators import (
+    FirstOrder,
+    GradientKernel,
+    LowAgreementWarning,
+    MaskNull,
+    ask_kernel,
+    attribute,
+    scan,
+)
+from turnover.nn import convert
+from turnover.training import Recipe, fit, fit_towers
+
+SGD = partial(torch.optim.SGD, lr=0.2, momentum=0.9)
+
+
+def loss(model, batch):
+    return F.cross_entropy(model(batch[0]), batch[1], reduction="none")
+
+
+def build(seed):
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Linear(4, 32), nn.ReLU(), nn.Linear(32, 3, bias=False))
+
+
+@pytest.fixture(scope="module")
+def rows():
+    torch.manual_seed(0)
+    y = torch.arange(60) % 3
+    return Rows((torch.randn(60, 4) + F.one_hot(y, 4), y), torch.arange(60) + 100)
+
+
+@pytest.fixture(scope="module")
+def queries(rows):
+    return rows.select(slice(0, 4))
+
+
+@pytest.fixture(scope="module")
+def converted(rows):
+    convert(model := build(0), "1")
+    fit(model, rows, loss, Recipe(10, 20, optimizer=SGD))
+    return model
+
+
+def test_towers_and_time_give_a_kernel(rows, queries):
+    towers = fit_towers(build, rows, loss, Recipe(5, 20, optimizer=SGD), pairs=2)
+    found = attribute(towers, loss, queries, rows)
+    assert found.estimator == "gradient kernel" and "2 pairs of towers" in str(found)
+    wanted = GradientKernel(towers, loss).scores(queries, rows)
+    assert torch.equal(found.scores.values, wanted.values)
+
+
+def test_towers_whose_masks_are_few_are_never_asked_by_them(rows, queries):
+    few, many = (
+        fit_towers(build, rows, loss, Recipe(1, 20, optimizer=SGD), pairs=pairs) for pairs in (2, 6)
+    )
+    assert attribute(few, loss, queries, rows, budget=0.0).estimator == "gradient kernel"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", LowAgreementWarning)
+        assert attribute(many, loss, queries, rows, budget=0.0).estimator == "first-order"
+
+
+def test_no_time_gives_first_order_scores(converted, rows, queries):
+    found = attribute(converted, loss, queries, rows, budget=0.0)
+    assert found.estimator == "first-order" and "more than 0 s" in found.reason
+    wanted = FirstOrder(converted, loss).scores(queries, rows)
+    assert torch.equal(found.scores.values, wanted.values)
+    assert attribute(converted, loss, queries, rows, budget=1e6).estimator == "gradient kernel"
+
+
+def test_without_masks_there_is_only_the_kernel(rows, queries):
+    plain = build(0)
+    assert attribute(plain, loss, queries, rows, budget=0.0).estimator == "gradient kernel"
+
+
+def test_a_model_that_nothing_can_read_is_an_error(rows, queries):
+    class Table(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.randn(4, 3))
+
+        def forward(self, x):
+            return x @ self.weight
+
+    with pytest.raises(ConversionError, match="train towers"):
+        attribute(Table(), loss, queries, rows)
+
+
+def test_a_kernel_ranks_and_masks_test(converted, rows, queries):
+    found = ask_kernel(converted, loss, queries, rows, 5)
+    scores = GradientKernel(converted, loss).scores(queries, rows)
+    assert found.estimator == "kernel" and found.instances == 60
+    for kind in ("helpful", "harmful"):
+        listed, wanted = getattr(found, kind), scores.top(5, kind)
+        assert torch.equal(listed.ids, wanted.ids)
+        torch.testing.assert_close(listed.scores, wanted.scores, rtol=1e-4, atol=1e-6)
+    linear, _ = FirstOrder(converted, loss).linear(queries, rows)
+    tested = scan(linear, rows.ids)
+    p = MaskNull(linear).p(tested)
+    torch.testing.assert_close(found.helpful.p, p.gather(1, found.helpful.positions))
+    assert (found.helpful.q >= found.helpful.p).all()
+    assert found.verdict(0)
+
+
+def test_more_instances_than_there_are_is_an_error(converted, rows, queries):
+    with pytest.raises(ScoreError, match="61 of 60"):
+        ask_kernel(converted, loss, queries, rows, 61)
+
+
+def test_models_are_left_as_found(converted, rows, queries):
+    model = copy.deepcopy(converted).train()
+    state = copy.deepcopy(model.state_dict())
+    attribute(model, loss, queries, rows)
+    ask_kernel(model, loss, queries, rows, 3)
+    assert model.training
+    assert all(torch.equal(v, state[n]) for n, v in model.state_dict().items())

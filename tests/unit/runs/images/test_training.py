@@ -1,0 +1,118 @@
+"""What a run of pictures trains: constants, moves and precision, the same after a resume."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from turnover.data import Rows
+from turnover.leaks import check
+from turnover.runs.images import Plan, build_network
+from turnover.runs.images._augment import augmented
+from turnover.runs.images._classifier import logits_of, loss_of, recipe_of
+from turnover.training import fit
+
+MOVED, STILL = {"augment": True}, {"augment": False}
+RECIPE = recipe_of({"epochs": 2, "batch_size": 8, "seed": 3, "rate": 1e-3, "decay": 0.01})
+
+
+def rows(count=24, size=8):
+    generator = torch.Generator().manual_seed(0)
+    image = torch.randint(0, 256, (count, 3, size, size), generator=generator).byte()
+    ids = torch.arange(count) * 7 + 1
+    return Rows({"image": image, "label": torch.arange(count) % 3, "instance": ids}, ids)
+
+
+def network(turnover=True):
+    return build_network("cnn", classes=3, size=8, seed=0, turnover=turnover)
+
+
+def weights(model):
+    return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+
+def test_pixels_enter_by_fixed_numbers():
+    model, batch = network().eval(), rows().batch
+    expected = model((batch["image"].float() / 255 - 0.5) / 0.25)
+    assert torch.equal(logits_of(MOVED)(model, batch), expected)
+    says = F.cross_entropy(expected, batch["label"], reduction="none")
+    assert torch.equal(loss_of(MOVED)(model, batch), says)
+
+
+def test_pictures_are_moved_in_training_only():
+    model, batch = network(turnover=False), rows().batch
+    torch.manual_seed(11)
+    moved = {**batch, "image": augmented(batch["image"], batch["instance"], 11)}
+    assert torch.equal(logits_of(MOVED)(model.train(), batch), logits_of(STILL)(model, moved))
+    assert not torch.equal(logits_of(MOVED)(model, batch), logits_of(STILL)(model, batch))
+    assert torch.equal(logits_of(MOVED)(model.eval(), batch), logits_of(STILL)(model, batch))
+
+
+def test_a_training_that_is_resumed_ends_with_the_same_bits(tmp_path):
+    whole, broken, data = network(), network(), rows()
+    fit(whole, data, loss_of(MOVED), RECIPE)
+
+    def stop(epoch):
+        if epoch == 2 and not again:
+            raise KeyboardInterrupt
+
+    again = False
+    path = tmp_path / "checkpoint.safetensors"
+    with pytest.raises(KeyboardInterrupt):
+        fit(broken, data, loss_of(MOVED), RECIPE, on_epoch=stop, checkpoint=path)
+    again, resumed = True, network()
+    torch.manual_seed(99)
+    fit(resumed, data, loss_of(MOVED), RECIPE, on_epoch=stop, checkpoint=path)
+    assert torch.equal(weights(resumed), weights(whole))
+
+
+def test_both_networks_see_the_same_pictures():
+    seen = {}
+    for turnover in (True, False):
+        model, shown = network(turnover), []
+        model.register_forward_pre_hook(lambda _, x, shown=shown: shown.append(x[0]))
+        fit(model, rows(), loss_of(MOVED), RECIPE)
+        seen[turnover] = torch.cat(shown)
+    assert torch.equal(seen[True], seen[False])
+
+
+def test_no_picture_reaches_its_unseen_half():
+    data = rows()
+    audit = check(
+        network(), data.batch, loss_of(MOVED), ids=data.ids, optimizer=RECIPE.optimizer, instances=1
+    )
+    assert audit.ok, str(audit)
+
+
+@pytest.mark.parametrize(("train", "epochs"), [(100, 60), (2000, 47), (50_000, 10)])
+def test_few_pictures_are_looked_at_more_often(train, epochs):
+    assert Plan().settled(train).epochs == epochs
+    assert replace(Plan(), epochs=3).settled(train).epochs == 3
+
+
+@pytest.mark.parametrize("train", [65, 129, 64 * 65 + 1])
+def test_no_step_has_a_single_picture(train):
+    assert train % Plan().settled(train).batch_size != 1
+    assert Plan().settled(train - 1).batch_size == 64
+
+
+def test_a_single_picture_has_a_plan():
+    assert Plan().settled(1).batch_size == 64
+
+
+def test_the_small_network_has_its_masks_late_unless_told_otherwise():
+    assert Plan().settled(100).first == 4
+    assert Plan(first=1).settled(100).first == 1
+    assert Plan(model="vgg19").settled(100).first == 0
+
+
+def test_dropout_at_many_places_is_less_at_each():
+    assert Plan().settled(100).dropout == 0.5
+    assert Plan(first=1).settled(100).dropout == 0.1
+    assert Plan(first=1, dropout=0.0).settled(100).dropout == 0.0
+
+
+def test_deep_networks_without_batchnorm_learn_slower():
+    assert Plan(model="vgg19").settled(100).rate < Plan(model="vgg19-bn").settled(100).rate
+    assert Plan(model="vgg19", rate=0.5).settled(100).rate == 0.5
