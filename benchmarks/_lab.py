@@ -20,8 +20,8 @@ from benchmarks._tasks import CACHE, Task, loss
 from benchmarks.peers import save_case
 from turnover._files import replacing
 from turnover.data import Rows
-from turnover.nn import Towers
-from turnover.training import fit, fit_towers
+from turnover.nn import SplitEnsemble
+from turnover.training import fit, fit_split_ensemble
 
 __all__ = ["Clock", "Lab", "Trained"]
 
@@ -109,17 +109,17 @@ class Lab:
         fit(model, self.task.train, loss, replace(self.task.recipe, seed=seed), on_epoch=keep)
         return Trained(model, time.process_time() - start, tuple(kept))
 
-    def towers(self, pairs: int, seed: int = 0) -> Trained:
+    def split_ensemble(self, pairs: int, seed: int = 0) -> Trained:
         """One run of turn-over dropout over 2 · ``pairs`` whole networks."""
         recipe = replace(self.task.recipe, seed=seed)
 
         def build() -> nn.Module:
-            return Towers([self.task.plain(k) for k in range(2 * pairs)], seed=seed)
+            return SplitEnsemble([self.task.plain(k) for k in range(2 * pairs)], seed=seed)
 
         def train() -> nn.Module:
-            return fit_towers(self.task.plain, self.task.train, loss, recipe, pairs=pairs)
+            return fit_split_ensemble(self.task.plain, self.task.train, loss, recipe, pairs=pairs)
 
-        return self._kept(f"towers-{pairs}-{seed}", build, train)
+        return self._kept(f"split-ensemble-{pairs}-{seed}", build, train)
 
     def case(self, runs: int, queries: Rows) -> tuple[Path, float]:
         """The case of the peers: a folder, and the seconds that its networks took to train."""

@@ -25,10 +25,10 @@ from turnover.baselines import (
     TracIn,
     TrainingLoss,
     UnseenLoss,
-    record,
+    record_training,
 )
 from turnover.data import Rows
-from turnover.estimators import Exact, FirstOrder, GateKernel, GradientKernel
+from turnover.estimators import FirstOrder, GateKernel, GradientKernel, TwoPass
 from turnover.training import Recipe, losses_of
 
 __all__ = ["methods"]
@@ -67,7 +67,7 @@ def plain_asked(make: Callable[..., Any]) -> Ask:
 def exact(trained: Trained, task: Task) -> Asked:
     """Scores of the paper, and of every instance for itself."""
     return Asked(
-        lambda queries: Exact(trained.model, loss).scores(queries, task.train).values,
+        lambda queries: TwoPass(trained.model, loss).scores(queries, task.train).values,
         lambda: memory(trained, task),
     )
 
@@ -135,7 +135,7 @@ def hara_last(trained: Trained, task: Task) -> Asked:
 
 def walked(trained: Trained, task: Task, recipe: Recipe) -> Asked:
     """SGD-influence with every step kept."""
-    trace = record(trained.model, task.train, loss, recipe)
+    trace = record_training(trained.model, task.train, loss, recipe)
     kept = len(trace.steps) * trace.final.numel() * 4
     estimator = SgdInfluence(trained.model, loss, trace)
     return Asked(
@@ -203,16 +203,17 @@ def kernel(estimator: type[GateKernel] | type[GradientKernel]) -> Ask:
 def kernel_rows() -> list[Method]:
     """Kernels on the networks of one turn-over run, and on a plain network.
 
-    Towers choose their damping by themselves; for the others it is chosen on the queries for
+    Split ensembles choose their damping by themselves; for the others it is chosen on the queries
+    for
     tuning, as for every rival.
     """
     gradients, gates = kernel(GradientKernel), kernel(GateKernel)
     grid = {"damping": (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)}
-    towers = [
+    split_ensemble = [
         OwnMethod(
-            f"gradient kernel, {2 * pairs} towers",
+            f"gradient kernel, split ensemble of {2 * pairs}",
             "turn-over",
-            networks=lambda lab, run, pairs=pairs: lab.towers(pairs, run),
+            networks=lambda lab, run, pairs=pairs: lab.split_ensemble(pairs, run),
             ask=gradients,
             tasks=ALL if pairs <= 4 else ("digits", "sst2"),
             quick=pairs == 2,
@@ -232,14 +233,14 @@ def kernel_rows() -> list[Method]:
         )
 
     apart = OwnMethod(
-        "gradient kernel, 8 towers, seeds unlike the truth's",
+        "gradient kernel, split ensemble of 8, seeds unlike the truth's",
         "turn-over",
-        networks=lambda lab, run: lab.towers(4, run + 2),
+        networks=lambda lab, run: lab.split_ensemble(4, run + 2),
         ask=gradients,
         tasks=("digits",),
     )
     return [
-        *towers,
+        *split_ensemble,
         apart,
         wide("gradient", gradients, 0.5, quick=True),
         OwnMethod(
@@ -254,9 +255,9 @@ def kernel_rows() -> list[Method]:
         wide("gradient", gradients, 0.0, tasks=("digits", "sst2")),
         wide("gate", gates, 0.0, tasks=("digits", "sst2")),
         OwnMethod(
-            "turn-over exact, 16 towers",
+            "turn-over exact, split ensemble of 16",
             "turn-over",
-            networks=lambda lab, run: lab.towers(8, run),
+            networks=lambda lab, run: lab.split_ensemble(8, run),
             ask=exact,
             tasks=("digits", "sst2"),
         ),

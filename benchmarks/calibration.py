@@ -3,14 +3,14 @@
     python -m benchmarks.calibration --json benchmarks/results/calibration.json
 
 Digits, an MLP 64-W-10 with its mask on the hidden layer, a tenth of the training labels flipped.
-Two estimators: exact scores with 2,000 ghosts per query, and first-order scores with the exact
+Two estimators: exact scores with 2,000 null ids per query, and first-order scores with the exact
 distribution over masks. Three kinds of queries: noisy copies of a mislabelled training image with
 its wrong label (``wrong``) and with its true one (``true``), and test images with their label
 (``test``).
 
 ``ks_p_value``: p-values of ids held out of training against the uniform distribution. Every query
-has held-out ids and ghosts of its own, so that all p-values are independent given the networks;
-n that share G ghosts count as n · G / (n + G) (two-sample test). The worse estimator's is given.
+has held-out ids and null ids of its own, so that all p-values are independent given the networks;
+n that share G null ids count as n · G / (n + G) (two-sample test). The worse estimator's is given.
 
 ``fdr_realised``: candidates are the trained ids and as many held-out ids, which are certain nulls.
 Of R discoveries at the nominal rate, V are held-out ones. Benjamini and Hochberg's procedure lets
@@ -44,15 +44,15 @@ from torch import Tensor, nn
 
 from benchmarks._machine import describe
 from turnover.data import Rows, flip_labels
-from turnover.estimators import Exact, LinearScores, gate_gradients, scan
+from turnover.estimators import LinearScores, TwoPass, gate_gradients, scan
 from turnover.estimators.masked._mask_null import MaskNull
-from turnover.masks import ghost_ids
+from turnover.masks import null_ids
 from turnover.nn import convert, seen, unseen
-from turnover.stats import GhostNull, benjamini_hochberg
+from turnover.stats import EmpiricalNull, benjamini_hochberg
 from turnover.training import Recipe, fit
 
 RATE, FLIPPED, NOISE = 0.1, 0.1, 0.1
-GHOSTS, BLOCKS = 2000, 4
+NULLS, BLOCKS = 2000, 4
 UNITS, INSTANCES, SEEDS = 1024, 250, range(8)
 PER_KIND, FOR_POWER = 12, 40
 CURVE_UNITS, CURVE_INSTANCES, CURVE_SEEDS = (128, 512, 2048), (250, 500, 1000), range(3)
@@ -124,9 +124,9 @@ def calibrate(seed: int) -> dict[str, Any]:
 def p_values(name: str, model: nn.Module, query: Rows, ids: Tensor, number: int) -> Tensor:
     """Two-sided p-values ``[1, id]`` by one of the estimators."""
     if name == "exact":
-        ghosts = ghost_ids((number + 1) * GHOSTS)[-GHOSTS:]
-        scores = Exact(model, loss).scores(query, torch.cat([ids, ghosts])).values
-        return GhostNull(scores[:, len(ids) :]).p(scores[:, : len(ids)])
+        nulls = null_ids((number + 1) * NULLS)[-NULLS:]
+        scores = TwoPass(model, loss).scores(query, torch.cat([ids, nulls])).values
+        return EmpiricalNull(scores[:, len(ids) :]).p(scores[:, : len(ids)])
     linear = LinearScores.from_gradients(*gate_gradients(model, loss, query.batch))
     return MaskNull(linear).p(scan(linear, ids))
 
@@ -204,7 +204,7 @@ def _copies(run: Run, rows: Tensor, labels: Tensor, seed: int) -> Rows:
 
 def summary(networks: list[dict[str, Any]]) -> dict[str, Any]:
     """Of both estimators; at the top the worse one."""
-    shared = {"exact": GHOSTS, "first-order": 0}
+    shared = {"exact": NULLS, "first-order": 0}
     each = {k: _calibration([network[k] for network in networks], n) for k, n in shared.items()}
     worst = max(each.values(), key=lambda found: found["fdr_realised"])
     return {
@@ -216,7 +216,7 @@ def summary(networks: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _calibration(networks: list[dict[str, Any]], ghosts: int) -> dict[str, Any]:
+def _calibration(networks: list[dict[str, Any]], nulls: int) -> dict[str, Any]:
     p = [torch.tensor(found["p"], dtype=torch.float64) for found in networks]
     pooled = torch.cat(p)
     fdp = [[value for _, value in found["fdp"]] for found in networks]
@@ -224,8 +224,8 @@ def _calibration(networks: list[dict[str, Any]], ghosts: int) -> dict[str, Any]:
     counts = torch.tensor([c for found in networks for c in found["counts"]]).double()
     kinds = {kind for kind, _ in networks[0]["fdp"]}
     return {
-        "ks_p_value": _uniformity(pooled, ghosts),
-        "ks_p_value_per_seed": [_uniformity(each, ghosts) for each in p],
+        "ks_p_value": _uniformity(pooled, nulls),
+        "ks_p_value_per_seed": [_uniformity(each, nulls) for each in p],
         "null_p_values": pooled.numel(),
         "share_below": {str(a): float((pooled <= a).double().mean()) for a in LEVELS},
         "fdr_realised": round(float(means.mean()), 4),
@@ -242,9 +242,9 @@ def _mean_of(networks: list[dict[str, Any]], kind: str) -> float:
     return round(sum(found) / len(found), 4)
 
 
-def _uniformity(p: Tensor, ghosts: int) -> float:
-    """P-value of Kolmogorov and Smirnov for p-values ``[query, id]`` that share ghosts by query."""
-    count = p.numel() * (ghosts / (p.shape[1] + ghosts) if ghosts else 1)
+def _uniformity(p: Tensor, nulls: int) -> float:
+    """P-value of Kolmogorov and Smirnov: are p-values ``[query, id]`` uniform?"""
+    count = p.numel() * (nulls / (p.shape[1] + nulls) if nulls else 1)
     distance = stats.kstest(p.flatten().numpy(), "uniform").statistic
     return round(float(stats.kstwobign.sf(distance * count**0.5)), 4)
 
@@ -274,7 +274,7 @@ def _setup() -> dict[str, Any]:
         "data": "scikit-learn digits",
         "flipped_labels": FLIPPED,
         "query_noise": NOISE,
-        "ghosts": GHOSTS,
+        "nulls": NULLS,
         "calibration": {"units": UNITS, "instances": INSTANCES, "seeds": list(SEEDS)},
         "held_out_ids_per_list": INSTANCES,
         "lists_per_query": BLOCKS,

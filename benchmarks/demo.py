@@ -17,10 +17,10 @@ from benchmarks._machine import describe
 # In a new process, after the imports: open the run, ask, start the scan, answer.
 FIRST_ANSWER = """
 import sys, time
-from turnover.runs import answer, open_subject
+from turnover.runs import answer, open_run
 import turnover.estimators
 start = time.perf_counter()
-subject = open_subject(sys.argv[1])
+subject = open_run(sys.argv[1])
 answer(subject, subject.query(5))
 print(time.perf_counter() - start)
 """

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks._machine import describe
-from turnover import Exact, Recipe, Rows, convert, fit
+from turnover import Recipe, Rows, TwoPass, convert, fit
 from turnover.estimators import LinearScores, agreement, gate_gradients, scan
 from turnover.runs.digits import cross_entropy, load_digits, untrained
 
@@ -93,7 +93,7 @@ def timed(function: Callable[[], Tensor]) -> tuple[Tensor, float]:
 
 
 def rows_of(name: str, model: nn.Module, queries: dict[str, Tensor], ids: Tensor) -> list[dict]:
-    exact_estimator = Exact(model, cross_entropy)
+    exact_estimator = TwoPass(model, cross_entropy)
     exact, exact_seconds = timed(lambda: exact_estimator.scores(queries, ids).values)
     rows = []
     for masks in MASKS:

@@ -6,7 +6,7 @@ Three ways, on random weights, which cost what trained ones cost:
 
 - ``plain``: two whole forward passes for every pair of a query and an instance;
 - ``shared prefix``: layers 1 to 11 run once per query, and only what follows the first mask runs
-  for every instance (``Exact``);
+  for every instance (``TwoPass``);
 - ``first-order``: one backward pass per query and a scan of the masks of all 50,000 instances.
 
 The first two are measured on a sample of instances, at two sizes; their time for 50,000 is the
@@ -30,7 +30,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks._machine import describe
-from turnover import Exact, FirstOrder, seen, unseen
+from turnover import FirstOrder, TwoPass, seen, unseen
 from turnover.data import Rows
 from turnover.estimators import LinearScores, gate_gradients, scan
 from turnover.runs.images import build_network
@@ -94,7 +94,7 @@ def measure(first: int, device: str) -> dict[str, Any]:
     generator = torch.Generator().manual_seed(0)
     image = torch.randn(1, 3, PIXELS, PIXELS, generator=generator).to(device)
     query = {"image": image, "label": torch.tensor([3], device=device)}
-    exact = Exact(model, loss)
+    exact = TwoPass(model, loss)
     ways: dict[str, Callable[[Tensor], Tensor]] = {
         "plain": lambda ids: plain(model, query, ids),
         "shared prefix": lambda ids: exact.scores(query, ids).values,

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from benchmarks._machine import describe
 from benchmarks._tasks import data_file
-from turnover import Exact, FirstOrder, Recipe, Rows, fit, hf
+from turnover import FirstOrder, Recipe, Rows, TwoPass, fit, hf
 from turnover.baselines import KohLiang, LiSSA
 from turnover.estimators import LinearScores, gate_gradients, scan
 
@@ -97,7 +97,7 @@ def ways(model: nn.Module, rows: Rows) -> dict[str, tuple[int, Callable[[Batch],
 
     solver = LiSSA(SCALE, max(1, len(rows) // 4), 1, 8)
     return {
-        "turn-over, exact": (1, lambda q: Exact(model, loss).scores(q, rows).values),
+        "turn-over, exact": (1, lambda q: TwoPass(model, loss).scores(q, rows).values),
         "turn-over, first-order": (5, linear),
         "turn-over, first-order, with its check": (
             1,

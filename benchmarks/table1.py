@@ -37,8 +37,16 @@ from torch import nn
 
 from benchmarks._machine import describe
 from benchmarks._tasks import digits, loss
-from turnover import Exact, FirstOrder, Rows, Scores, fit
-from turnover.baselines import CG, KohLiang, LeaveOneOut, LiSSA, Retraining, SgdInfluence, record
+from turnover import FirstOrder, Rows, Scores, TwoPass, fit
+from turnover.baselines import (
+    CG,
+    KohLiang,
+    LeaveOneOut,
+    LiSSA,
+    Retraining,
+    SgdInfluence,
+    record_training,
+)
 
 SEED, DAMPING, SCALE, TRAINED = 0, 1.0, 100.0, 4096
 BATCH, LISSA_BATCH, CG_ITERATIONS = 64, 8, 10
@@ -100,7 +108,9 @@ def nothing(case: Case, folder: Path) -> None:
 
 def recorded(case: Case, folder: Path) -> Any:
     model, recipe = digits().plain(SEED), replace(digits().recipe, epochs=case.epochs)
-    return model, record(model, rows_of(case.instances), loss, recipe, folder=folder / "trace")
+    return model, record_training(
+        model, rows_of(case.instances), loss, recipe, folder=folder / "trace"
+    )
 
 
 def trained(case: Case, folder: Path, kind: str) -> nn.Module:
@@ -134,7 +144,7 @@ def conjugate(state: State, case: Case, folder: Path) -> Scores:
 
 
 def exact(state: State, case: Case, folder: Path) -> Scores:
-    return Exact(state, loss).scores(query(), range(case.instances))
+    return TwoPass(state, loss).scores(query(), range(case.instances))
 
 
 def first_order(state: State, case: Case, folder: Path) -> Scores:

@@ -197,7 +197,7 @@ def calibration() -> str:
         f"{each[0]['null_p_values']:,} ids held out of training, {len(about['seeds'])} networks, "
         f"{about['units']:,} units, {about['instances']:,} instances"
     )
-    header = [head, f"exact, {setup['ghosts']:,} ghosts", "first-order, `MaskNull`"]
+    header = [head, f"exact, {setup['nulls']:,} null ids", "first-order, `MaskNull`"]
     return table(header, rows) + origin(found["machine"], "calibration")
 
 
@@ -218,8 +218,8 @@ def power() -> str:
 
 BOARD_TASKS = {"digits": "digits", "mnist": "MNIST", "sst2": "SST-2", "fashion": "Fashion-MNIST"}
 HEADLINE = (
-    ("gradient kernel, 8 towers", 1),
-    ("gradient kernel, 2 towers", 1),
+    ("gradient kernel, split ensemble of 8", 1),
+    ("gradient kernel, split ensemble of 2", 1),
     ("gradient kernel, plain network", 1),
     ("kronfluence EK-FAC", 1),
     ("traker TRAK", 1),
@@ -312,7 +312,7 @@ PLAIN_GROUPS = {
     "checkpoints": "mean over epochs",
     "runs": "runs",
     "pairs": "two runs, masks",
-    "towers": "towers, exact",
+    "split_ensemble": "split ensemble, exact",
     "halves": "score",
 }
 
@@ -352,14 +352,14 @@ def damping() -> str:
     found = result("damping")
     cases = found["cases"]
     for case in cases:  # what GradientKernel does: one pair cannot be predicted without itself
-        if case["model"] not in ("plain", "towers 1"):
+        if case["model"] not in ("plain", "split_ensemble 1"):
             case["picks"]["adopted"] = case["picks"]["agreement, climbed"]
-        elif case["model"] == "towers 1":
+        elif case["model"] == "split_ensemble 1":
             case["picks"]["adopted"] = case["picks"]["default"]
     names = list(dict.fromkeys(name for case in cases for name in case["picks"]))
     rows = []
     for name in names:
-        lost: dict[str, list[float]] = {"plain": [], "towers": []}
+        lost: dict[str, list[float]] = {"plain": [], "split_ensemble": []}
         for case in cases:
             if name in case["picks"]:
                 kind = case["model"].split()[0]
@@ -369,9 +369,9 @@ def damping() -> str:
             for each in lost.values()
         ]
         rows.append([name, *cells])
-    counts = {k: sum(c["model"].startswith(k) for c in cases) for k in ("plain", "towers")}
+    counts = {k: sum(c["model"].startswith(k) for c in cases) for k in ("plain", "split_ensemble")}
     header = ["criterion: mean / largest loss", f"plain networks ({counts['plain']})"]
-    header.append(f"towers ({counts['towers']})")
+    header.append(f"split ensembles ({counts['split_ensemble']})")
     return table(header, rows) + origin(found["machine"], "damping")
 
 
@@ -440,7 +440,7 @@ def text_suspects() -> str:
 
 
 def pair_significance() -> str:
-    """Do other towers agree with what pairs agree on?"""
+    """Do other split ensembles agree with what pairs agree on?"""
     found = result("pair_significance")
     rows = [
         [
@@ -659,16 +659,16 @@ def image_errors() -> str:
         shares, areas = (way.get(f"{key}_of_runs", [way[key]["value"]]) for key in ("share", "auc"))
         interval = f" ({way['share']['low']:.1%}–{way['share']['high']:.1%})"
         many = len(shares) > 1
-        towers = "towers" in name
+        split_ensemble = "split ensemble" in name
         runs = found["settings"]["runs"] if several in name else 1
         rows.append(
             [
                 f"{name}, mean of {len(shares)} single runs" if many else name,
                 f"{sum(shares) / len(shares):.1%}" + ("" if many else interval),
                 f"{sum(areas) / len(areas):.3f}",
-                seconds(spent["towers"] if towers else runs * spent["training"]),
+                seconds(spent["split_ensemble"] if split_ensemble else runs * spent["training"]),
                 seconds(
-                    way["query_seconds"] + towers * spent["cache of the gradient kernel"],
+                    way["query_seconds"] + split_ensemble * spent["cache of the gradient kernel"],
                 ),
             ]
         )

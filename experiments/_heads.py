@@ -26,7 +26,9 @@ def exact_scores(model: nn.Module, queries: Rows, ids: Tensor) -> Tensor:
     labels = queries.batch["label"]
     found = torch.zeros(len(queries), len(ids))
     for unseen, sign in ((True, 1), (False, -1)):
-        drawn = gates(ids, last.shape[1], seed=mask.seed, layer=mask.layer, p=mask.p, unseen=unseen)
+        drawn = gates(
+            ids, last.shape[1], seed=mask.seed, layer=mask.layer, keep=mask.keep, unseen=unseen
+        )
         for start in range(0, len(queries), AT_ONCE):
             part = slice(start, start + AT_ONCE)
             each = hidden[part, None] * last  # [query, class, units]

@@ -40,7 +40,7 @@ from torch import Tensor, nn
 from benchmarks._machine import describe
 from experiments._pictures import read_gray
 from turnover.data import Rows
-from turnover.estimators import Exact, FirstOrder
+from turnover.estimators import FirstOrder, TwoPass
 from turnover.evaluation import same_class
 from turnover.nn import convert
 from turnover.scores import Scores
@@ -128,7 +128,7 @@ def measure_arm(
         scores = timed_scores(found, "first_order", FirstOrder(model, query_loss), queries, train)
         linear.append(scores)
         if exact and seed == 0:
-            timed_scores(found, "exact", Exact(model, query_loss), queries, train)
+            timed_scores(found, "exact", TwoPass(model, query_loss), queries, train)
         runs.append(found)
         print(json.dumps(found), flush=True)
     mean = replace(linear[0], values=torch.stack([s.values for s in linear]).mean(0))

@@ -17,14 +17,16 @@ p = ½, first-order scores of the network after its last epoch.
 - ``pairs``: the mean of two runs whose masks are independent, equal, or complementary. With sign
   s_u(z) of unit u, the cross-talk between two instances is Σ_u s_u(z) s_u(z'): turning all signs
   over leaves it as it is, so that nothing should be gained.
-- ``halves``: exact scores, and their two halves against the mean ghost: −L(seen_z) + L(ghost) and
-  L(unseen_z) − L(ghost). L(ghost) does not depend on z; it shifts the scores of a query and changes
+- ``halves``: exact scores, and their two halves against the mean null id: −L(seen_z) + L(null id)
+and
+  L(unseen_z) − L(null id). L(null id) does not depend on z; it shifts the scores of a query and
+  changes
   no order. Also differences of probability and of log-odds in place of loss.
-- ``towers``: whole networks as units (exact scores), which cost as many trainings as pairs.
+- ``split_ensemble``: whole networks as units (exact scores), which cost as many trainings as pairs.
 - ``together``: what helped, all at once.
 
 Beside them, the losses of training instances in the networks that saw them, did not see them, or
-drew a ghost's mask, and of fresh instances. Quality is the linear datamodeling score of the
+drew a null id's mask, and of fresh instances. Quality is the linear datamodeling score of the
 reported queries, mean ± standard error over mask seeds; choices are to be made by ``tuning``, that
 of the other queries. Trained networks are kept below ``runs/better-scores``.
 """
@@ -50,9 +52,9 @@ from benchmarks._machine import describe
 from benchmarks._tasks import ROOT, digits, loss
 from benchmarks.truth import truth_of
 from turnover.data import Rows
-from turnover.estimators import Exact, FirstOrder, LowAgreementWarning
+from turnover.estimators import FirstOrder, LowAgreementWarning, TwoPass
 from turnover.evaluation import lds
-from turnover.masks import ghost_ids
+from turnover.masks import null_ids
 from turnover.nn import TurnoverDropout, unseen
 from turnover.scores import Scores
 from turnover.training import _loop, fit, losses_of
@@ -260,15 +262,15 @@ def halves() -> list[Row]:
         found: dict[str, list[Tensor]] = {}
         for seed in SEEDS:
             model = trained(replace(BASE, dropout=dropout), seed)
-            exact, queries, ids = Exact(model, loss), digits().queries, digits().train.ids
+            exact, queries, ids = TwoPass(model, loss), digits().queries, digits().train.ids
             without, known = (
                 exact.losses(queries.batch, ids, unseen=side) for side in (True, False)
             )
             each = {
                 "first-order": plain_scores(replace(BASE, dropout=dropout), seed),
                 "exact": without - known,
-                "seen against ghosts": -known,
-                "unseen against ghosts": without,
+                "seen against null ids": -known,
+                "unseen against null ids": without,
                 "probability": known.neg().exp() - without.neg().exp(),
                 "log-odds": log_odds(known) - log_odds(without),
             }
@@ -283,13 +285,13 @@ def log_odds(losses: Tensor) -> Tensor:
     return -losses - torch.log(-torch.expm1(-losses.double().clamp_min(1e-12))).float()
 
 
-def towers() -> list[Row]:
+def split_ensemble() -> list[Row]:
     rows = []
     for count in (1, 4, 16):
         scores = []
         for seed in SEEDS:
-            model = lab().towers(count, seed).model
-            scores.append(Exact(model, loss).scores(digits().queries, digits().train).values)
+            model = lab().split_ensemble(count, seed).model
+            scores.append(TwoPass(model, loss).scores(digits().queries, digits().train).values)
         rows.append(summary(f"{count} pairs", scores, count))
     return rows
 
@@ -304,10 +306,10 @@ def together() -> list[Row]:
 def own_losses() -> list[Row]:
     """Mean losses in nats, and shares of right answers, by what the sub-network knows of z."""
     train, fresh = digits().train, digits().queries
-    ghosts = Rows(train.batch, ghost_ids(len(train), train.ids))
+    nulls = Rows(train.batch, null_ids(len(train), train.ids))
     places: dict[str, tuple[Rows, str]] = {
         "seen": (train, "seen"),
-        "ghost": (ghosts, "seen"),
+        "null id": (nulls, "seen"),
         "unseen": (train, "unseen"),
         "fresh": (fresh, "seen"),
         "fresh, full network": (fresh, "full"),
@@ -335,7 +337,7 @@ GROUPS: dict[str, Callable[[], list[Row]]] = {
     "runs": runs,
     "pairs": pairs,
     "halves": halves,
-    "towers": towers,
+    "split_ensemble": split_ensemble,
     "together": together,
     "own_losses": own_losses,
 }

@@ -11,13 +11,15 @@ Blitzer et al. 2007. The network is a layer of hidden units on frozen features o
 The reviews are split in three: ``target``, over which scores are summed; ``tuning``, by which
 learning rate and epochs are chosen; ``test``, on which everything is reported.
 
-Every seed is a whole repetition: its own turn-over network, towers and plain network are trained,
+Every seed is a whole repetition: its own turn-over network, split ensembles and plain network are
+trained,
 their totals are taken, and the re-trainings of all arms begin from the same weights and take the
 rows in an order of the same random numbers. Arms:
 
 - ``none`` and ``random``: nothing, or as many rows at random, are left out;
 - ``turn-over, exact`` and ``turn-over, first-order``: the paper's scores, one turn-over network;
-- ``kernel of towers``: `GradientKernel` of two pairs of towers, whose damping the towers of the
+- ``kernel of a split ensemble``: `GradientKernel` of two pairs of networks, whose damping the
+split ensembles of the
   first seed choose by themselves;
 - ``training loss``: the highest loss in the plain network; ``unseen loss``: in the unseen half;
 - ``most helpful``: the *highest* totals of turn-over, exact, and of the kernel, are left out. If
@@ -64,7 +66,7 @@ from turnover.runs.text import encoder_of
 from turnover.runs.text._classifier import loss
 from turnover.runs.text._head import build_head, logits
 from turnover.stats import holm
-from turnover.training import Recipe, fit, fit_towers, losses_of, probabilities
+from turnover.training import Recipe, fit, fit_split_ensemble, losses_of, probabilities
 
 SENTENCES, TARGET, TUNING = 5000, 600, 400
 FRACTIONS, PAPER = (0.005, 0.01, 0.02, 0.05, 0.1), 0.01
@@ -72,7 +74,7 @@ SEEDS, PAIRS, FEW = 10, 2, 4
 UNITS, MASKED, DROPOUT, BATCH = 512, 2048, 0.5, 128
 RATES, EPOCHS, TUNED = (1e-4, 3e-4, 1e-3), (3, 10, 30), (1000, 1001)
 REVIEW_IDS = 10**9  # ids of rows that are never trained on
-EXACT, FIRST, KERNEL = "turn-over, exact", "turn-over, first-order", "kernel of towers"
+EXACT, FIRST, KERNEL = "turn-over, exact", "turn-over, first-order", "kernel of a split ensemble"
 TRAINING, UNSEEN = "training loss", "unseen loss"
 HELPFUL = {f"most helpful, {name}": name for name in (EXACT, KERNEL)}
 FOLDER = ROOT / "runs" / "cleanse-sentiment"
@@ -83,7 +85,7 @@ THEIRS = {  # Table 2: mean and standard deviation of accuracy (%) and loss, fou
 }
 
 Tables = Mapping[tuple[str, float], Tensor]
-Work = Callable[[], Tensor]
+TrainingPipeline = Callable[[], Tensor]
 
 
 @dataclass(frozen=True)
@@ -131,7 +133,7 @@ def encoded(name: str, rows: Sequence[tuple[int, str, int]]) -> Rows:
     return Rows({"feature": feature, "label": torch.tensor(labels)}, torch.tensor(ids))
 
 
-def kept(name: str, work: str, make: Work) -> Tensor:
+def kept(name: str, work: str, make: TrainingPipeline) -> Tensor:
     """A tensor from its file, or made now and written there."""
     path = FOLDER / f"{name}.safetensors"
     if path.exists():
@@ -183,22 +185,22 @@ def totals(seed: int, plain: Recipe, masked: Recipe) -> tuple[dict[str, Tensor],
     def turned() -> nn.Module:
         return trained(network(True, seed), replace(masked, seed=seed))
 
-    def towers() -> Tensor:
+    def split_ensemble() -> Tensor:
         fitted = kernel_of(seed, plain, damping(plain))
         return fitted.scores(target).values.sum(dim=0)
 
     def of_loss() -> Tensor:
         return -losses_of(trained(network(False, seed), replace(plain, seed=seed)), loss, train)
 
-    arms: dict[str, Work] = {
+    arms: dict[str, TrainingPipeline] = {
         FIRST: lambda: first_order_totals(turned(), loss, target, train),
         EXACT: lambda: exact_scores(turned(), target, train.ids).sum(dim=0),
-        KERNEL: towers,
+        KERNEL: split_ensemble,
         TRAINING: of_loss,
         UNSEEN: lambda: loss_totals(turned(), loss, target, train),
     }
     settings = [plain.epochs, masked.epochs, PAIRS, UNITS, MASKED, DROPOUT, SENTENCES, TARGET]
-    rates = [float(r.optimizer.keywords["lr"]) for r in (plain, masked)]  # type: ignore[attr-defined]
+    rates = [float(vars(r.optimizer)["keywords"]["lr"]) for r in (plain, masked)]
     for arm, make in arms.items():
         start = time.process_time()
         work = _parts.fingerprint(arm, seed, settings, rates)
@@ -208,14 +210,14 @@ def totals(seed: int, plain: Recipe, masked: Recipe) -> tuple[dict[str, Tensor],
 
 
 def kernel_of(seed: int, plain: Recipe, given: float | None) -> FittedKernel:
-    """The kernel of the towers of a seed; without a damping they choose it."""
+    """The kernel of the split ensembles of a seed; without a damping they choose it."""
     how = replace(plain, seed=seed)
-    model = fit_towers(partial(network, False), parts().train, loss, how, pairs=PAIRS)
+    model = fit_split_ensemble(partial(network, False), parts().train, loss, how, pairs=PAIRS)
     return GradientKernel(model, loss, damping=given or "auto").fit(parts().train)
 
 
 def damping(plain: Recipe) -> float:
-    """What the towers of the first seed choose; kept, since it takes several factorisations."""
+    """The damping that the split ensemble of the first seed chooses; kept, since it is slow."""
     work = _parts.fingerprint(PAIRS, UNITS, SENTENCES, plain.epochs)
     return float(kept("damping", work, lambda: torch.tensor(kernel_of(0, plain, None).damping)))
 

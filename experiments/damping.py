@@ -6,7 +6,8 @@ For the kernel of full gradients (:class:`turnover.estimators.GradientKernel`) o
 tasks, the linear datamodeling score of the queries for tuning at every λ of a ladder, and the λ at
 which each criterion, none of which sees a re-training, is best:
 
-- ``agreement``: correlation of what the kernel predicts of the towers' differences with what they
+- ``agreement``: correlation of what the kernel predicts of the split ensembles' differences with
+what they
   are; the rule of the library, both as the highest rung and as its climb from 0.3 finds it.
 - ``leave-one-out``, ``evidence``, ``gcv``: of the kernel regression of targets y_z on φ_z with
   weights w_z. With s = √w, M = s K s + λ I, ỹ = s y and α = M⁻¹ ỹ,
@@ -45,14 +46,14 @@ from turnover._rows import select_rows
 from turnover.data import Rows
 from turnover.errors import LossError
 from turnover.estimators import FirstOrder
-from turnover.estimators.kernel._damping import climb, prediction_of_halves
+from turnover.estimators.kernel._damping import hill_climb, prediction_of_halves
 from turnover.estimators.kernel._factors import factors
 from turnover.estimators.kernel._features import Block, blocks_of, kernel, stacked
 from turnover.estimators.kernel._fitted import PROBED_PAIRS, PROBES
 from turnover.estimators.kernel._links import LINKS
 from turnover.estimators.kernel._ridge import Ridge
 from turnover.evaluation import lds
-from turnover.nn import Towers, evaluating
+from turnover.nn import SplitEnsemble, evaluating
 from turnover.scores import Scores
 from turnover.training import losses_of
 
@@ -70,7 +71,7 @@ class Rung:
 
     Attributes:
         values: influence ``[query, train]`` on the queries for tuning, summed over networks.
-        probes: for each tower, influence ``[probe, train]`` on some training instances.
+        probes: for each member, influence ``[probe, train]`` on some training instances.
         criteria: sums over networks.
     """
 
@@ -116,17 +117,17 @@ def ladder(task: Task, model: nn.Module, told: Tensor) -> list[Row]:
 
     Args:
         task: whose training rows and queries for tuning are scored.
-        model: towers, or a single network.
+        model: split ensembles, or a single network.
         told: first-order scores ``[query, train]`` of another network.
     """
-    towers = isinstance(model, Towers)
-    networks = list(model.towers) if towers else [model]
+    split_ensemble = isinstance(model, SplitEnsemble)
+    networks = list(model.split_ensemble) if split_ensemble else [model]
     losses = torch.stack([losses_of(network, loss, task.train) for network in networks])
     residual = torch.stack([LINK.residual(part) for part in losses]).mean(dim=0)
     curvature = LINK.curvature(residual)
     generator = torch.Generator().manual_seed(0)
     probes = torch.randperm(len(task.train), generator=generator)[:PROBES]
-    probed = _probed(len(networks) // 2) if towers else []
+    probed = _probed(len(networks) // 2) if split_ensemble else []
     rungs = {damping: Rung() for damping in LADDER}
     for number, network in enumerate(networks):
         known, asked = features(network, task.train), features(network, task.tuning)
@@ -145,9 +146,9 @@ def ladder(task: Task, model: nn.Module, told: Tensor) -> list[Row]:
                 rung.probes.append(found * residual)
             for name, value in regression(ridge, damping * mean, targets).items():
                 rung.criteria[name] = rung.criteria.get(name, 0.0) + value
-    if towers:
-        outputs = torch.stack([LINK.output(losses[tower][probes]) for tower in probed])
-        members = model.members(task.train.mask_ids)[probed]
+    if split_ensemble:
+        outputs = torch.stack([LINK.output(losses[member][probes]) for member in probed])
+        members = model.trains_on(task.train.mask_ids)[probed]
         for rung in rungs.values():
             agreed, _ = prediction_of_halves(rung.probes, outputs, members)
             rung.criteria["agreement"] = agreed
@@ -195,7 +196,7 @@ def picks(rows: Sequence[Row]) -> dict[str, Row]:
     }
     if rows[0]["agreement"] is not None:
         at = {row["damping"]: row["agreement"] for row in rows}
-        found["agreement, climbed"] = judged(climb(lambda damping: at.get(damping, -1.0)))
+        found["agreement, climbed"] = judged(hill_climb(lambda damping: at.get(damping, -1.0)))
     return {**found, "default": judged(DEFAULT)}
 
 
@@ -217,14 +218,16 @@ def cases(task: Task) -> dict[str, Callable[[], nn.Module]]:
     """Name of a model → how to get it."""
     found: dict[str, Callable[[], nn.Module]] = {"plain": lambda: Lab(task).plain(0).model}
     for pairs in PAIRS[task.name]:
-        found[f"towers {pairs}"] = lambda pairs=pairs: Lab(task).towers(pairs, 0).model
+        found[f"split_ensemble {pairs}"] = lambda pairs=pairs: (
+            Lab(task).split_ensemble(pairs, 0).model
+        )
     return found
 
 
 def judgement(found: Sequence[Row]) -> Row:
     """Largest and mean loss of every criterion by kind of model, and whether the target is met."""
     result: Row = {"target": TARGET}
-    for kind in ("plain", "towers"):
+    for kind in ("plain", "split_ensemble"):
         mine = [row["picks"] for row in found if row["model"].startswith(kind)]
         names = dict.fromkeys(name for each in mine for name in each)
         result[kind] = {
@@ -262,8 +265,8 @@ def keep(path: Path, row: Row) -> None:
     old: list[Row] = []
     with suppress(FileNotFoundError):
         old = json.loads(path.read_text(encoding="utf-8"))["cases"]
-    same = lambda other: (other["task"], other["model"]) == (row["task"], row["model"])  # noqa: E731
-    found = [*(other for other in old if not same(other)), row]
+    key = (row["task"], row["model"])
+    found = [*(other for other in old if (other["task"], other["model"]) != key), row]
     order = {name: place for place, name in enumerate(TASKS)}
     found.sort(key=lambda each: (order[each["task"]], each["model"]))
     result = {"judgement": judgement(found), "cases": found, "machine": describe(first_network=0)}

@@ -18,7 +18,7 @@ The examples are those of the surest errors, not picked by hand. Beside them, ov
 - ``label``: share of the error label among the ten most helpful of *all* training texts.
 - ``again``: share of the ten of the error label that another run (other weights and masks) names.
 - ``significant``: share of errors for which any instance of the error label has q ≤ 0.1, over all
-  training texts, by masks and ghosts. Were all scores chance, at most one error in ten had one.
+  training texts, by masks and null ids. Were all scores chance, at most one error in ten had one.
 - ``found``: share of the ten among the fifty that a first-order search finds.
 
 Methods are exact and first-order scores of one run, exact scores averaged over eight, the gradient
@@ -48,15 +48,15 @@ from experiments.text_accuracy import data_folder
 from turnover.data import Rows
 from turnover.data.texts import Columns, Texts, read_texts
 from turnover.estimators import FirstOrder, GradientKernel, MaskNull, scan
-from turnover.masks import ghost_ids
-from turnover.runs import Subject, explain_errors, open_subject
-from turnover.runs.text import Plan, run_texts
+from turnover.masks import null_ids
+from turnover.runs import ClassifierRun, explain_errors, open_run
+from turnover.runs.text import TextConfig, run_texts
 from turnover.runs.text._classifier import build
 from turnover.runs.text._words import COMMON, pieces_of_run
-from turnover.stats import GhostNull, benjamini_hochberg
+from turnover.stats import EmpiricalNull, benjamini_hochberg
 from turnover.training import fit, probabilities
 
-TRAIN, TEST, ERRORS, TOP, SEARCHED, GHOSTS, RATE = 5000, 1000, 100, 10, 50, 1000, 0.1
+TRAIN, TEST, ERRORS, TOP, SEARCHED, NULLS, RATE = 5000, 1000, 100, 10, 50, 1000, 0.1
 SHOWN, BEHIND, LONGEST = 3, 2, 240
 UNITS, RUNS = 4096, 8
 FOLDER = ROOT / "runs" / "explain-errors"
@@ -86,14 +86,14 @@ def some(count: int, size: int) -> Tensor:
     return order[:size].sort()[0]
 
 
-def subject_of(name: str) -> Subject:
+def classifier_of(name: str) -> ClassifierRun:
     """The run of these texts, trained or opened."""
     folder = FOLDER / name.replace(" ", "-").lower()
-    run = run_texts(folder, texts(name), Plan("minilm", units=UNITS, control=False))
-    return open_subject(run.folder)
+    run = run_texts(folder, texts(name), TextConfig("minilm", units=UNITS, control=False))
+    return open_run(run.folder)
 
 
-def mistakes(subject: Subject) -> tuple[Rows, Tensor, float]:
+def mistakes(subject: ClassifierRun) -> tuple[Rows, Tensor, float]:
     """A random sample of the misclassified rows, asked about the error label; and accuracy."""
     says = probabilities(subject.model, subject.logits, subject.test)
     guess = says.argmax(dim=1)
@@ -104,7 +104,7 @@ def mistakes(subject: Subject) -> tuple[Rows, Tensor, float]:
     return asked, rows, 1 - len(wrong) / len(subject.test)
 
 
-def heads(subject: Subject) -> list[nn.Module]:
+def heads(subject: ClassifierRun) -> list[nn.Module]:
     """The network of the run, and more with other weights, masks and order."""
     found = [subject.model]
     for seed in range(1, 2 * RUNS):
@@ -115,11 +115,11 @@ def heads(subject: Subject) -> list[nn.Module]:
 
 
 def scored(
-    subject: Subject, models: Sequence[nn.Module], asked: Rows
+    subject: ClassifierRun, models: Sequence[nn.Module], asked: Rows
 ) -> tuple[dict[str, list[Tensor]], dict[str, Tensor]]:
     """Scores ``[query, train]`` of each method, twice where it is trained; q-values."""
     train, loss = subject.train, subject.loss
-    ids = torch.cat([train.ids, ghost_ids(GHOSTS, train.ids)])
+    ids = torch.cat([train.ids, null_ids(NULLS, train.ids)])
     both = [exact_scores(model, asked, ids) for model in models]
     means = [torch.stack(part).mean(dim=0) for part in (both[:RUNS], both[RUNS:])]
     linear = [FirstOrder(model, loss).linear(asked, train)[0] for model in models[:2]]
@@ -131,10 +131,10 @@ def scored(
         KERNEL: [GradientKernel(model, loss).scores(asked, train).values for model in models[:2]],
         SIMILAR: [features[0] @ features[1].T],
     }
-    nulls: dict[str, GhostNull | MaskNull] = {
-        EXACT: GhostNull(both[0][:, len(train) :]),
+    nulls: dict[str, EmpiricalNull | MaskNull] = {
+        EXACT: EmpiricalNull(both[0][:, len(train) :]),
         FIRST: MaskNull(linear[0]),
-        MEAN: GhostNull(means[0][:, len(train) :]),
+        MEAN: EmpiricalNull(means[0][:, len(train) :]),
     }
     return values, {n: benjamini_hochberg(null.p(values[n][0])) for n, null in nulls.items()}
 
@@ -149,7 +149,7 @@ class Measured:
         rows: their numbers among the test rows.
     """
 
-    subject: Subject
+    subject: ClassifierRun
     asked: Rows
     rows: Tensor
 
@@ -221,7 +221,7 @@ def excerpt(text: str, spans: Sequence[Sequence[int]]) -> dict[str, Any]:
     return {"text": cut, "shared": [list(span) for span in spans if span[1] <= end]}
 
 
-def examples(subject: Subject) -> list[dict[str, Any]]:
+def examples(subject: ClassifierRun) -> list[dict[str, Any]]:
     """The surest errors, with the texts that exact scores and the kernel find behind them."""
     kept, numbers = ("id", "label", "predicted", "probability"), ("id", "label", "score", "z", "q")
     found = explain_errors(subject, errors=SHOWN, k=BEHIND)
@@ -257,7 +257,7 @@ def examples(subject: Subject) -> list[dict[str, Any]]:
 def of_data(name: str) -> dict[str, Any]:
     """Everything about one data set."""
     start = time.process_time()
-    subject = subject_of(name)
+    subject = classifier_of(name)
     asked, rows, accuracy = mistakes(subject)
     measured = Measured(subject, asked, rows)
     values, q = scored(subject, heads(subject), asked)
@@ -331,7 +331,7 @@ def main() -> None:
         settings = {
             "top": TOP,
             "searched": SEARCHED,
-            "ghosts": GHOSTS,
+            "nulls": NULLS,
             "units": UNITS,
             "runs": RUNS,
         }

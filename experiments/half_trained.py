@@ -1,4 +1,4 @@
-"""Why towers? Kernel scores at networks trained on halves, and at networks trained on everything.
+"""Why split ensembles? Kernel scores of networks trained on halves, and on everything.
 
     python -m experiments.half_trained --json experiments/results/half_trained.json
 
@@ -27,7 +27,7 @@ from turnover.estimators.kernel._links import LINKS
 from turnover.evaluation import lds
 from turnover.nn import evaluating
 from turnover.scores import Scores
-from turnover.training import Stack, fit_towers, losses_of
+from turnover.training import Stack, fit_split_ensemble, losses_of
 
 PAIRS, LADDER, SEEDS = 5, (0.03, 0.1, 0.3, 1.0, 3.0), (0, 1, 2)
 LINK = LINKS["log-odds"]
@@ -35,11 +35,11 @@ Networks = tuple[list[torch.nn.Module], Tensor]
 
 
 def halves(task: Task, seed: int) -> Networks:
-    """Towers and who trained them, ``bool [network, train]``."""
-    model = fit_towers(
+    """Split ensembles and who trained them, ``bool [network, train]``."""
+    model = fit_split_ensemble(
         task.plain, task.train, loss, replace(task.recipe, seed=100 + seed), pairs=PAIRS
     )
-    return list(model.towers), model.members(task.train.ids)
+    return list(model.members), model.trains_on(task.train.ids)
 
 
 def wholes(task: Task, seed: int) -> Networks:

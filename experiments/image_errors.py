@@ -9,7 +9,8 @@ so? For the first 120 such pictures:
 
 - share of that label among the 10 pictures of highest score, over chance, and the AUC of scores for
   pictures of that label (Hanawa et al. 2021), by exact and first-order scores of each run (mean)
-  and averaged over the three; by the gate kernel of the first run; by the gradient kernel of towers
+  and averaged over the three; by the gate kernel of the first run; by the gradient kernel of a
+  split ensemble
   (two pairs of networks, each trained on half of the pictures: as many steps as two runs); and by
   the similarity of last hidden layers;
 - agreement of first-order with exact scores (rank correlation within queries).
@@ -38,19 +39,19 @@ from benchmarks._machine import describe
 from experiments._pictures import CIFAR10, cifar10, cifar10_rows
 from turnover.baselines import Similarity
 from turnover.data import Rows
-from turnover.estimators import Exact, FirstOrder, GateKernel, GradientKernel
+from turnover.estimators import FirstOrder, GateKernel, GradientKernel, TwoPass
 from turnover.evaluation import same_class
 from turnover.runs import cosine
 from turnover.runs.images import build_network
 from turnover.scores import Scores
-from turnover.training import Recipe, accuracy, fit, fit_towers, probabilities
+from turnover.training import Recipe, accuracy, fit, fit_split_ensemble, probabilities
 
 NETWORK, FIRST, DROPOUT = "cnn", 4, 0.0
 TRAIN, ASKED, QUERIES, RUNS, PAIRS, DATA_SEED, TOP = 3000, 1000, 120, 3, 2, 0, 10
 EPOCHS, BATCH, RATE = 14, 64, 1e-3
 SHOWN, EACH = 8, 2
 TEST_IDS = 10**9
-ROWS_OF_FIGURE = ("exact, 3 runs", "first-order, 3 runs", "gradient kernel, towers")
+ROWS_OF_FIGURE = ("exact, 3 runs", "first-order, 3 runs", "gradient kernel, split ensemble")
 
 
 def logits(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
@@ -122,18 +123,18 @@ def measure() -> dict[str, Any]:
     models = [trained(train, seed) for seed in range(RUNS)]
     training = (time.process_time() - begun) / RUNS
     queries, own = mistakes(models[0], test, QUERIES)
-    exact = [timed(lambda m=m: Exact(m, loss).scores(queries, train)) for m in models]
+    exact = [timed(lambda m=m: TwoPass(m, loss).scores(queries, train)) for m in models]
     first = [timed(lambda m=m: FirstOrder(m, loss).scores(queries, train)) for m in models]
     begun = time.process_time()
     plain = partial(build, turnover=False)
-    towers = fit_towers(plain, train, loss, recipe(0), pairs=PAIRS)
-    of_towers = time.process_time() - begun
+    split_ensemble = fit_split_ensemble(plain, train, loss, recipe(0), pairs=PAIRS)
+    of_split_ensemble = time.process_time() - begun
     cache = time.process_time()
-    fitted = GradientKernel(towers, loss).fit(train)
+    fitted = GradientKernel(split_ensemble, loss).fit(train)
     cache = time.process_time() - cache
     single = {
         "gate kernel": timed(lambda: GateKernel(models[0], loss).scores(queries, train)),
-        "gradient kernel, towers": timed(lambda: fitted.scores(queries)),
+        "gradient kernel, split ensemble": timed(lambda: fitted.scores(queries)),
         "similarity": timed(lambda: Similarity(models[0], loss, "act4").scores(queries, train)),
     }
     ways: dict[str, Any] = {}
@@ -157,10 +158,10 @@ def measure() -> dict[str, Any]:
         "queries": len(queries),
         "wrong": round(1 - accuracy(models[0], logits, test), 4),
         "accuracy": [round(accuracy(model, logits, test), 4) for model in models],
-        "accuracy_towers": round(accuracy(towers, logits, test), 4),
+        "accuracy_split_ensemble": round(accuracy(split_ensemble, logits, test), 4),
         "cpu_seconds": {
             "training": round(training, 1),
-            "towers": round(of_towers, 1),
+            "split_ensemble": round(of_split_ensemble, 1),
             "cache of the gradient kernel": round(cache, 1),
         },
         "shown": shown(queries, own, train, {name: single[name][0] for name in ROWS_OF_FIGURE}),
@@ -225,7 +226,7 @@ def tune() -> None:
         model = trained(train, 0, **settings)
         queries, _ = mistakes(model, others, 40)
         few = train.select(slice(0, 1000))
-        found = judged(Exact(model, loss).scores(queries, few), queries, few)
+        found = judged(TwoPass(model, loss).scores(queries, few), queries, few)
         print(
             settings,
             f"accuracy {accuracy(model, logits, others):.3f}",

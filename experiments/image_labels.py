@@ -13,7 +13,8 @@ One small CNN, the same for all finders, 20 epochs. Suspicion is, with what it c
 - ``unseen``: loss in the unseen half of one turn-over run (masks and ordinary dropout of 0.5);
 - ``unseen − seen``: what that run knows by heart;
 - the same with masks after the last hidden layer only, where the convolutions learn all images;
-- ``towers``: unseen loss of four pairs of networks, each trained on half of the images, so that
+- ``split_ensemble``: unseen loss of four pairs of networks, each trained on half of the images, so
+that
   what judges an image has truly not seen it;
 - ``cross-validation``: loss in the one of five networks that was trained without the image;
 - ``training loss``, ``loss over epochs`` (its mean) and ``area under margin`` (Pleiss et al. 2020,
@@ -49,7 +50,7 @@ from turnover.data import Rows, flip_labels
 from turnover.evaluation import mislabel
 from turnover.nn import convert
 from turnover.runs import cosine
-from turnover.training import Recipe, accuracy, fit, fit_towers, losses_of, probabilities
+from turnover.training import Recipe, accuracy, fit, fit_split_ensemble, losses_of, probabilities
 
 TRAIN, TEST, WRONG, CLASSES, SEEDS = 2500, 2000, 0.1, 10, 1
 EPOCHS, BATCH, RATE, DROPOUT, PAIRS, FOLDS = 20, 64, 2e-3, 0.5, 4, 5
@@ -122,9 +123,9 @@ def by_turnover(
     return found, says, accuracy(model, logits, test)
 
 
-def by_towers(train: Rows, test: Rows, seed: int) -> tuple[Found, Tensor | None, float]:
+def by_split_ensemble(train: Rows, test: Rows, seed: int) -> tuple[Found, Tensor | None, float]:
     recipe = Recipe(EPOCHS, BATCH, seed, ADAM, cosine)
-    model = fit_towers(
+    model = fit_split_ensemble(
         partial(build, kind="plain", shape=train.batch["image"].shape),
         train,
         loss,
@@ -132,7 +133,7 @@ def by_towers(train: Rows, test: Rows, seed: int) -> tuple[Found, Tensor | None,
         pairs=PAIRS,
     )
     says = probabilities(model, logits, train, "unseen")
-    found = {"towers": losses_of(model, loss, train, "unseen")}
+    found = {"split_ensemble": losses_of(model, loss, train, "unseen")}
     return found, says, accuracy(model, logits, test)
 
 
@@ -179,7 +180,7 @@ FINDERS: dict[str, Finder] = {
     "ordinary training": by_training,
     "turn-over run": by_turnover,
     "turn-over run, last layer": partial(by_turnover, kind="last", suffix=", last layer"),
-    "towers": by_towers,
+    "split_ensemble": by_split_ensemble,
     "cross-validation": by_folds,
 }
 

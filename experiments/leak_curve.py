@@ -16,7 +16,7 @@ taken twice from the same weights, with picture z in its row and with another pi
 sums of both over 40 pictures: the share of what the seen half learns of z that its unseen half
 learns, too. It is also given when only some tensors take their step (weights, biases, scale and
 shift of norms, their statistics). ``shared`` is the part of the update's length that lies on
-parameters which the unseen half uses on z. ``check`` is what the leak audit of the library finds.
+parameters which the unseen half uses on z. ``check`` is what the leak check of the library finds.
 
 **By the whole training.** Every wrong label is a secret that only its picture could tell:
 
@@ -55,7 +55,7 @@ from torch import Tensor, nn
 from benchmarks._machine import describe
 from experiments._pictures import cifar10_rows, sample
 from turnover.data import Rows, flip_labels
-from turnover.estimators import Exact, FirstOrder
+from turnover.estimators import FirstOrder, TwoPass
 from turnover.evaluation import mislabel, same_class
 from turnover.leaks import check
 from turnover.nn import evaluating, seen, unseen
@@ -213,7 +213,7 @@ def scored(model: nn.Module, train: Rows, test: Rows) -> dict[str, Any]:
     queries, instances = EXACT
     few, all_labels = train.select(slice(0, instances)), train.batch["label"]
     asked = test.select(slice(0, queries))
-    exact = Exact(model, loss).scores(asked, few)
+    exact = TwoPass(model, loss).scores(asked, few)
     many = test.select(slice(0, FIRST_ORDER))
     first = FirstOrder(model, loss).scores(many, train)
     return {

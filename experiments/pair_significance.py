@@ -1,9 +1,10 @@
-"""When pairs of towers agree which way a sentence works on a prediction, do other towers, too?
+"""When pairs of networks agree on the sign of a score, do other pairs agree, too?
 
     python -m experiments.pair_significance --json experiments/results/pair_significance.json
 
-2,000 sentences of SST-2, features of MiniLM, the towers of ``turnover train``, 100 test sentences
-asked about their own labels. Scores of P pairs are tested by t = score / s.e. with P − 1 degrees of
+2,000 sentences of SST-2, features of MiniLM, the split ensemble of ``turnover train``, 100 test
+sentences asked about their own labels. Scores of P pairs are tested by t = score / s.e. with P − 1
+degrees of
 freedom, q by Benjamini and Hochberg for each query. Nearly every sentence has some influence in a
 linear model, so that what can be wrong with a discovery (q ≤ 0.1) is its sign. It is judged by the
 mean over 32 other pairs. Rows: how many of all scores are discoveries, how many of these have the
@@ -26,11 +27,11 @@ from experiments.text_labels import case, loss, recipe
 from turnover.data import Rows
 from turnover.estimators import GradientKernel
 from turnover.estimators._kernel_answer import student
-from turnover.runs.text import Plan
+from turnover.runs.text import TextConfig
 from turnover.runs.text._head import build_head
 from turnover.scores import Scores
 from turnover.stats import benjamini_hochberg
-from turnover.training import fit_towers
+from turnover.training import fit_split_ensemble
 
 QUERIES, RATE, REFERENCE, REPEATS = 100, 0.1, 8, {2: 6, 4: 6, 8: 3}
 FIRST = 1000  # seeds of what is tested; those of the reference begin at 0
@@ -38,12 +39,12 @@ FIRST = 1000  # seeds of what is tested; those of the reference begin at 0
 
 def scores_of(train: Rows, queries: Rows, pairs: int, seed: int) -> Scores:
     """Kernel scores of one run with so many pairs, with standard errors."""
-    plan, width = Plan(towers=pairs).settled(len(train)), train.batch["feature"].shape[1]
+    plan, width = TextConfig(pairs=pairs).resolved(len(train)), train.batch["feature"].shape[1]
 
     def build(own: int) -> nn.Sequential:
         return build_head(width, 2, units=plan.units, dropout=0.5, seed=own, turnover=False)
 
-    model = fit_towers(build, train, loss, recipe(plan, seed), pairs=pairs)
+    model = fit_split_ensemble(build, train, loss, recipe(plan, seed), pairs=pairs)
     return GradientKernel(model, loss).fit(train).scores(queries)
 
 

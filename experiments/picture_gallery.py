@@ -34,7 +34,7 @@ from experiments._pictures import CIFAR10, cifar10
 from turnover.cleansing import Inspection
 from turnover.data import Rows
 from turnover.reports import write_gallery
-from turnover.runs import Run, Subject
+from turnover.runs import ClassifierRun, Run
 from turnover.training import Recipe
 
 COUNT, REPEATS, SEED = 50_000, 5, 0
@@ -74,13 +74,13 @@ def make_run(folder: Path, count: int) -> None:
     Run.create(folder, {"kind": "images"}).save_rows("train", rows)
 
 
-def subject_of(folder: Path) -> Subject:
+def classifier_of(folder: Path) -> ClassifierRun:
     """The run, opened; its rows keep only labels in memory."""
     run = Run.open(folder)
     with safe_open(folder / "train.safetensors", "pt") as file:
         labels, ids = file.get_tensor("label"), file.get_tensor("id")
     few = Rows({"label": labels}, ids)
-    return Subject(
+    return ClassifierRun(
         run,
         nn.Identity(),
         lambda model, batch: batch["label"],
@@ -91,7 +91,7 @@ def subject_of(folder: Path) -> Subject:
         lambda seed: nn.Identity(),
         lambda side, row: {"name": f"{CIFAR10[int(labels[row])]}/{row:05}.png"},
         lambda: range(len(labels)),
-        noun="image",
+        row_word="image",
     )
 
 
@@ -107,7 +107,7 @@ def inspected(labels: torch.Tensor) -> Inspection:
 
 def write(folder: Path) -> dict[str, float]:
     """Write the gallery of a run: seconds of the processor, and growth of memory in MB."""
-    subject = subject_of(folder)
+    subject = classifier_of(folder)
     found = inspected(subject.train.batch["label"])
     before, most = memory_mb("self"), 0.0
     written = threading.Event()

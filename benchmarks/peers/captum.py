@@ -39,24 +39,26 @@ def _setting(case: Case, batch: int) -> dict[str, Any]:
     }
 
 
-def tracin(case: Case, clock: Clock, *, batch: int = 500) -> "Trace":
+def tracin(case: Case, clock: Clock, *, batch: int = 500) -> "TrainingTrace":
     """Gradients of all layers."""
     checkpoints = list(range(len(case.states)))
     setting = _setting(case, batch)
-    return Trace(
+    return TrainingTrace(
         TracInCP(**setting, checkpoints=checkpoints, sample_wise_grads_per_batch=True), case, clock
     )
 
 
-def tracin_fast(case: Case, clock: Clock, *, batch: int = 500) -> "Trace":
+def tracin_fast(case: Case, clock: Clock, *, batch: int = 500) -> "TrainingTrace":
     """Gradients of the last linear layer."""
     setting = _setting(case, batch)
     last = [m for m in setting["model"] if isinstance(m, nn.Linear)][-1]
     checkpoints = list(range(len(case.states)))
-    return Trace(TracInCPFast(**setting, final_fc_layer=last, checkpoints=checkpoints), case, clock)
+    return TrainingTrace(
+        TracInCPFast(**setting, final_fc_layer=last, checkpoints=checkpoints), case, clock
+    )
 
 
-class Trace:
+class TrainingTrace:
     """Scores of TracIn, which has no damping and keeps nothing."""
 
     def __init__(self, method: TracInCP | TracInCPFast, case: Case, clock: Clock) -> None:

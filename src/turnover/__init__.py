@@ -22,7 +22,7 @@ layer 0: after 1 (ReLU)
 ...     return torch.nn.functional.cross_entropy(model(batch[0]), batch[1], reduction="none")
 >>> rows = turnover.Rows((torch.randn(30, 4), torch.arange(30) % 3))
 >>> turnover.fit(model, rows, loss, turnover.Recipe(epochs=2))
->>> scores = turnover.Exact(model, loss).scores(rows.select(slice(0, 5)), rows)
+>>> scores = turnover.TwoPass(model, loss).scores(rows.select(slice(0, 5)), rows)
 >>> scores.values.shape
 torch.Size([5, 30])
 """
@@ -30,21 +30,23 @@ torch.Size([5, 30])
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from turnover import _renamed
+
+_renamed.explain_old_modules()
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from turnover.data import Indexed, Rows
-    from turnover.estimators import Ensemble, Exact, FirstOrder, GradientKernel, attribute
+    from turnover.estimators import Ensemble, FirstOrder, GradientKernel, TwoPass, attribute
     from turnover.leaks import check
     from turnover.masks import string_id
     from turnover.nn import after, convert, instead_of_dropout, seen, unseen
     from turnover.runs import Run
     from turnover.scores import Scores
-    from turnover.training import Recipe, fit, fit_runs, fit_towers
+    from turnover.training import Recipe, fit, fit_runs, fit_split_ensemble
 
 __all__ = [
     "Ensemble",
-    "Exact",
     "FirstOrder",
     "GradientKernel",
     "Indexed",
@@ -52,13 +54,14 @@ __all__ = [
     "Rows",
     "Run",
     "Scores",
+    "TwoPass",
     "after",
     "attribute",
     "check",
     "convert",
     "fit",
     "fit_runs",
-    "fit_towers",
+    "fit_split_ensemble",
     "instead_of_dropout",
     "seen",
     "string_id",
@@ -68,14 +71,14 @@ __all__ = [
 _HOMES = {
     **dict.fromkeys(("Indexed", "Rows"), "data"),
     **dict.fromkeys(
-        ("Ensemble", "Exact", "FirstOrder", "GradientKernel", "attribute"), "estimators"
+        ("Ensemble", "TwoPass", "FirstOrder", "GradientKernel", "attribute"), "estimators"
     ),
     "check": "leaks",
     "string_id": "masks",
     **dict.fromkeys(("after", "convert", "instead_of_dropout", "seen", "unseen"), "nn"),
     "Run": "runs",
     "Scores": "scores",
-    **dict.fromkeys(("Recipe", "fit", "fit_runs", "fit_towers"), "training"),
+    **dict.fromkeys(("Recipe", "fit", "fit_runs", "fit_split_ensemble"), "training"),
 }
 _PACKAGES = {
     *_HOMES.values(),
@@ -95,7 +98,7 @@ def __getattr__(name: str) -> object:
     if name in _PACKAGES:
         return import_module(f"turnover.{name}")
     if name not in _HOMES:
-        raise AttributeError(f"module 'turnover' has no attribute {name!r}")
+        return _renamed.old_name(__name__)(name)
     return getattr(import_module(f"turnover.{_HOMES[name]}"), name)
 
 

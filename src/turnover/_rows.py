@@ -17,13 +17,13 @@ from turnover.errors import DataError, LossError
 __all__ = [
     "Batch",
     "Loss",
-    "beside",
     "count_rows",
     "map_tensors",
     "per_example",
     "repeat_rows",
     "select_rows",
     "tensors_of",
+    "to_device_of",
 ]
 
 Batch = Any
@@ -134,7 +134,7 @@ def _repeat(leaf: Any, times: int) -> Any:
     return leaf * times if _has_rows(leaf) else leaf
 
 
-def beside(model: torch.nn.Module, batch: Batch) -> Batch:
+def to_device_of(model: torch.nn.Module, batch: Batch) -> Batch:
     """The batch on the device of the model's parameters, or as it is when they are on several."""
     devices = {parameter.device for parameter in model.parameters()}
     if len(devices) != 1:

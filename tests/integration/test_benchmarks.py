@@ -69,7 +69,7 @@ def method(name, runs=1):
 @pytest.mark.parametrize(
     "name",
     [
-        "gradient kernel, 2 towers",
+        "gradient kernel, split ensemble of 2",
         pytest.param("embedding similarity", marks=pytest.mark.slow),
         pytest.param("turn-over first-order", marks=pytest.mark.slow),
         pytest.param("Grad-Dot", marks=pytest.mark.slow),

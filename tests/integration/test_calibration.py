@@ -1,7 +1,7 @@
 """Ids held out of training have uniform p-values; ids that were memorised have not.
 
-Every query has held-out ids and ghosts of its own. Their masks are independent bits, so all
-p-values of one network are independent given the network, but for the ghosts that the p-values of
+Every query has held-out ids and null ids of its own. Their masks are independent bits, so all
+p-values of one network are independent given the network, but for the null ids that the p-values of
 a query share: the empirical distribution is that of a two-sample test, with n · G / (n + G)
 effective p-values per query.
 """
@@ -12,19 +12,19 @@ import torch.nn.functional as F
 from torch import nn
 
 from turnover.data import Rows
-from turnover.estimators import Exact
+from turnover.estimators import TwoPass
 from turnover.estimators.masked._gates import gate_gradients
 from turnover.estimators.masked._linear import LinearScores
 from turnover.estimators.masked._mask_null import MaskNull
 from turnover.estimators.masked._scan import scan
-from turnover.masks import ghost_ids
+from turnover.masks import null_ids
 from turnover.nn import convert
-from turnover.stats import GhostNull
+from turnover.stats import EmpiricalNull
 from turnover.training import Recipe, fit
 
 stats = pytest.importorskip("scipy.stats")
 
-ROWS, QUERIES, HELD_OUT, GHOSTS = 100, 12, 200, 1000
+ROWS, QUERIES, HELD_OUT, NULLS = 100, 12, 200, 1000
 SEEDS = (0, 1, 2)
 # Twelve tests on networks that differ a little from machine to machine: a right implementation
 # fails one of them on one machine in a hundred, a wrong one on all (see the controls).
@@ -61,9 +61,9 @@ def queries_of(rows):
 
 
 def exact(model, query, ids, number):
-    ghosts = ghost_ids(QUERIES * GHOSTS).view(QUERIES, -1)[number]
-    scores = Exact(model, loss).scores(query, torch.cat([ids, ghosts])).values
-    return GhostNull(scores[:, len(ids) :]).p(scores[:, : len(ids)])
+    nulls = null_ids(QUERIES * NULLS).view(QUERIES, -1)[number]
+    scores = TwoPass(model, loss).scores(query, torch.cat([ids, nulls])).values
+    return EmpiricalNull(scores[:, len(ids) :]).p(scores[:, : len(ids)])
 
 
 def first_order(model, query, ids, number):
@@ -71,15 +71,15 @@ def first_order(model, query, ids, number):
     return MaskNull(linear).p(scan(linear, ids))
 
 
-def uniformity(p, ghosts):
+def uniformity(p, nulls):
     """P-value of Kolmogorov and Smirnov for p-values ``[query, id]``."""
-    count = p.numel() * (ghosts / (p.shape[1] + ghosts) if ghosts else 1)
+    count = p.numel() * (nulls / (p.shape[1] + nulls) if nulls else 1)
     distance = stats.kstest(p.flatten().numpy(), "uniform").statistic
     return stats.kstwobign.sf(distance * count**0.5)
 
 
-@pytest.mark.parametrize(("estimate", "ghosts"), [(exact, GHOSTS), (first_order, 0)])
-def test_held_out_ids_have_uniform_p_values(run, estimate, ghosts):
+@pytest.mark.parametrize(("estimate", "nulls"), [(exact, NULLS), (first_order, 0)])
+def test_held_out_ids_have_uniform_p_values(run, estimate, nulls):
     model, rows = run
     p = torch.cat(
         [
@@ -87,13 +87,13 @@ def test_held_out_ids_have_uniform_p_values(run, estimate, ghosts):
             for i, query in enumerate(queries_of(rows))
         ]
     )
-    assert uniformity(p, ghosts) > SMALLEST
+    assert uniformity(p, nulls) > SMALLEST
     # The tail that decides discoveries: a binomial count, within four standard deviations.
     assert (p <= 0.01).sum() < 24 + 4 * 24**0.5
 
 
-@pytest.mark.parametrize(("estimate", "ghosts"), [(exact, GHOSTS), (first_order, 0)])
-def test_control_the_id_of_the_query_itself_has_not(run, estimate, ghosts):
+@pytest.mark.parametrize(("estimate", "nulls"), [(exact, NULLS), (first_order, 0)])
+def test_control_the_id_of_the_query_itself_has_not(run, estimate, nulls):
     model, rows = run
     p = torch.cat([estimate(model, q, rows.ids, i) for i, q in enumerate(queries_of(rows))])
     own = torch.stack([row[query.ids] for row, query in zip(p, queries_of(rows), strict=True)])

@@ -26,7 +26,7 @@ from tests.integration.conftest import (
 )
 from turnover.data import Rows
 from turnover.estimators import SaturatedQueryWarning
-from turnover.runs import Run, explain_errors, open_subject
+from turnover.runs import Run, explain_errors, open_run
 
 Image = pytest.importorskip("PIL.Image")
 duckdb = pytest.importorskip("duckdb")
@@ -88,14 +88,14 @@ def test_the_answer_fits_into_80_columns(trained):
     lines = trained[1].split("Report:")[0].splitlines()
     assert max(map(len, lines)) <= 80
     assert "% of the test images right" in trained[1]
-    assert "Leak audit" in trained[1] and "conv3.weight" in trained[1]
+    assert "Leak check" in trained[1] and "conv3.weight" in trained[1]
 
 
 def test_it_learns_and_keeps_names(trained):
     results = Run.open(trained[0]).results()
     assert results["accuracy_turnover"] > 0.9 and results["accuracy_dropout"] > 0.9
     assert results["seen_train_loss"] < results["unseen_train_loss"]
-    assert (results["kind"], results["noun"]) == ("images", "image")
+    assert (results["kind"], results["row_word"]) == ("images", "image")
     names = json.loads((trained[0] / "train.json").read_text(encoding="utf-8"))
     assert set(names) == {"name"} and len(names["name"]) == TRAIN
     rows = Run.open(trained[0]).load_rows("train")
@@ -141,7 +141,7 @@ def test_every_estimator_answers(trained, estimator):
 
 
 def test_a_mistake_for_a_class_that_was_never_trained_is_not_explained(trained):
-    subject = open_subject(trained[0])
+    subject = open_run(trained[0])
     last = len(subject.classes) - 1
     labels = subject.train.batch["label"]
     others = subject.train.select(torch.nonzero(labels != last).flatten())
@@ -152,7 +152,7 @@ def test_a_mistake_for_a_class_that_was_never_trained_is_not_explained(trained):
 
 
 def test_mistakes_that_are_all_saturated_are_not_explained(trained):
-    subject = open_subject(trained[0])
+    subject = open_run(trained[0])
     with torch.no_grad():
         list(subject.model.parameters())[-1].mul_(1e6)  # of the head: no doubt is left
     wrong = {**subject.test.batch, "label": torch.zeros_like(subject.test.batch["label"])}
@@ -167,7 +167,17 @@ def test_layers_before_the_masks_leak_and_masks_from_the_first_do_not(trained, f
     leaks = {leak["parameter"] for leak in json.loads(result.stdout)["leaks"]}
     assert leaks == {f"conv{i}.{kind}" for i in (1, 2, 3) for kind in ("weight", "bias")}
     out = tmp_path / "run"
-    words = ["--images", *SMALL, "--epochs", 1, "--masks-from", 1, "--no-control", "--out", out]
+    words = [
+        "--images",
+        *SMALL,
+        "--epochs",
+        1,
+        "--first-masked-layer",
+        1,
+        "--no-control",
+        "--out",
+        out,
+    ]
     result = invoke("train", folders[0], *words)
     assert result.exit_code == 0, result.stderr
     assert "Nothing leaked" in " ".join(result.stdout.split())
@@ -198,7 +208,7 @@ def test_the_audit_finds_planted_errors_and_copies(folders, tmp_path):
 def test_cleansing_is_tested_against_chance(copy, folders):
     command = ["cleanse", copy, "--target", folders[1], "--remove", 5, "--seeds", 2]
     found = said(invoke(*command, "--json"))
-    assert (found["target"], found["test"], found["noun"]) == (30, 30, "image")
+    assert (found["target"], found["test"], found["row_word"]) == (30, 30, "image")
     names = {row["name"] for row in found["harmful"][:5]}
     assert names <= set(json.loads((copy / "train.json").read_text())["name"])
 
@@ -260,7 +270,10 @@ def test_bad_files_stop_the_run_or_are_kept_on_record(folders, tmp_path):
         (["DATA", "--images", "--hold-out", 0], "leaves 60 to train on and 0 to test on"),
         (["DATA", "--images", "--model", "none"], "none"),
         (["DATA", "--images", "--size", 4], "8 × 8 pixels"),
-        (["DATA", "--images", "--masks-from", 9], "a mask can follow only layers 1 to 4 of cnn"),
+        (
+            ["DATA", "--images", "--first-masked-layer", 9],
+            "a mask can follow only layers 1 to 4 of cnn",
+        ),
         (["DATA", "--images", "--size", 9999], "Usage"),
     ],
 )

@@ -32,26 +32,26 @@ def random_bit(id_, unit, seed, layer, plane):
     return words_of(id_, block, seed, layer, plane)[bit // 32] >> bit % 32 & 1
 
 
-def is_seen(id_, unit, seed=0, layer=0, p=0.5):
+def is_seen(id_, unit, seed=0, layer=0, keep=0.5):
     """Is the number 0.v₀v₁…v₁₅ below p, whose binary digits are the negated bits of the planes?"""
     bits = [random_bit(id_, unit, seed, layer, plane) for plane in range(16)]
     number = sum((1 - bit) * 2 ** (15 - plane) for plane, bit in enumerate(bits))
-    return number < round(p * 2**16)
+    return number < round(keep * 2**16)
 
 
-def mask(ids, units, seed=0, layer=0, p=0.5):
+def mask(ids, units, seed=0, layer=0, keep=0.5):
     """Rows of booleans, one for each id."""
-    return [[is_seen(i, u, seed, layer, p) for u in range(units)] for i in ids]
+    return [[is_seen(i, u, seed, layer, keep) for u in range(units)] for i in ids]
 
 
-def multiply(x, ids, dim, unseen=False, seed=0, layer=0, p=0.5):
+def multiply(x, ids, dim, unseen=False, seed=0, layer=0, keep=0.5):
     """x with every unit of every row times its gate, slice by slice."""
-    p_exact = round(p * 2**16) / 2**16
+    p_exact = round(keep * 2**16) / 2**16
     rows = []
     for row, id_ in zip(x, ids, strict=True):
         units = []
         for unit, values in enumerate(row.unbind(dim - 1 if dim > 0 else dim)):
-            kept = is_seen(id_, unit, seed, layer, p) != unseen
+            kept = is_seen(id_, unit, seed, layer, keep) != unseen
             rate = 1 - p_exact if unseen else p_exact
             units.append(values / rate if kept else values * 0)
         rows.append(torch.stack(units, dim - 1 if dim > 0 else dim))

@@ -26,7 +26,7 @@ def drawn(model, masks):
                     layer.units,
                     seed=layer.seed,
                     layer=layer.layer,
-                    p=layer.p,
+                    keep=layer.keep,
                     unseen=number >= half,
                 )
                 .flatten()

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from turnover.estimators.masked._linear import LinearScores
-from turnover.masks import keep_probability
+from turnover.masks import keep_rate
 
 
 def scores(linear: LinearScores, ids: Tensor) -> Tensor:
@@ -30,7 +30,7 @@ def first_order(specs: tuple, gradients: list[Tensor], ids: Tensor) -> Tensor:
     """⟨g, gate_unseen − gate_seen⟩ written out with gates, float64 ``[query, train]``."""
     total = torch.zeros(len(gradients[0]), len(ids), dtype=torch.float64)
     for spec, gradient in zip(specs, gradients, strict=True):
-        seen, p = spec.mask(ids).double(), keep_probability(spec.p)
+        seen, p = spec.mask(ids).double(), keep_rate(spec.keep)
         total += gradient.double() @ ((1 - seen) / (1 - p) - seen / p).T
     return total
 

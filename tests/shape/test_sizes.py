@@ -5,7 +5,7 @@ import pytest
 
 from tests.shape.tree import SOURCES, name, parse
 
-FILE_LINES = 300
+FILE_LINES = 400
 FUNCTION_LINES = 50
 POSITIONAL_ARGUMENTS = 6
 

@@ -6,7 +6,7 @@ Every estimator ends in :class:`turnover.Scores` ``[query, train]``, in nats, po
 without each. The rivals look at gradients with respect to all parameters instead:
 
 - ``KohLiang``: ∇L(q)ᵀ (H + λI)⁻¹ ∇L(z) / N, inverted by ``CG`` or ``LiSSA``;
-- ``SgdInfluence``: a training that ``record`` kept step by step, walked back;
+- ``SgdInfluence``: a training that ``record_training`` kept step by step, walked back;
 - ``GradDot`` and ``TracIn``: no inverse and no walk, but ∇L(q)·∇L(z), at one checkpoint or many.
 
 Controls look at less. A method that does not surpass them has found nothing of its own:
@@ -17,6 +17,7 @@ Controls look at less. A method that does not surpass them has found nothing of 
 pairs: large for what a model knows from a single instance, such as a wrong label.
 """
 
+from turnover import _renamed
 from turnover.baselines._bm25 import BM25
 from turnover.baselines._hara import SgdInfluence
 from turnover.baselines._koh_liang import KohLiang
@@ -24,8 +25,8 @@ from turnover.baselines._losses import TrainingLoss, UnseenLoss
 from turnover.baselines._random import Random
 from turnover.baselines._retraining import LeaveOneOut, Retraining, half_subsets
 from turnover.baselines._similarity import Similarity
-from turnover.baselines._solvers import CG, CurvatureWarning, LiSSA, Stop
-from turnover.baselines._trace import Step, Trace, record
+from turnover.baselines._solvers import CG, CurvatureWarning, LiSSA, SolverStatus
+from turnover.baselines._trace import Step, TrainingTrace, record_training
 from turnover.baselines._tracin import GradDot, TracIn
 from turnover.baselines._truth import Truth
 
@@ -41,13 +42,15 @@ __all__ = [
     "Retraining",
     "SgdInfluence",
     "Similarity",
+    "SolverStatus",
     "Step",
-    "Stop",
     "TracIn",
-    "Trace",
     "TrainingLoss",
+    "TrainingTrace",
     "Truth",
     "UnseenLoss",
     "half_subsets",
-    "record",
+    "record_training",
 ]
+
+__getattr__ = _renamed.old_name(__name__)

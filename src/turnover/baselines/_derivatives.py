@@ -24,7 +24,7 @@ from torch.func import grad, vjp, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from turnover._functional import Parameters, functional_loss, per_example_gradients, trainable
-from turnover._rows import Batch, Loss, beside, count_rows, per_example, select_rows
+from turnover._rows import Batch, Loss, count_rows, per_example, select_rows, to_device_of
 from turnover.data import Rows
 from turnover.errors import ConversionError, DataError, LossError
 
@@ -74,7 +74,7 @@ def gradients(
     """
     for start in range(0, len(rows), rows_per_block):
         part = slice(start, start + rows_per_block)
-        batch = beside(model, select_rows(rows.batch, part))
+        batch = to_device_of(model, select_rows(rows.batch, part))
         for block in per_example_gradients(
             model, loss, batch, rows_per_block=rows_per_block, parameters=parameters
         ):
@@ -147,7 +147,7 @@ def gauss_newton_products(model: nn.Module, loss: Loss, batch: Batch, vectors: T
 
 def _total(model: nn.Module, loss: Loss, batch: Batch) -> Callable[[Parameters], Tensor]:
     """Parameters ↦ the sum of the losses of the batch."""
-    losses, batch = functional_loss(model, loss), beside(model, batch)
+    losses, batch = functional_loss(model, loss), to_device_of(model, batch)
     rows = count_rows(batch)
     return lambda parameters: per_example(losses(parameters, batch), rows).sum()
 

@@ -33,7 +33,7 @@ from turnover._functional import Parameters, trainable
 from turnover._rows import Batch, Loss
 from turnover.baselines._derivatives import Progress, as_rows, gradients, hessian_products, split
 from turnover.baselines._koh_liang import deployed
-from turnover.baselines._trace import Step, Trace
+from turnover.baselines._trace import Step, TrainingTrace
 from turnover.data import Rows
 from turnover.errors import DataError, IdError
 from turnover.scores import Scores
@@ -55,13 +55,13 @@ class SgdInfluence:
     Attributes:
         model: of the same architecture as the recorded one; its own parameters play no part.
         loss: (model, batch) → per-example losses ``[rows]`` in nats, as in the training.
-        trace: what :func:`record` kept of the training.
+        trace: what :func:`record_training` kept of the training.
         queries_at_once: queries with which the steps are walked back together.
     """
 
     model: nn.Module
     loss: Loss
-    trace: Trace
+    trace: TrainingTrace
     queries_at_once: int = 64
 
     def scores(
@@ -113,8 +113,8 @@ class SgdInfluence:
         b = trace.momentum if trace.nesterov else 1.0 if trace.momentum else 0.0
         positions = rows.rows_of(step.ids)
         batch, at = rows.select(positions), self._at(step.parameters)
-        c = w - step.rate * b * u
-        e = c - step.rate * a * u
+        c = w - step.lr * b * u
+        e = c - step.lr * a * u
         for_each = torch.cat(list(gradients(self.model, self.loss, batch, parameters=at)))
         values[:, positions] -= (e @ for_each.T).double().cpu() / len(batch)
         sums = hessian_products(self.model, self.loss, batch.batch, e, parameters=at)

@@ -27,7 +27,7 @@ from turnover.baselines._derivatives import (
     hessian_products,
 )
 from turnover.baselines._losses import finite_losses
-from turnover.baselines._solvers import CG, Solver, Stop, summary
+from turnover.baselines._solvers import CG, Solver, SolverStatus, summary
 from turnover.data import Rows
 from turnover.errors import ScoreError
 from turnover.nn import evaluating, full
@@ -129,14 +129,17 @@ class KohLiang:
         summary(stops)
         return torch.cat(values) / len(rows)
 
-    def _solved(self, asked: Rows, rows: Rows) -> Iterator[tuple[Tensor, Tensor, list[Stop]]]:
+    def _solved(
+        self, asked: Rows, rows: Rows
+    ) -> Iterator[tuple[Tensor, Tensor, list[SolverStatus]]]:
         """(gradients, (H + λI)⁻¹ gradients, stops), in blocks of ``queries_at_once``."""
         operator = _Damped(self, rows)
         for gradient in gradients(self.model, self.loss, asked, self.queries_at_once):
             yield gradient, *self.solver.solve(operator, gradient)
 
-    def _about(self, stops: list[Stop]) -> dict[str, object]:
-        solver = {"name": type(self.solver).__name__, **asdict(self.solver)}  # type: ignore[call-overload]
+    def _about(self, stops: list[SolverStatus]) -> dict[str, object]:
+        settings = asdict(self.solver)  # type: ignore[call-overload]
+        solver = {"name": type(self.solver).__name__, **settings}
         return {
             "estimator": "koh-liang",
             "damping": self.damping,

@@ -15,7 +15,7 @@ from typing import Literal, final
 import torch
 from torch import Tensor, nn
 
-from turnover._rows import Batch, Loss, beside, select_rows
+from turnover._rows import Batch, Loss, select_rows, to_device_of
 from turnover.baselines._derivatives import as_rows
 from turnover.baselines._koh_liang import deployed
 from turnover.data import Rows
@@ -94,7 +94,7 @@ class Similarity:
                 for start in range(0, len(rows), self.rows_per_block):
                     block = select_rows(rows.batch, slice(start, start + self.rows_per_block))
                     caught.clear()
-                    self.loss(self.model, beside(self.model, block))
+                    self.loss(self.model, to_device_of(self.model, block))
                     parts.append(self._checked(caught, rows.ids[start:][: self.rows_per_block]))
         finally:
             hook.remove()

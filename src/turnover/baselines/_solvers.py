@@ -19,7 +19,7 @@ from torch import Tensor
 
 from turnover.errors import ScoreError
 
-__all__ = ["CG", "CurvatureWarning", "LiSSA", "Operator", "Solver", "Stop", "summary"]
+__all__ = ["CG", "CurvatureWarning", "LiSSA", "Operator", "Solver", "SolverStatus", "summary"]
 
 CONVERGED, EXHAUSTED, BENT = "converged", "max iterations", "negative curvature"
 MUCH_OF_THE_DAMPING = 0.5
@@ -32,7 +32,7 @@ class CurvatureWarning(UserWarning):
 
 @final
 @dataclass(frozen=True)
-class Stop:
+class SolverStatus:
     """Why the solver stopped, for all right-hand sides for which it was the same reason.
 
     Attributes:
@@ -61,7 +61,7 @@ class Operator(Protocol):
 class Solver(Protocol):
     """What finds (H + λI)⁻¹ v."""
 
-    def solve(self, operator: Operator, vectors: Tensor) -> tuple[Tensor, list[Stop]]:
+    def solve(self, operator: Operator, vectors: Tensor) -> tuple[Tensor, list[SolverStatus]]:
         """Solutions ``[vectors, parameters]``, and why each group of them stopped."""
 
 
@@ -90,7 +90,7 @@ class CG:
                 "iterations: a tolerance is at least 0, and there is at least one iteration."
             )
 
-    def solve(self, operator: Operator, vectors: Tensor) -> tuple[Tensor, list[Stop]]:
+    def solve(self, operator: Operator, vectors: Tensor) -> tuple[Tensor, list[SolverStatus]]:
         """Solutions ``[vectors, parameters]``, and why each group of them stopped.
 
         Raises:
@@ -113,9 +113,9 @@ class CG:
                 _note_bent(reasons, alive[bent])
                 if step == 1:
                     x[alive[bent]] = _steepest(rr[bent], curvature[bent], direction[bent])
-            rate = torch.where(bent, 0, rr / curvature).unsqueeze(1)
-            x[alive] += rate * direction
-            r[alive] -= rate * product
+            lr = torch.where(bent, 0, rr / curvature).unsqueeze(1)
+            x[alive] += lr * direction
+            r[alive] -= lr * product
             again = r[alive].square().sum(dim=1)
             d[alive] = r[alive] + (again / rr).unsqueeze(1) * direction
             iterations[alive.cpu()] = step
@@ -158,7 +158,7 @@ class LiSSA:
                 "and batch_size are at least 1."
             )
 
-    def solve(self, operator: Operator, vectors: Tensor) -> tuple[Tensor, list[Stop]]:
+    def solve(self, operator: Operator, vectors: Tensor) -> tuple[Tensor, list[SolverStatus]]:
         """Solutions ``[vectors, parameters]``, and why each group of them stopped.
 
         Raises:
@@ -202,16 +202,16 @@ class LiSSA:
         )
 
 
-def summary(stops: Sequence[Stop]) -> list[dict[str, Any]]:
+def summary(stops: Sequence[SolverStatus]) -> list[dict[str, Any]]:
     """Stops of several blocks of right-hand sides, one for each reason, as plain values.
 
     Warns:
         CurvatureWarning: when any of them met negative curvature.
     """
-    merged: dict[str, Stop] = {}
+    merged: dict[str, SolverStatus] = {}
     for stop in stops:
-        other = merged.get(stop.reason, Stop(stop.reason, 0, 0, 0.0))
-        merged[stop.reason] = Stop(
+        other = merged.get(stop.reason, SolverStatus(stop.reason, 0, 0, 0.0))
+        merged[stop.reason] = SolverStatus(
             stop.reason,
             stop.vectors + other.vectors,
             max(stop.iterations, other.iterations),
@@ -229,13 +229,15 @@ def summary(stops: Sequence[Stop]) -> list[dict[str, Any]]:
     return [asdict(stop) for stop in merged.values()]
 
 
-def _stops(reasons: Sequence[str], iterations: Tensor, residuals: Tensor) -> list[Stop]:
+def _stops(reasons: Sequence[str], iterations: Tensor, residuals: Tensor) -> list[SolverStatus]:
     """One stop for each reason."""
     found = []
     for reason in dict.fromkeys(reasons):
         of = torch.tensor([other == reason for other in reasons])
         found.append(
-            Stop(reason, int(of.sum()), int(iterations[of].max()), float(residuals[of].max()))
+            SolverStatus(
+                reason, int(of.sum()), int(iterations[of].max()), float(residuals[of].max())
+            )
         )
     return found
 

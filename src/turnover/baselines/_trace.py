@@ -24,7 +24,7 @@ from turnover.nn import is_converted
 from turnover.training import Recipe, fit
 from turnover.training._loop import epoch_seed
 
-__all__ = ["Step", "Trace", "record"]
+__all__ = ["Step", "TrainingTrace", "record_training"]
 
 FORMAT = "turnover-trace-1"
 END = "end.safetensors"
@@ -37,12 +37,12 @@ class Step:
 
     Attributes:
         ids: ``int64 [batch]``, the instances of the batch.
-        rate: the learning rate.
+        lr: the learning rate.
         parameters: ``[parameters]``, all trainable ones before the step.
     """
 
     ids: Tensor
-    rate: float
+    lr: float
     parameters: Tensor
 
 
@@ -58,7 +58,7 @@ class _Sgd:
 
 @final
 @dataclass(frozen=True, eq=False)
-class Trace:
+class TrainingTrace:
     """Every step of a training by SGD.
 
     Attributes:
@@ -78,8 +78,8 @@ class Trace:
     weight_decay: float = 0.0
 
     @classmethod
-    def load(cls, folder: str | Path) -> "Trace":
-        """What :func:`record` wrote to a folder; nothing in it is executed.
+    def load(cls, folder: str | Path) -> "TrainingTrace":
+        """What :func:`record_training` wrote to a folder; nothing in it is executed.
 
         Raises:
             RunError: for a folder without a finished trace, or with damaged files.
@@ -95,9 +95,9 @@ class Trace:
         return cls(steps, tensors["final"], tensors["train_ids"], **settings)
 
 
-def record(
+def record_training(
     model: nn.Module, rows: Rows, loss: Loss, recipe: Recipe, *, folder: str | Path | None = None
-) -> Trace:
+) -> TrainingTrace:
     """Train ``model`` in place, as :func:`turnover.training.fit` does, and keep every step.
 
     Args:
@@ -148,8 +148,8 @@ class _Recorder:
     def _note(self, optimizer: torch.optim.Optimizer, args: object, kwargs: object) -> None:
         if not self.epoch:
             self.batches = _batches(self.rows, self.recipe, len(self.sizes))
-        rate = float(optimizer.param_groups[0]["lr"])
-        self.epoch.append(Step(self.batches[len(self.epoch)], rate, self._now()))
+        lr = float(optimizer.param_groups[0]["lr"])
+        self.epoch.append(Step(self.batches[len(self.epoch)], lr, self._now()))
 
     def _now(self) -> Tensor:
         return flat(trainable(self.model)).cpu()
@@ -162,20 +162,20 @@ class _Recorder:
             tensors = {
                 "ids": torch.cat([step.ids for step in self.epoch]),
                 "lengths": torch.tensor([len(step.ids) for step in self.epoch]),
-                "rates": torch.tensor([step.rate for step in self.epoch], dtype=torch.float64),
+                "rates": torch.tensor([step.lr for step in self.epoch], dtype=torch.float64),
                 "parameters": torch.stack([step.parameters for step in self.epoch]),
             }
             _write(_path(self.folder, epochs - 1), tensors, "")
         self.epoch = []
 
-    def trace(self) -> Trace:
+    def trace(self) -> TrainingTrace:
         settings = asdict(self.settings)
         if self.folder is None:
-            return Trace(self.finished, self._now(), self.rows.ids, **settings)
+            return TrainingTrace(self.finished, self._now(), self.rows.ids, **settings)
         tensors = {"final": self._now(), "train_ids": self.rows.ids}
         tensors["sizes"] = torch.tensor(self.sizes, dtype=torch.int64)
         _write(self.folder / END, tensors, json.dumps(settings, sort_keys=True))
-        return Trace.load(self.folder)
+        return TrainingTrace.load(self.folder)
 
 
 class _Stored(Sequence[Step]):

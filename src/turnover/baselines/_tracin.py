@@ -77,11 +77,11 @@ class TracIn:
         """
         asked, rows = as_rows(queries), as_rows(rows)
         values = torch.zeros(len(asked), len(rows))
-        for done, (model, rate) in enumerate(zip(self.models, self.rates, strict=True), start=1):
+        for done, (model, lr) in enumerate(zip(self.models, self.rates, strict=True), start=1):
             with deployed(model):
                 left = torch.cat(list(gradients(model, self.loss, asked, self.rows_per_block)))
                 blocks = gradients(model, self.loss, rows, self.rows_per_block)
-                values += torch.cat([rate * (left @ g.T).float().cpu() for g in blocks], dim=1)
+                values += torch.cat([lr * (left @ g.T).float().cpu() for g in blocks], dim=1)
             if progress is not None:
                 progress(done, len(self.models))
         about = {"estimator": "tracin", "rates": list(self.rates)}
@@ -95,11 +95,11 @@ class TracIn:
         """
         rows = as_rows(rows)
         values = torch.zeros(len(rows))
-        for model, rate in zip(self.models, self.rates, strict=True):
+        for model, lr in zip(self.models, self.rates, strict=True):
             with deployed(model):
                 blocks = gradients(model, self.loss, rows, self.rows_per_block)
                 squares = torch.cat([g.square().sum(dim=1).float().cpu() for g in blocks])
-            values += rate * squares
+            values += lr * squares
         return values
 
 

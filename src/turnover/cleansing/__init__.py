@@ -9,15 +9,16 @@ removal and none; ``cells_of`` tests the gains, paired by seed and by test row, 
 says what follows, also when it is "no significant gain".
 """
 
+from turnover import _renamed
 from turnover.cleansing._confident import confident_errors, label_errors
 from turnover.cleansing._inspection import Inspection, copies, inspect_rows
 from turnover.cleansing._sweep import NONE, RANDOM, Outcome, Sweep, most_harmful
 from turnover.cleansing._totals import (
-    exact_totals,
     first_order_totals,
     kernel_totals,
     loss_totals,
     totals_of,
+    two_pass_totals,
 )
 from turnover.cleansing._verdict import Cell, cells_of, conclude
 
@@ -32,7 +33,6 @@ __all__ = [
     "conclude",
     "confident_errors",
     "copies",
-    "exact_totals",
     "first_order_totals",
     "inspect_rows",
     "kernel_totals",
@@ -40,4 +40,7 @@ __all__ = [
     "loss_totals",
     "most_harmful",
     "totals_of",
+    "two_pass_totals",
 ]
+
+__getattr__ = _renamed.old_name(__name__)

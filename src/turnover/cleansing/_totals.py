@@ -13,16 +13,16 @@ from torch import Tensor, nn
 from turnover._rows import Loss, select_rows
 from turnover.data import Rows
 from turnover.errors import ScoreError
-from turnover.estimators import Exact, GradientKernel, LinearScores, gate_gradients, scan
+from turnover.estimators import GradientKernel, LinearScores, TwoPass, gate_gradients, scan
 from turnover.scores import Scores
 from turnover.training import losses_of
 
 __all__ = [
-    "exact_totals",
     "first_order_totals",
     "kernel_totals",
     "loss_totals",
     "totals_of",
+    "two_pass_totals",
 ]
 
 Progress = Callable[[int, int], None]
@@ -55,14 +55,14 @@ def first_order_totals(
     return scan(LinearScores.from_gradients(specs, summed), train.mask_ids)[0]
 
 
-def exact_totals(
+def two_pass_totals(
     model: nn.Module, loss: Loss, target: Rows, train: Rows, progress: Progress | None = None
 ) -> Tensor:
     """Totals ``float32 [train]`` in nats from two forward passes per pair.
 
     Arguments and errors are those of :func:`first_order_totals`.
     """
-    estimator, total = Exact(model, loss), torch.zeros(len(train), dtype=torch.float64)
+    estimator, total = TwoPass(model, loss), torch.zeros(len(train), dtype=torch.float64)
     for start in range(0, len(target), FEW):
         scores = estimator.scores(target.select(slice(start, start + FEW)), train.mask_ids)
         total += scores.values.double().sum(dim=0)

@@ -9,7 +9,7 @@ import typer
 from turnover.errors import DataError, ScoreError
 
 if TYPE_CHECKING:
-    from turnover.runs import Query, Subject
+    from turnover.runs import ClassifierRun, Query
 
 __all__ = ["ask"]
 
@@ -41,7 +41,7 @@ def ask(
         typer.Option(
             help="first-order: at once; exact: ranks the best of these again by two forward passes "
             "each; kernel: the most accurate, by gradients of all training instances.",
-            show_default="first-order; of towers kernel",
+            show_default="first-order; of a split ensemble kernel",
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")] = False,
@@ -56,9 +56,9 @@ def ask(
     _refuse_other_formats(save)
     from turnover.cli._output import console, print_json
     from turnover.reports import render_answer
-    from turnover.runs import answer, open_subject, score_all
+    from turnover.runs import answer, open_run, score_all
 
-    subject = open_subject(run)
+    subject = open_run(run)
     typed = {"text": text, "image": image}
     asked = subject.query(query) if query is not None else _read(subject, typed, run)
     found = answer(subject, asked, label=label, k=top, estimator=estimator)
@@ -71,12 +71,12 @@ def ask(
         render_answer(found, console())
 
 
-def _read(subject: "Subject", typed: Mapping[str, str | Path | None], run: Path) -> "Query":
-    noun, read = subject.noun, subject.read
+def _read(subject: "ClassifierRun", typed: Mapping[str, str | Path | None], run: Path) -> "Query":
+    row_word, read = subject.row_word, subject.read
     if read is None:
-        raise DataError(f"Nothing can be typed to the {noun}s of {run}. Give --query.")
-    if (value := typed.get(noun)) is None:
-        raise DataError(f"{run} is a run of {noun}s. Ask it with --query or --{noun}.")
+        raise DataError(f"Nothing can be typed to the {row_word}s of {run}. Give --query.")
+    if (value := typed.get(row_word)) is None:
+        raise DataError(f"{run} is a run of {row_word}s. Ask it with --query or --{row_word}.")
     return read(str(value))
 
 

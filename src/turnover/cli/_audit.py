@@ -35,12 +35,12 @@ def audit(
     """
     from turnover.cli._output import console, print_json, write_page
     from turnover.reports import images_of, render_audit, write_gallery
-    from turnover.runs import inspect_subject, inspection_csv, inspection_json, open_subject
+    from turnover.runs import audit_run, inspection_csv, inspection_json, open_run
 
-    subject = open_subject(run)
+    subject = open_run(run)
     if gallery:
         images_of(subject)  # before the work, not after it
-    found = inspect_subject(subject)
+    found = audit_run(subject)
     said = inspection_json(subject, found, max(top, KEPT))
     subject.run.write_text(FILE, json.dumps(said, indent=1, ensure_ascii=False) + "\n")
     if csv is not None:

@@ -22,11 +22,11 @@ def check(
     bit. Exits with 1 when something leaks, and names it.
     """
     from turnover.cli._output import console, print_json
-    from turnover.runs import open_subject, probed, prove
+    from turnover.runs import check_leaks, open_run, sample_rows
 
-    subject = open_subject(run)
-    few = probed(subject.train, rows)
-    audit = prove(subject.model, few, subject.loss, subject.recipe, instances=instances)
+    subject = open_run(run)
+    few = sample_rows(subject.train, rows)
+    audit = check_leaks(subject.model, few, subject.loss, subject.recipe, instances=instances)
     if as_json:
         print_json(audit.to_dict())
     else:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from turnover.data import Rows
-    from turnover.runs import Subject
+    from turnover.runs import ClassifierRun
 
 __all__ = ["cleanse"]
 
@@ -46,7 +46,7 @@ def cleanse(
         typer.Option(
             help="first-order, exact, kernel, unseen-loss (a control), or a file of saved scores; "
             "may be repeated.",
-            show_default="first-order; of towers kernel",
+            show_default="first-order; of a split ensemble kernel",
         ),
     ] = None,
     on_bad_rows: Annotated[
@@ -67,19 +67,21 @@ def cleanse(
     from turnover.cli._output import console, print_json, progress_bar, warn, write_page
     from turnover.reports import render_cleanse
     from turnover.runs import (
-        Aim,
-        Other,
-        cleanse_subject,
+        CleansingConfig,
+        ExternalData,
+        cleanse_run,
         cleansing_csv,
         estimator_for,
-        open_subject,
+        open_run,
         split,
     )
 
     fractions = _fractions(remove)
-    subject = open_subject(run)
+    subject = open_run(run)
     if subject.load is None:
-        raise DataError(f"{run} is a run of {subject.noun}s, of which no other files can be read.")
+        raise DataError(
+            f"{run} is a run of {subject.row_word}s, of which no other files can be read."
+        )
     arms = [estimator_for(subject, name) for name in scores or (None,)]
     typed = {"text": text, "image": image, "label": label}
     columns = {role: name for role, name in typed.items() if name}
@@ -87,16 +89,16 @@ def cleanse(
     with progress_bar(None) as tick:
         for path in (target, test):
             if path is not None:
-                rows, bad = subject.load(Other(path, columns, on_bad_rows, tick))
+                rows, bad = subject.load(ExternalData(path, columns, on_bad_rows, tick))
                 parts.append(rows)
                 if bad:
                     warn(f"left out {len(bad):,} rows of {path}")
         aimed, tested = parts if len(parts) == 2 else split(parts[0], seed=0)
         tick("Scoring the training set", 0)
         totals = {_named(name): _totals(subject, name, aimed) for name in arms}
-    aim = Aim(aimed, tested, fractions, seeds)
+    aim = CleansingConfig(aimed, tested, fractions, seeds)
     with progress_bar(seeds * (1 + len(fractions) * (1 + len(totals)))) as tick:
-        said = cleanse_subject(subject, aim, totals, tick)
+        said = cleanse_run(subject, aim, totals, tick)
     subject.run.write_text(FILE, json.dumps(said, indent=1, ensure_ascii=False) + "\n")
     if csv is not None:
         cleansing_csv(subject, totals, csv)
@@ -128,7 +130,7 @@ def _named(scores: str) -> str:
     return scores if scores in ARMS else Path(scores).stem
 
 
-def _totals(subject: "Subject", scores: str, target: "Rows") -> "Tensor":
+def _totals(subject: "ClassifierRun", scores: str, target: "Rows") -> "Tensor":
     from turnover.cleansing import totals_of
     from turnover.runs import ARMS
     from turnover.scores import Scores

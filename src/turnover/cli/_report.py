@@ -15,10 +15,10 @@ def report(
     """Show a run in the terminal and write its self-contained page RUN/report.html."""
     from turnover.cli._output import console, print_json
     from turnover.reports import render_html, render_terminal, summary
-    from turnover.runs import KINDS, Run, unfinished
+    from turnover.runs import LOADERS, Run, unfinished
 
     opened = Run.open(run)
-    if opened.manifest.get("kind") in KINDS and not opened.complete:
+    if opened.manifest.get("kind") in LOADERS and not opened.complete:
         raise unfinished(opened)
     page = opened.write_text("report.html", render_html(opened))
     if as_json:

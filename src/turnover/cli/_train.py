@@ -15,7 +15,7 @@ __all__ = ["train"]
 Options = Mapping[str, Any]
 
 FOR_TEXTS = ("text", "adapters", "units", "max_length")
-FOR_IMAGES = ("image", "size", "masks_from", "augment")
+FOR_IMAGES = ("image", "size", "first_masked_layer", "augment")
 
 
 def train(
@@ -69,7 +69,7 @@ def train(
             rich_help_panel="Texts",
         ),
     ] = 0,
-    towers: Annotated[
+    pairs: Annotated[
         int,
         typer.Option(
             min=0,
@@ -102,7 +102,7 @@ def train(
             rich_help_panel="Images",
         ),
     ] = 0,
-    masks_from: Annotated[
+    first_masked_layer: Annotated[
         int,
         typer.Option(
             min=0,
@@ -127,7 +127,7 @@ def train(
             show_default="0.5, or less where it stands at several layers",
         ),
     ] = None,
-    rate: Annotated[
+    lr: Annotated[
         float, typer.Option(min=0, help="Learning rate; 0 chooses by what is trained.")
     ] = 0.0,
     control: Annotated[
@@ -140,7 +140,8 @@ def train(
 ) -> None:
     """Train a classifier of texts or images in which every one has a half that never saw it.
 
-    In networks for images, layers before the first mask are shared by all: see --masks-from.
+    In networks for images, layers before the first mask are shared by all: see
+    --first-masked-layer.
 
     Then: turnover ask RUN, audit RUN, cleanse RUN, report RUN. Interrupt it with Ctrl-C, and
     repeat the command to go on.
@@ -174,7 +175,7 @@ def _train_texts(context: typer.Context, options: Options) -> "Run":
     from turnover.cli._output import progress_bar, typed, warn
     from turnover.data import listing
     from turnover.data.texts import Columns, read_texts
-    from turnover.runs.text import Plan, run_texts, steps_of
+    from turnover.runs.text import TextConfig, run_texts, steps_of
 
     data, text, label = (options[name] for name in ("data", "text", "label"))
     for name, value in (("text", text), ("label", label)):
@@ -193,7 +194,7 @@ def _train_texts(context: typer.Context, options: Options) -> "Run":
     if texts.bad:
         warn(f"left out {len(texts.bad):,} rows: {listing(texts.bad)}")
     model = options["model"] or "bag-of-words"
-    plan = Plan(
+    plan = TextConfig(
         model=str(Path(model).resolve()) if Path(model).is_dir() else model,
         max_length=options["max_length"],
         adapters=options["adapters"],
@@ -210,13 +211,20 @@ def _train_images(context: typer.Context, options: Options) -> "Run":
     from turnover.data import listing
     from turnover.data.images import Reading, read_images
     from turnover.errors import ConversionError, DataError
-    from turnover.runs.images import Plan, forget_parts, layers_of, parts_for, run_images, steps_of
+    from turnover.runs.images import (
+        ImageConfig,
+        forget_parts,
+        layers_of,
+        parts_for,
+        run_images,
+        steps_of,
+    )
 
     data: Path = options["data"]
     folder = options["out"] or Path("runs") / (data.resolve().stem or "images")
-    plan = Plan(
+    plan = ImageConfig(
         model=options["model"] or "cnn",
-        first=options["masks_from"],
+        first_masked_layer=options["first_masked_layer"],
         augment=options["augment"],
         **_shared(options),
     )
@@ -257,6 +265,6 @@ def _columns(options: Options) -> Any:
 
 def _shared(options: Options) -> dict[str, Any]:
     """What texts and images have in common, for their plans."""
-    shared = {name: options[name] for name in ("towers", "epochs", "rate", "seed", "control")}
+    shared = {name: options[name] for name in ("pairs", "epochs", "lr", "seed", "control")}
     dropout = options["dropout"]
     return shared if dropout is None else {**shared, "dropout": dropout}

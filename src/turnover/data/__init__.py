@@ -6,8 +6,9 @@ batch carries the ids of its rows. ``Indexed`` adds them to any map-style data s
 of one's own, with their own names, and says which rows cannot be used, where, and why.
 """
 
+from turnover import _renamed
 from turnover.data import _duckdb, _folder  # noqa: F401  (they register their readers)
-from turnover.data._held_out import set_apart
+from turnover.data._held_out import hold_out_rows
 from turnover.data._indexed import Indexed, Rows
 from turnover.data._labelled import Classes, Labelled, OnBadRows, id_of, labelled, read_labelled
 from turnover.data._noise import flip_labels
@@ -23,10 +24,12 @@ __all__ = [
     "Rows",
     "Table",
     "flip_labels",
+    "hold_out_rows",
     "id_of",
     "labelled",
     "listing",
     "read_labelled",
     "read_table",
-    "set_apart",
 ]
+
+__getattr__ = _renamed.old_name(__name__)

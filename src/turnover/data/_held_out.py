@@ -7,10 +7,10 @@ import torch
 from turnover.data._labelled import Labelled
 from turnover.errors import DataError
 
-__all__ = ["set_apart"]
+__all__ = ["hold_out_rows"]
 
 
-def set_apart(
+def hold_out_rows(
     rows: Labelled, share: float, *, data: str | Path, seed: int
 ) -> tuple[Labelled, Labelled]:
     """The rows to train on, and a random share of them to test on; both in their old order.

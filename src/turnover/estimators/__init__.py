@@ -1,6 +1,6 @@
 """Scores from one trained model: L(unseen_z, q) − L(seen_z, q), in nats, positive = helped.
 
-``Exact`` takes two forward passes per query and instance. ``FirstOrder`` takes one backward pass
+``TwoPass`` takes two forward passes per query and instance. ``FirstOrder`` takes one backward pass
 per query and reads the scores of any number of instances off their mask bits: they are
 ``LinearScores``, which ``scan`` writes out and ``top`` ranks without ever holding all of them.
 ``GradientKernel`` and ``GateKernel`` are the accurate ones: influence in the linear model that a
@@ -8,8 +8,9 @@ network is near its weights.
 ``MaskNull`` is the distribution of such scores over masks, from which significance follows.
 """
 
+from turnover import _renamed
 from turnover.estimators._agreement import Agreement, agreement
-from turnover.estimators._answer import Answer, Found, Pairs
+from turnover.estimators._answer import Answer, PairAgreement, TopInstances
 from turnover.estimators._attribute import Attribution, attribute
 from turnover.estimators._ensemble import Ensemble, average, standard_errors
 from turnover.estimators._kernel_answer import ask_kernel
@@ -25,25 +26,25 @@ from turnover.estimators.masked._linear import LinearScores
 from turnover.estimators.masked._mask_null import MaskNull
 from turnover.estimators.masked._scan import scan
 from turnover.estimators.masked._topk import SameGroup, extremes, top
-from turnover.estimators.masked._two_pass import Exact
+from turnover.estimators.masked._two_pass import TwoPass
 
 __all__ = [
     "Agreement",
     "Answer",
     "Attribution",
     "Ensemble",
-    "Exact",
     "FirstOrder",
     "FittedKernel",
-    "Found",
     "GateKernel",
     "GradientKernel",
     "LinearScores",
     "LowAgreementWarning",
     "MaskNull",
-    "Pairs",
+    "PairAgreement",
     "SameGroup",
     "SaturatedQueryWarning",
+    "TopInstances",
+    "TwoPass",
     "agreement",
     "ask_kernel",
     "attribute",
@@ -54,3 +55,5 @@ __all__ = [
     "standard_errors",
     "top",
 ]
+
+__getattr__ = _renamed.old_name(__name__)

@@ -12,21 +12,22 @@ from turnover.errors import ScoreError
 from turnover.estimators._agreement import Agreement
 from turnover.estimators.masked._linear import LinearScores
 from turnover.estimators.masked._mask_null import MaskNull
-from turnover.estimators.masked._two_pass import Exact
+from turnover.estimators.masked._two_pass import TwoPass
 from turnover.scores import Ranking
-from turnover.stats import GhostNull, benjamini_hochberg
+from turnover.stats import EmpiricalNull, benjamini_hochberg
 
-__all__ = ["Answer", "Found", "Pairs", "rank_exact", "rank_linear", "rank_scored"]
+__all__ = ["Answer", "PairAgreement", "TopInstances", "rank_linear", "rank_scored", "rank_two_pass"]
 
 
 @final
 @dataclass(frozen=True)
-class Pairs:
-    """What pairs of towers, each a training of its own, say of kernel scores.
+class PairAgreement:
+    """What pairs of networks, each a training of its own, say of kernel scores.
 
     Attributes:
         pairs: how many; with fewer than two nothing can be tested.
-        agreement: correlation of what the scores predict of the towers' differences with what they
+        agreement: correlation of what the scores predict of the split ensembles' differences with
+        what they
             are; see :class:`turnover.estimators.FittedKernel`. None for fewer than two pairs.
     """
 
@@ -40,19 +41,20 @@ class Pairs:
 
     def to_dict(self) -> dict[str, Any]:
         """The same as plain JSON values."""
-        return {"towers": asdict(self)}
+        return {"pairs": asdict(self)}
 
 
 @final
 @dataclass(frozen=True)
-class Found:
+class TopInstances:
     """The first k instances of one kind for every query, best first; all ``[query, k]``.
 
     Attributes:
         ids: ids of the instances.
         scores: in nats, positive = helped.
         positions: where they stand among the scanned ids.
-        z: distance from the scores of ghosts, in their standard deviations; for towers, the score
+        z: distance from the scores of null ids, in their standard deviations; for split ensembles,
+        the score
             over its standard error (Student's t), and NaN for a single pair, which has none.
         p: two-sided probability of such a score for an instance without influence.
         q: false discovery rate at which the instance counts as a discovery among all instances
@@ -67,9 +69,9 @@ class Found:
     p: Tensor
     q: Tensor
 
-    def first(self, k: int) -> "Found":
+    def first(self, k: int) -> "TopInstances":
         """The first ``k`` of each query."""
-        return Found(*(getattr(self, field.name)[:, :k] for field in fields(self)))
+        return TopInstances(*(getattr(self, field.name)[:, :k] for field in fields(self)))
 
 
 @final
@@ -82,16 +84,17 @@ class Answer:
         harmful: lowest scores first.
         instances: number of instances that were asked about.
         estimator: ``"first-order"``, ``"exact"`` after re-ranking, or ``"kernel"``.
-        agreement: measured agreement of the first-order scores with exact ones; for towers, which
+        agreement: measured agreement of the first-order scores with exact ones; for split
+        ensembles, which
             are not asked by masks, what their pairs say of the kernel's scores.
         weight: of a kernel, the share of the listed instances in Σ |score| over all, ``[query]``.
     """
 
-    helpful: Found
-    harmful: Found
+    helpful: TopInstances
+    harmful: TopInstances
     instances: int
     estimator: str
-    agreement: Agreement | Pairs
+    agreement: Agreement | PairAgreement
     weight: Tensor | None = None
 
     def significant(self, query: int, q: float = 0.1) -> list[int]:
@@ -126,10 +129,10 @@ class Answer:
             return self._nothing(min(float(kind.min()) for kind in kinds), q)
         least = "At least " if any(bool((kind <= q).all()) for kind in kinds) else ""
         shown = ", ".join(map(name, found[:5])) + (", …" if len(found) > 5 else "")
-        if isinstance(self.agreement, Pairs):
+        if isinstance(self.agreement, PairAgreement):
             instances = "instance works" if len(found) == 1 else "instances work"
             return (
-                f"The {self.agreement.pairs} pairs of towers agree which way {least.lower()}"
+                f"The {self.agreement.pairs} pairs of networks agree which way {least.lower()}"
                 f"{len(found)} of {self.instances:,} training {instances} on this prediction "
                 f"(false discovery rate {q:g}): {shown}.{self._carried(query)}"
             )
@@ -147,7 +150,7 @@ class Answer:
         return f" {carry} {float(self.weight[query]):.0%} of all influence on it."
 
     def _nothing(self, smallest: float, q: float) -> str:
-        if not isinstance(self.agreement, Pairs):
+        if not isinstance(self.agreement, PairAgreement):
             return (
                 f"No single training instance matters for this prediction: among "
                 f"{self.instances:,} no score stands out from those of instances that were never "
@@ -155,12 +158,14 @@ class Answer:
             )
         if not self.agreement.tests:
             return (
-                "How sure these scores are is unknown: it takes two pairs of towers or more, four "
+                "How sure these scores are is unknown: it takes two pairs of networks or more, "
+                "four "
                 "are recommended, to see what a score owes to chance."
             )
         return (
             f"No single training instance stands out for this prediction: among "
-            f"{self.instances:,} there is no score of which {self.agreement.pairs} pairs of towers "
+            f"{self.instances:,} there is no score of which {self.agreement.pairs} pairs of "
+            f"networks "
             f"are sure (smallest q = {smallest:.2g}; discoveries need q ≤ {q:g}). More pairs are "
             "surer."
         )
@@ -176,21 +181,21 @@ def rank_linear(
     return Answer(*found, instances, "first-order", measured)
 
 
-def rank_exact(
-    exact: Exact,
+def rank_two_pass(
+    exact: TwoPass,
     queries: Batch,
     listed: tuple[Ranking, Ranking],
     *,
     k: int,
     instances: int,
-    ghosts: Tensor,
+    nulls: Tensor,
     measured: Agreement,
 ) -> Answer:
-    """Exact scores of a short list, ranked again; significance from exact scores of ghosts."""
+    """Exact scores of a short list, ranked again; significance from exact scores of null ids."""
     ids = torch.cat([ranking.ids for ranking in listed], dim=1)
     scored = torch.stack(
         [
-            _scored(exact, select_rows(queries, slice(q, q + 1)), torch.cat([row, ghosts]))
+            _scored(exact, select_rows(queries, slice(q, q + 1)), torch.cat([row, nulls]))
             for q, row in enumerate(ids)
         ]
     )
@@ -203,24 +208,24 @@ def rank_exact(
             Ranking(ranking.ids.gather(1, order), values, ranking.positions.gather(1, order))
         )
     scores = torch.cat([ranking.scores for ranking in again], dim=1)
-    z, p = _beside_ghosts(scores, chance)
+    z, p = _against_null(scores, chance)
     found = rank_scored((again[0], again[1]), z, p, instances)
     helpful, harmful = (kind.first(k) for kind in found)
     return Answer(helpful, harmful, instances, "exact", measured)
 
 
-def _scored(exact: Exact, query: Batch, ids: Tensor) -> Tensor:
+def _scored(exact: TwoPass, query: Batch, ids: Tensor) -> Tensor:
     """Exact scores ``[id]`` of one query; an id may stand in several places."""
     distinct, place = torch.unique(ids, return_inverse=True)
     return exact.scores(query, distinct).values[0, place]
 
 
-def _beside_ghosts(scores: Tensor, ghosts: Tensor) -> tuple[Tensor, Tensor]:
-    """z and p; 0 and 1 for queries whose ghosts all score alike, unless those are all there are."""
-    vary = ghosts.amax(dim=1) > ghosts.amin(dim=1)
+def _against_null(scores: Tensor, nulls: Tensor) -> tuple[Tensor, Tensor]:
+    """z and p; 0 and 1 for queries whose null ids all score alike, unless all queries do."""
+    vary = nulls.amax(dim=1) > nulls.amin(dim=1)
     if not vary.any():
         vary = torch.ones_like(vary)
-    null = GhostNull(ghosts[vary])
+    null = EmpiricalNull(nulls[vary])
     z, p = torch.zeros_like(scores, dtype=torch.float64), torch.ones_like(scores).double()
     z[vary], p[vary] = null.z(scores[vary]), null.p(scores[vary])
     return z, p
@@ -228,7 +233,7 @@ def _beside_ghosts(scores: Tensor, ghosts: Tensor) -> tuple[Tensor, Tensor]:
 
 def rank_scored(
     listed: tuple[Ranking, Ranking], z: Tensor, p: Tensor, tests: int
-) -> tuple[Found, Found]:
+) -> tuple[TopInstances, TopInstances]:
     """Both lists with q-values; an instance in both of them counts as one test."""
     helpful, harmful = listed
     half = helpful.ids.shape[1]
@@ -239,8 +244,8 @@ def rank_scored(
     same = q[:, :half].gather(1, twice.int().argmax(dim=2))
     q = torch.cat([q[:, :half], torch.where(again, same, q[:, half:])], dim=1)
 
-    def part(ranking: Ranking, side: slice) -> Found:
+    def part(ranking: Ranking, side: slice) -> TopInstances:
         kept = (z[:, side], p[:, side], q[:, side])
-        return Found(ranking.ids, ranking.scores, ranking.positions, *kept)
+        return TopInstances(ranking.ids, ranking.scores, ranking.positions, *kept)
 
     return part(helpful, slice(0, half)), part(harmful, slice(half, None))

@@ -14,13 +14,13 @@ from turnover.estimators.kernel._factors import maps_of
 from turnover.estimators.kernel._fitted import networks_of
 from turnover.estimators.kernel._kernel import LARGEST_DUAL, SKETCH, GradientKernel
 from turnover.estimators.masked._first_order import FirstOrder
-from turnover.nn import Towers, is_converted
+from turnover.nn import SplitEnsemble, is_converted
 from turnover.scores import Scores
 
 __all__ = ["Attribution", "attribute"]
 
 PROBE_ROWS, PROBE_SIZE = 256, 512
-DAMPINGS = 4  # factorisations until towers have chosen the damping
+DAMPINGS = 4  # factorisations until split ensembles have chosen the damping
 
 
 @final
@@ -50,11 +50,13 @@ def attribute(
     """Score every training instance for every query, with the best estimator for the budget.
 
     Args:
-        model: :class:`turnover.nn.Towers` (the most accurate), a converted model, or any other.
+        model: :class:`turnover.nn.SplitEnsemble` (the most accurate), a converted model, or any
+        other.
         loss: (model, batch) → per-example losses ``[rows]`` in nats.
         queries: a batch of any structure, or :class:`Rows`.
         rows: the training set.
-        budget: seconds; None for as long as it takes. Towers have too few masks for other scores,
+        budget: seconds; None for as long as it takes. Split ensembles have too few masks for other
+        scores,
             and models without masks none, so that both take the kernel whatever it takes.
 
     Raises:
@@ -69,9 +71,9 @@ def attribute(
         raise ConversionError(
             f"This {type(model).__name__} has no turn-over layers and no trainable Linear, Conv or "
             "LayerNorm, so that there is nothing to compare instances by. Convert it and train it "
-            "again, or train towers of it."
+            "again, or train split ensembles of it."
         )
-    only = not converted or (isinstance(model, Towers) and 2**model.pairs < len(rows))
+    only = not converted or (isinstance(model, SplitEnsemble) and 2**model.pairs < len(rows))
     if expected is not None and (budget is None or expected <= budget or only):
         scores = GradientKernel(model, loss).scores(asked, rows)
         return Attribution(scores, "gradient kernel", _why_kernel(model, expected), expected)
@@ -86,14 +88,15 @@ def attribute(
 
 
 def _why_kernel(model: nn.Module, expected: float) -> str:
-    if isinstance(model, Towers):
+    if isinstance(model, SplitEnsemble):
         return (
-            f"{model.pairs} pairs of towers were trained on halves of the data, which choose the "
+            f"{model.pairs} pairs of networks were trained on halves of the data, which choose the "
             f"damping and check the scores; about {expected:.0f} s."
         )
     return (
-        f"the most accurate estimator for a single network; about {expected:.0f} s. Train towers "
-        "(turnover.fit_towers) for scores that are better still and say how good they are."
+        f"the most accurate estimator for a single network; about {expected:.0f} s. Train split "
+        f"ensembles "
+        "(turnover.fit_split_ensemble) for scores that are better still and say how good they are."
     )
 
 
@@ -112,5 +115,5 @@ def _kernel_seconds(model: nn.Module, loss: Loss, rows: Rows) -> float | None:
     start = time.perf_counter()
     torch.linalg.cholesky(torch.eye(PROBE_SIZE) * 2)
     solve = (time.perf_counter() - start) * (size / PROBE_SIZE) ** 3
-    times = DAMPINGS if isinstance(model, Towers) else 1
+    times = DAMPINGS if isinstance(model, SplitEnsemble) else 1
     return len(networks) * (features + times * solve)

@@ -19,7 +19,7 @@ from turnover.errors import ScoreError
 from turnover.estimators.masked._first_order import FirstOrder
 from turnover.estimators.masked._linear import LinearScores
 from turnover.estimators.masked._scan import scan
-from turnover.estimators.masked._two_pass import Exact
+from turnover.estimators.masked._two_pass import TwoPass
 from turnover.scores import Scores
 
 __all__ = ["Ensemble", "average", "standard_errors"]
@@ -35,7 +35,7 @@ class Ensemble:
             copies of one model at several epochs.
     """
 
-    members: Sequence[Exact | FirstOrder]
+    members: Sequence[TwoPass | FirstOrder]
 
     def __post_init__(self) -> None:
         _refuse_too_few(self.members)

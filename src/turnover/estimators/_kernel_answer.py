@@ -2,7 +2,8 @@
 
 A kernel ranks the instances, and has no null distribution of its own. What tests its scores is
 
-- of towers, the P pairs themselves. Each is a training of its own, so that t = score / s.e. has
+- of a split ensemble, the P pairs themselves. Each is a training of its own, so that t = score /
+s.e. has
   Student's distribution with P − 1 degrees of freedom for an instance whose influence differs from
   training to training by chance alone. Masks cannot test here: P coins make 2ᴾ patterns, each
   shared by a share of 2⁻ᴾ of all instances;
@@ -20,7 +21,7 @@ from turnover._rows import Loss
 from turnover.data import Rows
 from turnover.errors import ScoreError
 from turnover.estimators._agreement import Agreement
-from turnover.estimators._answer import Answer, Found, Pairs
+from turnover.estimators._answer import Answer, PairAgreement, TopInstances
 from turnover.estimators.kernel._fitted import FittedKernel
 from turnover.estimators.kernel._kernel import GradientKernel
 from turnover.estimators.masked._first_order import FirstOrder
@@ -48,7 +49,7 @@ def ask_kernel(
     """The k most helpful and the k most harmful instances of every query, by kernel scores.
 
     Args:
-        model: towers, or a converted model; left as found.
+        model: split ensembles, or a converted model; left as found.
         loss: (model, batch) → per-example losses ``[rows]`` in nats.
         queries: what is asked about.
         rows: the training set itself, since a kernel reads its instances.
@@ -64,9 +65,9 @@ def ask_kernel(
     made = kernel or GradientKernel(model, loss)
     fitted = made if isinstance(made, FittedKernel) else made.fit(rows)
     scores = _finite(fitted.scores(queries))
-    told: Agreement | Pairs
+    told: Agreement | PairAgreement
     if fitted.pairs:
-        told = Pairs(fitted.pairs, fitted.agreement)
+        told = PairAgreement(fitted.pairs, fitted.agreement)
         z, p = _by_pairs(scores, fitted.pairs)
     else:
         linear, told = FirstOrder(model, loss).linear(queries, rows)
@@ -142,6 +143,6 @@ def _weight(values: Tensor, listed: tuple[Ranking, Ranking]) -> Tensor:
     return (size * chosen).sum(dim=1) / size.sum(dim=1).clamp_min(torch.finfo(size.dtype).tiny)
 
 
-def _found(listed: Ranking, *every: Tensor) -> Found:
+def _found(listed: Ranking, *every: Tensor) -> TopInstances:
     known = (values.gather(1, listed.positions) for values in every)
-    return Found(listed.ids, listed.scores, listed.positions, *known)
+    return TopInstances(listed.ids, listed.scores, listed.positions, *known)

@@ -21,7 +21,7 @@ from turnover.evaluation._align import aligned
 from turnover.evaluation._reliability import reliability
 from turnover.scores import Scores
 from turnover.stats._extras import Array
-from turnover.stats._intervals import Estimate, crossed, redrawn, resamples
+from turnover.stats._intervals import Estimate, bootstrap_draws, resamples, two_way_interval
 from turnover.stats._ranks import Mask, correlation, ranks, subset_sums, weighted_spearman
 
 __all__ = ["Lds", "lds", "lds_difference"]
@@ -93,7 +93,7 @@ def lds(
         MissingExtra: when SciPy is not installed.
     """
     case = _case(scores, truth, allow_undefined, allow_uncovered)
-    found = crossed(case.per_query(), case.draws(bootstrap, seed), len(truth.members))
+    found = two_way_interval(case.per_query(), case.draws(bootstrap, seed), len(truth.members))
     noise = reliability(truth.select(torch.from_numpy(np.flatnonzero(case.kept))), seed=seed)
     return Lds(
         value=found.value,
@@ -142,7 +142,7 @@ def lds_difference(
     _refuse_nothing_left(both)
     a, b = replace(a, kept=both), replace(b, kept=both)
     gains = a.draws(bootstrap, seed) - b.draws(bootstrap, seed)
-    return crossed(a.per_query() - b.per_query(), gains, len(truth.members), None)
+    return two_way_interval(a.per_query() - b.per_query(), gains, len(truth.members), None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,7 +162,7 @@ class _Case:
         """The same in resamples of the subsets, ``[query, resample]``."""
         blocks = list(resamples(self.outputs.shape[1], count, seed))
         predictions, outputs = self.predictions[self.kept], self.outputs[self.kept]
-        return redrawn(weighted_spearman, predictions, outputs, blocks)
+        return bootstrap_draws(weighted_spearman, predictions, outputs, blocks)
 
 
 def _case(scores: Scores, truth: Truth, allow_undefined: bool, allow_uncovered: bool) -> _Case:

@@ -21,7 +21,13 @@ from turnover.errors import DataError, ScoreError
 from turnover.evaluation._align import aligned
 from turnover.scores import Scores
 from turnover.stats._extras import Array, stats
-from turnover.stats._intervals import Estimate, Statistic, crossed, redrawn, resamples
+from turnover.stats._intervals import (
+    Estimate,
+    Statistic,
+    bootstrap_draws,
+    resamples,
+    two_way_interval,
+)
 from turnover.stats._kendall import weighted_kendall
 from turnover.stats._ranks import correlation, ranks, weighted_pearson, weighted_spearman
 
@@ -103,7 +109,7 @@ def loo_agreement(
     blocks = list(resamples(instances, bootstrap, seed))
 
     def estimate(per_query: Array, statistic: Statistic) -> Estimate:
-        return crossed(per_query, redrawn(statistic, a, b, blocks), instances)
+        return two_way_interval(per_query, bootstrap_draws(statistic, a, b, blocks), instances)
 
     spearman = correlation(ranks(a), ranks(b))
     return LooAgreement(

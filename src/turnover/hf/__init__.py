@@ -13,7 +13,7 @@ it. Biases behind the last mask, norms and embeddings have no such owner; they s
     turnover.hf.add_adapters(model, width=24)     or PEFT's get_peft_model(model, LoraConfig(...))
     turnover.hf.mask_bottlenecks(model, seed=0)
     turnover.hf.attach(trainer)                   then trainer.train()
-    turnover.Exact(model, turnover.hf.loss)       then scores, as for any model
+    turnover.TwoPass(model, turnover.hf.loss)       then scores, as for any model
 
 Nothing of transformers, PEFT or Lightning is imported before it is used.
 """

@@ -6,6 +6,7 @@ from typing import Any, final
 
 from torch import nn
 
+from turnover._renamed import renamed_p
 from turnover.errors import ConversionError
 from turnover.hf._adapters import Adapter
 from turnover.hf._trunk import linear_heads, output_layer
@@ -38,11 +39,12 @@ class Masked:
         )
 
 
+@renamed_p
 def mask_bottlenecks(
     model: nn.Module,
     *,
     head: str | Sequence[str] | None = None,
-    p: float = 0.5,
+    keep: float = 0.5,
     seed: int = 0,
     dropout: float = 0.0,
     freeze_biases: bool = True,
@@ -64,7 +66,7 @@ def mask_bottlenecks(
     Args:
         model: a transformer with adapters, or wrapped by PEFT; it is changed in place.
         head: name patterns of the head's linear layers; by default those that are trained.
-        p: keep probability of a unit.
+        keep: keep probability of a unit.
         seed: seed of the masks.
         dropout: drop probability of ordinary dropout on top, while training.
         freeze_biases: False keeps biases trained that leak.
@@ -76,7 +78,7 @@ def mask_bottlenecks(
         ConversionError: when there is no bottleneck and no trained head, the model is masked
             already, or LoRA is of a kind that does not run through its bottleneck (DoRA,
             embeddings).
-        MaskError: for ``p`` or ``seed`` out of range.
+        MaskError: for ``keep`` or ``seed`` out of range.
     """
     heads = _trained_heads(model, head)
     lora = [n for n, m in model.named_modules() for n in _lora(n, m)]
@@ -90,7 +92,7 @@ def mask_bottlenecks(
         )
     for linear in heads.values():
         _give_input(linear)
-    conversion = convert(model, after(*names), p=p, seed=seed, dropout=dropout)
+    conversion = convert(model, after(*names), keep=keep, seed=seed, dropout=dropout)
     frozen = tuple(_freeze(model, heads)) if freeze_biases else ()
     return Masked(conversion, frozen)
 

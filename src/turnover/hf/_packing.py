@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from turnover.errors import DataError, LossError
 from turnover.hf._identity import KEY
 from turnover.hf._loss import IGNORED, token_losses
-from turnover.masks import ghost_ids
+from turnover.masks import null_ids
 
 __all__ = ["Packer", "instance_losses"]
 
@@ -75,7 +75,7 @@ class Packer:
         }
 
     def _batch(self, rows: list[list[dict[str, Tensor]]]) -> dict[str, Tensor]:
-        fill = {"input_ids": self.pad, "labels": IGNORED, KEY: int(ghost_ids(1))}
+        fill = {"input_ids": self.pad, "labels": IGNORED, KEY: int(null_ids(1))}
         return {
             name: torch.stack([self._row(pieces, name, fill.get(name)) for pieces in rows])
             for name in ("input_ids", "labels", "position_ids", KEY)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from turnover._rows import beside, count_rows, select_rows
+from turnover._rows import count_rows, select_rows, to_device_of
 from turnover.errors import ConversionError
 from turnover.hf._trunk import unwrapped
 from turnover.nn import TurnoverDropout, evaluating
@@ -85,7 +85,7 @@ def _features(model: nn.Module, blocks: nn.ModuleList, first: int, rows: int) ->
         with torch.no_grad(), evaluating(model):
             for start in range(0, count_rows(batch), rows):
                 part = select_rows(batch, slice(start, start + rows))
-                found.append(_input_of(model, blocks[first], beside(model, part)))
+                found.append(_input_of(model, blocks[first], to_device_of(model, part)))
         kept = {name: batch[name] for name in PASSED_ON if name in batch}
         return {"inputs_embeds": torch.cat(found), **kept}
 

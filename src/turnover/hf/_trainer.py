@@ -121,7 +121,7 @@ def _device(model: Any) -> Any:
 
 def _describe(model: Any, ids: Tensor | None) -> dict[str, Any]:
     """What a training must share with the one that it continues, as JSON values."""
-    masks = {name: [m.layer, m.seed, m.p] for name, m in masked_layers(model).items()}
+    masks = {name: [m.layer, m.seed, m.keep] for name, m in masked_layers(model).items()}
     about: dict[str, Any] = {"mask version": MASK_VERSION, "masks (layer, seed, p)": masks}
     if ids is not None:
         digest = hashlib.sha256(ids.contiguous().numpy().tobytes()).hexdigest()

@@ -26,7 +26,7 @@ from turnover.leaks._crosstalk import find_crosstalk
 from turnover.leaks._harness import Bench, Factory, plain_sgd, restored, trainable
 from turnover.leaks._isolation import Finding, step_on_one
 from turnover.leaks._remedies import COUPLINGS, remedy
-from turnover.leaks._report import Audit, Leak
+from turnover.leaks._report import Leak, LeakReport
 from turnover.masks import as_ids
 from turnover.nn import masked_layers
 
@@ -42,7 +42,7 @@ def check(
     optimizer: Factory | None = None,
     clip_norm: float | None = None,
     instances: int = 4,
-) -> Audit:
+) -> LeakReport:
     """Train on single instances, and see whether their unseen sub-networks stay bit-identical.
 
     After one step on the whole batch, which fills the state of the optimizer, every test begins
@@ -92,11 +92,11 @@ def check(
         made.load_state_dict(before)
 
 
-def _audit(bench: Bench, ids: Tensor, instances: int) -> Audit:
+def _audit(bench: Bench, ids: Tensor, instances: int) -> LeakReport:
     chosen = _spread(ids, instances)
     first, second = bench.step(bench.batch, ids), bench.step(bench.batch, ids)
     if not all(torch.equal(first[name], second[name]) for name in first):
-        return Audit((), (), None, len(chosen), repeatable=False)
+        return LeakReport((), (), None, len(chosen), repeatable=False)
     pairs = [(row, _stranger(bench.batch, row)) for row in chosen]
     findings = [
         step_on_one(bench, content, int(ids[row]))
@@ -106,7 +106,7 @@ def _audit(bench: Bench, ids: Tensor, instances: int) -> Audit:
     leaks = _merged(bench.model, findings)
     crosstalk = find_crosstalk(bench, ids, pairs, {leak.parameter for leak in leaks})
     drifts = [finding.drift for finding in findings if finding.drift]
-    return Audit(
+    return LeakReport(
         leaks=tuple(sorted(leaks, key=lambda leak: -leak.size_nats)),
         crosstalk=tuple(sorted(crosstalk, key=lambda coupling: -coupling.size_nats)),
         drift=max(drifts, key=lambda drift: drift.size_nats, default=None),

@@ -1,8 +1,8 @@
-"""Does an instance reach its unseen towers? Two trainings that differ in what the instance holds.
+"""Does an instance reach its unseen members? Two trainings differ in the content of its row.
 
-:func:`turnover.leaks.check` takes single steps through the masks of one network. Towers are trained
-each by itself, on no rows but its own, so that what is to be proved is that training itself: with
-another content in z's row, every tower that must not see z ends with the same bits.
+:func:`turnover.leaks.check` takes single steps through the masks of one network. The members of a
+split ensemble train apart, each on its own rows. The check repeats that training with another
+content in z's row: every member that must not see z ends with the same bits.
 """
 
 from copy import deepcopy
@@ -14,54 +14,54 @@ from torch import nn
 from turnover._rows import Loss, select_rows, tensors_of
 from turnover.data import Rows
 from turnover.errors import DataError
-from turnover.leaks._report import Audit, Leak
-from turnover.nn import Towers, evaluating
-from turnover.training import Recipe, losses_of, train_towers
+from turnover.leaks._report import Leak, LeakReport
+from turnover.nn import SplitEnsemble, evaluating
+from turnover.training import Recipe, losses_of, train_split_ensemble
 
-__all__ = ["check_towers"]
+__all__ = ["check_split_ensemble"]
 
 SHARED = (
-    "It depends on what the instance holds, although this tower was never given it. Give every "
-    "tower modules of its own, shared with no other, and let no module keep what it computed."
+    "It depends on what the instance holds, although this member was never given it. Give every "
+    "member modules of its own, shared with no other, and let no module keep what it computed."
 )
 
 
-def check_towers(
-    model: Towers,
+def check_split_ensemble(
+    model: SplitEnsemble,
     rows: Rows,
     loss: Loss,
     recipe: Recipe,
     *,
     instances: int = 4,
     stacked: bool | None = None,
-) -> Audit:
+) -> LeakReport:
     """Train copies for an epoch, each with another content in the row of one instance.
 
     Args:
-        model: towers, trained or not; left as found.
+        model: split ensembles, trained or not; left as found.
         rows: a few training rows with their ids; different ones.
         loss: (model, batch) → per-example losses ``[rows]`` in nats.
         recipe: how they are trained; of its epochs one is taken.
         instances: how many instances to test, spread over the rows.
-        stacked: as they are trained; see :func:`turnover.training.train_towers`.
+        stacked: as they are trained; see :func:`turnover.training.train_split_ensemble`.
 
     Returns:
-        The audit. Its leaks are tensors of unseen towers that differ in any bit.
+        The audit. Its leaks are tensors of unseen members that differ in any bit.
 
     Raises:
-        DataError: for rows of which a tower would train on none, or that are all alike.
+        DataError: for rows of which a member would train on none, or that are all alike.
         LossError: for losses that are not one finite number per row.
     """
 
-    def trained(part: Rows) -> Towers:
+    def trained(part: Rows) -> SplitEnsemble:
         copy = deepcopy(model)
-        train_towers(copy, part, loss, replace(recipe, epochs=1), stacked=stacked)
+        train_split_ensemble(copy, part, loss, replace(recipe, epochs=1), stacked=stacked)
         return copy
 
     first, again = trained(rows), trained(rows)
     if not _equal(first, again):
-        return Audit((), (), None, instances, repeatable=False)
-    members, leaks, notes = model.members(rows.mask_ids), dict[str, Leak](), list[str]()
+        return LeakReport((), (), None, instances, repeatable=False)
+    members, leaks, notes = model.trains_on(rows.mask_ids), dict[str, Leak](), list[str]()
     tested = _spread(len(rows), instances)
     for row in tested:
         other = trained(_with_stranger(rows, row))
@@ -69,9 +69,9 @@ def check_towers(
         for leak in _leaks(first, other, unseen, rows.select(slice(row, row + 1)), loss):
             leaks.setdefault(leak.parameter, leak)
         if _equal(first, other):
-            notes.append(f"Instance {int(rows.ids[row])} changed no tower at all in this step.")
+            notes.append(f"Instance {int(rows.ids[row])} changed no member at all in this step.")
     found = tuple(sorted(leaks.values(), key=lambda leak: -leak.size_nats))
-    return Audit(found, (), None, len(tested), notes=tuple(notes))
+    return LeakReport(found, (), None, len(tested), notes=tuple(notes))
 
 
 def _equal(one: nn.Module, other: nn.Module) -> bool:
@@ -79,21 +79,23 @@ def _equal(one: nn.Module, other: nn.Module) -> bool:
     return all(torch.equal(value, theirs[name]) for name, value in one.state_dict().items())
 
 
-def _leaks(first: Towers, other: Towers, unseen: list[int], single: Rows, loss: Loss) -> list[Leak]:
+def _leaks(
+    first: SplitEnsemble, other: SplitEnsemble, unseen: list[int], single: Rows, loss: Loss
+) -> list[Leak]:
     found = []
     for number in unseen:
-        mine, theirs = first.towers[number], other.towers[number]
+        mine, theirs = first.members[number], other.members[number]
         values = theirs.state_dict()
         changed = [n for n, v in mine.state_dict().items() if not torch.equal(v, values[n])]
         if changed:
             with evaluating(mine), evaluating(theirs):
-                nats = [float(losses_of(tower, loss, single)) for tower in (mine, theirs)]
+                nats = [float(losses_of(member, loss, single)) for member in (mine, theirs)]
             size = abs(nats[0] - nats[1])
-            found += [_leak(first, f"towers.{number}.{name}", size) for name in changed]
+            found += [_leak(first, f"members.{number}.{name}", size) for name in changed]
     return found
 
 
-def _leak(model: Towers, name: str, size: float) -> Leak:
+def _leak(model: SplitEnsemble, name: str, size: float) -> Leak:
     kind = type(model.get_submodule(name.rpartition(".")[0])).__name__
     shape = tuple(model.state_dict()[name].shape)
     return Leak(name, kind, shape, size_nats=size, relative=0.0, remedy=SHARED)

@@ -1,4 +1,4 @@
-"""The test bench of the leak audit: real optimizer steps on a model that is put back afterwards."""
+"""The test bench of the leak check: real optimizer steps on a model that is put back afterwards."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""What a leak audit found: leaks, cross-talk between rows, drift; as text and as plain data."""
+"""What a leak check found: leaks, cross-talk between rows, drift; as text and as plain data."""
 
 from dataclasses import asdict, dataclass
 from textwrap import fill
@@ -6,7 +6,7 @@ from typing import Any, final
 
 from turnover.errors import ConversionError
 
-__all__ = ["Audit", "Crosstalk", "Drift", "Leak"]
+__all__ = ["Crosstalk", "Drift", "Leak", "LeakReport"]
 
 WIDTH = 80
 
@@ -87,7 +87,7 @@ class Drift:
 
 @final
 @dataclass(frozen=True)
-class Audit:
+class LeakReport:
     """Result of :func:`turnover.leaks.check`.
 
     Attributes:
@@ -131,7 +131,7 @@ class Audit:
 
     def _verdict(self) -> str:
         asked = (
-            f"Leak audit, one real optimizer step on each of {_count(self.instances, 'instance')}:"
+            f"Leak check, one real optimizer step on each of {_count(self.instances, 'instance')}:"
         )
         if not self.repeatable:
             return (
@@ -159,8 +159,8 @@ def _sizes(size_nats: float, relative: float) -> str:
     return f"{size_nats:.2g} nats, {relative:.1%} of the change of the seen sub-network"
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" + ("" if number == 1 else "s")
+def _count(number: int, word: str) -> str:
+    return f"{number} {word}" + ("" if number == 1 else "s")
 
 
 def _plain(value: Any) -> Any:

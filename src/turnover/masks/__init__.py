@@ -9,17 +9,18 @@ u by m_u(z)/p, the unseen one by (1 − m_u(z))/(1 − p).
 [[1, 0, 1, 0, 1, 0, 1, 1], [0, 0, 1, 0, 0, 1, 0, 1]]
 """
 
+from turnover import _renamed
 from turnover.masks._bits import (
     MASK_VERSION,
     UNITS_PER_CALL,
     check_mask_version,
     gates,
-    keep_probability,
+    keep_rate,
     mask,
     planes,
     signs,
 )
-from turnover.masks._ids import STRING_ID_VERSION, as_ids, ghost_ids, string_id, unique_ids
+from turnover.masks._ids import STRING_ID_VERSION, as_ids, null_ids, string_id, unique_ids
 from turnover.masks._philox import philox
 from turnover.masks._spec import MaskSpec
 
@@ -31,12 +32,14 @@ __all__ = [
     "as_ids",
     "check_mask_version",
     "gates",
-    "ghost_ids",
-    "keep_probability",
+    "keep_rate",
     "mask",
+    "null_ids",
     "philox",
     "planes",
     "signs",
     "string_id",
     "unique_ids",
 ]
+
+__getattr__ = _renamed.old_name(__name__)

@@ -24,6 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from turnover._renamed import renamed_p
 from turnover.errors import MaskError
 from turnover.masks._ids import as_ids
 from turnover.masks._philox import WORD, philox
@@ -33,7 +34,7 @@ __all__ = [
     "UNITS_PER_CALL",
     "check_mask_version",
     "gates",
-    "keep_probability",
+    "keep_rate",
     "mask",
     "planes",
     "signs",
@@ -61,16 +62,17 @@ def check_mask_version(version: object) -> None:
         )
 
 
-def keep_probability(p: float) -> float:
-    """``p`` rounded to a multiple of 2⁻¹⁶, the probability that masks really have.
+def keep_rate(keep: float) -> float:
+    """``keep`` rounded to a multiple of 2⁻¹⁶, the probability that masks really have.
 
     Raises:
         MaskError: unless 2⁻¹⁶ ≤ p ≤ 1 − 2⁻¹⁶.
     """
-    return _fraction(p) / 2**RESOLUTION
+    return _fraction(keep) / 2**RESOLUTION
 
 
-def mask(ids: Tensor, units: int, *, seed: int = 0, layer: int = 0, p: float = 0.5) -> Tensor:
+@renamed_p
+def mask(ids: Tensor, units: int, *, seed: int = 0, layer: int = 0, keep: float = 0.5) -> Tensor:
     """The units that each instance sees.
 
     Args:
@@ -78,7 +80,7 @@ def mask(ids: Tensor, units: int, *, seed: int = 0, layer: int = 0, p: float = 0
         units: number of units of the layer.
         seed: seed of the run, in [0, 2⁶³).
         layer: number of the masked layer, in [0, 2³²).
-        p: keep probability.
+        keep: keep probability.
 
     Returns:
         Bool tensor ``[*ids.shape, units]``; the unseen sub-network has the complement ``~mask``.
@@ -86,16 +88,17 @@ def mask(ids: Tensor, units: int, *, seed: int = 0, layer: int = 0, p: float = 0
     Raises:
         MaskError, IdError: for arguments out of range.
     """
-    return _unpack(_words(ids, units, seed, layer, p), units, False, True, torch.bool)
+    return _unpack(_words(ids, units, seed, layer, keep), units, False, True, torch.bool)
 
 
+@renamed_p
 def gates(
     ids: Tensor,
     units: int,
     *,
     seed: int = 0,
     layer: int = 0,
-    p: float = 0.5,
+    keep: float = 0.5,
     unseen: bool = False,
     dtype: torch.dtype = torch.float32,
 ) -> Tensor:
@@ -107,26 +110,27 @@ def gates(
     Returns:
         Tensor ``[*ids.shape, units]`` on the device of ``ids``.
     """
-    kept = keep_probability(p)
+    kept = keep_rate(keep)
     off, on = (1 / (1 - kept), 0.0) if unseen else (0.0, 1 / kept)
-    return _unpack(_words(ids, units, seed, layer, p), units, off, on, dtype)
+    return _unpack(_words(ids, units, seed, layer, keep), units, off, on, dtype)
 
 
-def signs(ids: Tensor, units: int, *, seed: int = 0, layer: int = 0, p: float = 0.5) -> Tensor:
+@renamed_p
+def signs(ids: Tensor, units: int, *, seed: int = 0, layer: int = 0, keep: float = 0.5) -> Tensor:
     """Half of gate(seen) − gate(unseen) of every unit: ±1 for p = 1/2.
 
     Returns:
         Float32 tensor ``[*ids.shape, units]`` with 1/(2p) at seen units, −1/(2(1 − p)) elsewhere.
     """
-    kept = keep_probability(p)
-    words = _words(ids, units, seed, layer, p)
+    kept = keep_rate(keep)
+    words = _words(ids, units, seed, layer, keep)
     return _unpack(words, units, -0.5 / (1 - kept), 0.5 / kept, torch.float32)
 
 
-def _words(ids: Tensor, units: int, seed: int, layer: int, p: float) -> Tensor:
+def _words(ids: Tensor, units: int, seed: int, layer: int, keep: float) -> Tensor:
     """Mask words of 32 bits, ``int32 [*ids.shape, 4 · ceil(units / 128)]``."""
     _check(units, seed, layer)
-    ids, key, ladder = as_ids(ids), (seed & WORD, seed >> 32), planes(p)
+    ids, key, ladder = as_ids(ids), (seed & WORD, seed >> 32), planes(keep)
     blocks = -(-units // UNITS_PER_CALL)
     if ids.device.type == "cpu" and (kernel := _compiled(ids.numel() * blocks)) is not None:
         words = kernel(ids.flatten().numpy(), blocks, *key, layer, *_arrays(ladder))
@@ -150,13 +154,13 @@ def _torch_words(
 
 
 @lru_cache(maxsize=64)
-def planes(p: float) -> tuple[tuple[int, bool], ...]:
+def planes(keep: float) -> tuple[tuple[int, bool], ...]:
     """The ladder that makes masks of keep probability p, from the last set digit to the first.
 
     Returns:
         (k << 24, t_k = 1?) for the binary digits of p = 0.t₀t₁t₂…; the first is always a one.
     """
-    digits = [_fraction(p) >> (RESOLUTION - 1 - k) & 1 == 1 for k in range(RESOLUTION)]
+    digits = [_fraction(keep) >> (RESOLUTION - 1 - k) & 1 == 1 for k in range(RESOLUTION)]
     last = max(k for k in range(RESOLUTION) if digits[k])
     return tuple((k << PLANE_SHIFT, digits[k]) for k in reversed(range(last + 1)))
 
@@ -209,11 +213,12 @@ def _table(off: float, on: float, dtype: torch.dtype, device: torch.device) -> T
     return torch.tensor([off, on], dtype=dtype)[byte].to(device)
 
 
-def _fraction(p: float) -> int:
-    fraction = round(p * 2**RESOLUTION) if 0 < p < 1 else 0
+def _fraction(keep: float) -> int:
+    fraction = round(keep * 2**RESOLUTION) if 0 < keep < 1 else 0
     if not 0 < fraction < 2**RESOLUTION:
         raise MaskError(
-            f"The keep probability is {p}, but it must lie in [2**-16, 1 - 2**-16]: at 0 or 1 one "
+            f"The keep probability is {keep}, but it must lie in [2**-16, 1 - 2**-16]: at 0 or 1 "
+            f"one "
             "of the two sub-networks would be empty. The paper uses 0.5."
         )
     return fraction

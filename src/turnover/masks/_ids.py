@@ -10,10 +10,10 @@ from torch import Tensor
 
 from turnover.errors import IdError
 
-__all__ = ["GHOST_BASE", "STRING_ID_VERSION", "as_ids", "ghost_ids", "string_id", "unique_ids"]
+__all__ = ["NULL_BASE", "STRING_ID_VERSION", "as_ids", "null_ids", "string_id", "unique_ids"]
 
 STRING_ID_VERSION = 1
-GHOST_BASE = -(2**62)
+NULL_BASE = -(2**62)
 TOO_LARGE = (
     "Ids must fit in a signed 64-bit integer, but one lies outside [-2**63, 2**63). "
     "Hash such names with turnover.masks.string_id(str(name))."
@@ -76,9 +76,9 @@ def _extremes(array: np.ndarray) -> Iterable[Any]:
     if array.dtype != object:
         return (array.min(), array.max())
     integers = int | np.integer
-    strangers = [i for i in array.flat if isinstance(i, bool) or not isinstance(i, integers)]
-    if strangers:
-        raise IdError(f"Ids must be integers, but one is {strangers[0]!r}.")
+    unknown = [i for i in array.flat if isinstance(i, bool) or not isinstance(i, integers)]
+    if unknown:
+        raise IdError(f"Ids must be integers, but one is {unknown[0]!r}.")
     return array.flat
 
 
@@ -119,23 +119,23 @@ def string_id(name: str) -> int:
     return int.from_bytes(digest, "little", signed=True)
 
 
-def ghost_ids(count: int, avoid: Tensor | None = None) -> Tensor:
+def null_ids(count: int, avoid: Tensor | None = None) -> Tensor:
     """``count`` ids that no instance of ``avoid`` has: their true influence is zero.
 
     Args:
-        count: how many ghosts.
-        avoid: the training ids, any shape; ghosts that collide with one of them are skipped.
+        count: how many null ids.
+        avoid: the training ids, any shape; null ids that collide with one of them are skipped.
 
     Returns:
         ``int64`` tensor ``[count]``, always the same one for the same arguments.
     """
-    start = GHOST_BASE
+    start = NULL_BASE
     taken = torch.empty(0, dtype=torch.int64) if avoid is None else as_ids(avoid).flatten().cpu()
-    ghosts = torch.arange(start, start + count)
-    while (clash := torch.isin(ghosts, taken)).any():
-        start += len(ghosts)
-        ghosts = torch.cat([ghosts[~clash], torch.arange(start, start + int(clash.sum()))])
-    return ghosts
+    ids = torch.arange(start, start + count)
+    while (clash := torch.isin(ids, taken)).any():
+        start += len(ids)
+        ids = torch.cat([ids[~clash], torch.arange(start, start + int(clash.sum()))])
+    return ids
 
 
 def _shape(tensor: Tensor) -> list[int]:

@@ -19,18 +19,18 @@ class MaskSpec:
         units: number of units of the layer.
         layer: number of the masked layer within its model.
         seed: seed of the run.
-        p: keep probability.
+        keep: keep probability.
     """
 
     units: int
     layer: int = 0
     seed: int = 0
-    p: float = 0.5
+    keep: float = 0.5
 
     def mask(self, ids: Tensor) -> Tensor:
         """Units seen by each instance, bool ``[*ids.shape, units]``."""
-        return mask(ids, self.units, seed=self.seed, layer=self.layer, p=self.p)
+        return mask(ids, self.units, seed=self.seed, layer=self.layer, keep=self.keep)
 
     def signs(self, ids: Tensor) -> Tensor:
         """Half of gate(seen) − gate(unseen), float32 ``[*ids.shape, units]``."""
-        return signs(ids, self.units, seed=self.seed, layer=self.layer, p=self.p)
+        return signs(ids, self.units, seed=self.seed, layer=self.layer, keep=self.keep)

@@ -15,18 +15,19 @@ layer 0: after 1 (ReLU)
 torch.Size([3, 2])
 """
 
+from turnover import _renamed
 from turnover.nn._contexts import full, gated, seen, unseen
 from turnover.nn._convert import Change, Conversion, convert
 from turnover.nn._dropout import TurnoverDropout, is_converted, masked_layers
 from turnover.nn._modes import evaluating
 from turnover.nn._places import Place, after, instead_of_dropout
-from turnover.nn._split_ensemble import Towers
+from turnover.nn._split_ensemble import SplitEnsemble
 
 __all__ = [
     "Change",
     "Conversion",
     "Place",
-    "Towers",
+    "SplitEnsemble",
     "TurnoverDropout",
     "after",
     "convert",
@@ -39,3 +40,5 @@ __all__ = [
     "seen",
     "unseen",
 ]
+
+__getattr__ = _renamed.old_name(__name__)

@@ -74,9 +74,9 @@ def gated(model: nn.Module, gates: Mapping[str, Tensor]) -> Iterator[None]:
         ContextError: for a name that is no turn-over layer; in the forward pass, for a wrong shape.
     """
     layers = masked_layers(model)
-    if strangers := sorted(set(gates) - set(layers)):
+    if unknown := sorted(set(gates) - set(layers)):
         raise ContextError(
-            f"No turn-over layer is called {strangers[0]!r}. This model has {sorted(layers)}."
+            f"No turn-over layer is called {unknown[0]!r}. This model has {sorted(layers)}."
         )
     with _setting(model, None, unseen=False):
         for name, gate in gates.items():

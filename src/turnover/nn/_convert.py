@@ -10,6 +10,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.modules.instancenorm import _InstanceNorm
 
+from turnover._renamed import renamed_p
 from turnover.errors import ConversionError
 from turnover.nn._dropout import TurnoverDropout
 from turnover.nn._places import Place, after, dimensions, refusal, unit_count, unit_dimension
@@ -59,11 +60,12 @@ class Conversion:
         return "\n".join(str(change) for change in self.changes)
 
 
+@renamed_p
 def convert(
     model: nn.Module,
     where: Where,
     *,
-    p: float = 0.5,
+    keep: float = 0.5,
     seed: int = 0,
     dropout: float = 0.0,
     dim: int | None = None,
@@ -78,7 +80,7 @@ def convert(
         model: any module; it is changed in place.
         where: a module-name pattern such as ``"blocks.*.act"``, or :func:`after`,
             :func:`instead_of_dropout`, or several of these.
-        p: keep probability of a unit; the unseen sub-network keeps 1 − p.
+        keep: keep probability of a unit; the unseen sub-network keeps 1 − p.
         seed: seed of the masks.
         dropout: drop probability of ordinary dropout on top, while training.
         dim: dimension of the units. By default the last one for linear layers, embeddings and
@@ -94,7 +96,7 @@ def convert(
     Raises:
         ConversionError: when no module matches, a match cannot be followed by a mask, the model is
             already converted there, it holds BatchNorm, or ``dropout`` or ``dim`` is out of range.
-        MaskError: for ``p`` or ``seed`` out of range.
+        MaskError: for ``keep`` or ``seed`` out of range.
     """
     if not allow_batchnorm:
         _refuse_batchnorm(model)
@@ -107,7 +109,7 @@ def convert(
     for number, site in enumerate(sites, start):
         source = _source(model, site)
         units = dim if dim is not None or source is None else unit_dimension(source)
-        layer = TurnoverDropout(p, seed=seed, layer=number, dim=units, dropout=dropout)
+        layer = TurnoverDropout(keep, seed=seed, layer=number, dim=units, dropout=dropout)
         layer.name = f"the turn-over layer at {site.name or 'the root'}"
         if dim is None and source is not None:
             layer.expected = (unit_count(source), dimensions(source))

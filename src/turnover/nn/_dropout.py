@@ -6,8 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from turnover._renamed import renamed_p
 from turnover.errors import ContextError, ConversionError, MaskError
-from turnover.masks import MaskSpec, gates, keep_probability
+from turnover.masks import MaskSpec, gates, keep_rate
 
 __all__ = ["TurnoverDropout", "is_converted", "masked_layers"]
 
@@ -29,7 +30,7 @@ class TurnoverDropout(nn.Module):
     original one. It does the same in training and evaluation mode; only ``dropout`` differs.
 
     Args:
-        p: keep probability of a unit.
+        keep: keep probability of a unit.
         seed: seed of the run.
         layer: number of this layer within its model; layers with one number share their masks.
             By default 0, for the only layer of a model: ``seen`` refuses two that were given none.
@@ -49,9 +50,10 @@ class TurnoverDropout(nn.Module):
     ids: Tensor | None
     gate: Tensor | None
 
+    @renamed_p
     def __init__(
         self,
-        p: float = 0.5,
+        keep: float = 0.5,
         *,
         seed: int = 0,
         layer: int | None = None,
@@ -59,7 +61,7 @@ class TurnoverDropout(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        self.p, self.numbered, self.layer = keep_probability(p), layer is not None, layer or 0
+        self.keep, self.numbered, self.layer = keep_rate(keep), layer is not None, layer or 0
         self.seed, self.dim, self.dropout = seed, dim, dropout
         self._check()
         self.name = f"layer {self.layer}"
@@ -79,7 +81,7 @@ class TurnoverDropout(nn.Module):
                 f"The number of units of {self.name} is unknown until its first forward pass. "
                 "Run the model once on any batch."
             )
-        return MaskSpec(self.units, self.layer, self.seed, self.p)
+        return MaskSpec(self.units, self.layer, self.seed, self.keep)
 
     def forward(self, x: Tensor) -> Tensor:
         """x ⊙ gate, of the shape and dtype of ``x``."""
@@ -159,7 +161,7 @@ class TurnoverDropout(nn.Module):
                 f"{_repetition(ids, x)}"
             )
         return torch.ops.turnover.gates(
-            ids.to(x.device), x.shape[dim], self.seed, self.layer, self.p, self.unseen, x.dtype
+            ids.to(x.device), x.shape[dim], self.seed, self.layer, self.keep, self.unseen, x.dtype
         )
 
     def _align(self, gate: Tensor, x: Tensor, dim: int) -> Tensor:
@@ -186,7 +188,7 @@ class TurnoverDropout(nn.Module):
         """What ``print(model)`` shows of this layer."""
         extra = f", dropout={self.dropout}" if self.dropout else ""
         units = "" if self.units is None else f"units={self.units}, "
-        return f"{units}p={self.p}, seed={self.seed}, layer={self.layer}{extra}"
+        return f"{units}keep={self.keep}, seed={self.seed}, layer={self.layer}{extra}"
 
 
 def is_converted(model: nn.Module) -> bool:
@@ -211,15 +213,15 @@ def masked_layers(model: nn.Module) -> dict[str, TurnoverDropout]:
 
 @torch.library.custom_op("turnover::gates", mutates_args=())
 def _gates(
-    ids: Tensor, units: int, seed: int, layer: int, p: float, unseen: bool, dtype: torch.dtype
+    ids: Tensor, units: int, seed: int, layer: int, keep: float, unseen: bool, dtype: torch.dtype
 ) -> Tensor:
     """One opaque operator, so that compilers neither trace nor reorder the integer arithmetic."""
-    return gates(ids, units, seed=seed, layer=layer, p=p, unseen=unseen, dtype=dtype)
+    return gates(ids, units, seed=seed, layer=layer, keep=keep, unseen=unseen, dtype=dtype)
 
 
 @_gates.register_fake
 def _(
-    ids: Tensor, units: int, seed: int, layer: int, p: float, unseen: bool, dtype: torch.dtype
+    ids: Tensor, units: int, seed: int, layer: int, keep: float, unseen: bool, dtype: torch.dtype
 ) -> Tensor:
     return ids.new_empty((*ids.shape, units), dtype=dtype)
 

@@ -1,22 +1,25 @@
 """A run, looked at many ways: terminal, JSON, one self-contained HTML page, a gallery.
 
-Three layers that never mix: ``tell`` reads a run folder into a ``Story`` of plain data and finished
+Three layers that never mix: ``build_report`` reads a run folder into a ``ReportData`` of plain
+data and finished
 sentences; the plots draw parts of it as SVG and PNG; the template and the terminal only lay it out.
 Nothing is measured here: what a run's ``results.json`` lacks, its report leaves out. Pages have no
 scripts and ask nothing of a network; what a run says is escaped, and rid of control characters.
 """
 
+from turnover import _renamed
 from turnover.reports._answer import render_answer
 from turnover.reports._audit import render_audit
 from turnover.reports._cleanse import render_cleanse
 from turnover.reports._gallery import images_of, write_gallery
 from turnover.reports._html import render_html
-from turnover.reports._story import Story
-from turnover.reports._tell import summary, tell
+from turnover.reports._story import ReportData
+from turnover.reports._tell import build_report, summary
 from turnover.reports._terminal import render_terminal
 
 __all__ = [
-    "Story",
+    "ReportData",
+    "build_report",
     "images_of",
     "render_answer",
     "render_audit",
@@ -24,6 +27,7 @@ __all__ = [
     "render_html",
     "render_terminal",
     "summary",
-    "tell",
     "write_gallery",
 ]
+
+__getattr__ = _renamed.old_name(__name__)

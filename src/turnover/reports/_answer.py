@@ -63,8 +63,8 @@ def _sentence(found: Row) -> str:
 
 
 def _reading(found: Row) -> str:
-    if "towers" in found:
-        return _reading_of_towers(found)
+    if "pairs" in found:
+        return _reading_of_split_ensembles(found)
     measured = found["agreement"]
     tested = ""
     if found["estimator"] == "kernel":
@@ -78,8 +78,8 @@ def _reading(found: Row) -> str:
     )
 
 
-def _reading_of_towers(found: Row) -> str:
-    pairs, agreement = found["towers"]["pairs"], found["towers"]["agreement"]
+def _reading_of_split_ensembles(found: Row) -> str:
+    pairs, agreement = found["pairs"]["pairs"], found["pairs"]["agreement"]
     parts = [
         "A score is the loss without the instance minus the loss with it, in nats, as a linear "
         "model of each network has it."

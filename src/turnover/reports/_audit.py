@@ -29,13 +29,14 @@ WIDEST = 22  # of a column, but those of texts and files
 
 def suspects_sentence(found: Found) -> str:
     """How many labels are suspect, beside how many would be of data that was not trained on."""
-    noun, share = found["noun"], found["suspected"] / found["train"]
+    row_word, share = found["row_word"], found["suspected"] / found["train"]
     return (
-        f"{found['suspected']:,} of {found['train']:,} training {noun}s ({percent(share)}) carry a "
+        f"{found['suspected']:,} of {found['train']:,} training {row_word}s ({percent(share)}) "
+        f"carry a "
         f"label that the half which never saw them finds hard to believe ({found['finder']}). Of "
-        f"the {found['test']:,} test {noun}s the same rule suspects "
+        f"the {found['test']:,} test {row_word}s the same rule suspects "
         f"{percent(found['suspected_test'])}, by the model's own errors, and a half errs more on "
-        f"{noun}s that it alone must do without. So read them before you believe it."
+        f"{row_word}s that it alone must do without. So read them before you believe it."
     )
 
 
@@ -43,7 +44,8 @@ def memory_sentence(found: Found) -> str:
     """What the training set costs those who have not seen it."""
     seen, unseen = found["seen_train_loss"], found["unseen_train_loss"]
     return (
-        f"Loss of a training {found['noun']} in the half that learned it: {nats(seen)} nats, in "
+        f"Loss of a training {found['row_word']} in the half that learned it: {nats(seen)} nats, "
+        f"in "
         f"the half that did not: {nats(unseen)}. What lies between is known by heart: it is known "
         "only because that very row was seen."
     )
@@ -51,15 +53,15 @@ def memory_sentence(found: Found) -> str:
 
 def copies_sentence(found: Found) -> str:
     """How many rows are copies, and how many of them contradict each other."""
-    noun = found["noun"]
+    row_word = found["row_word"]
     if not found["copies"]:
-        return f"No training {noun} stands there twice."
+        return f"No training {row_word} stands there twice."
     sets = "set" if found["copies"] == 1 else "sets"
     conflicts = found["conflicts"]
     carry = {0: "none of them carries", 1: "one of them carries"}.get(
         conflicts, f"{conflicts:,} of them carry"
     )
-    return f"{found['copies']:,} {sets} of identical {noun}s; {carry} conflicting labels."
+    return f"{found['copies']:,} {sets} of identical {row_word}s; {carry} conflicting labels."
 
 
 def render_audit(found: Found, console: "Console", top: int) -> None:

@@ -19,10 +19,12 @@ Found = Mapping[str, Any]
 def cleansing_sentence(found: Found) -> str:
     """The experiment in plain words."""
     return (
-        f"Scores of the {found['train']:,} training {found['noun']}s were summed over "
-        f"{found['target']:,} {found['noun']}s of the target. Without the most harmful of them a "
+        f"Scores of the {found['train']:,} training {found['row_word']}s were summed over "
+        f"{found['target']:,} {found['row_word']}s of the target. Without the most harmful of "
+        f"them a "
         f"network without turn-over dropout was trained {found['trainings']:,} times with "
-        f"{found['seeds']} seeds, and tested on {found['test']:,} other {found['noun']}s of it. "
+        f"{found['seeds']} seeds, and tested on {found['test']:,} other {found['row_word']}s of "
+        f"it. "
         "Differences are paired by seed and by test row; ± is a standard deviation over seeds, "
         "brackets are 95% intervals over seeds and test rows."
     )

@@ -21,7 +21,7 @@ from turnover.reports._encode import encoded
 from turnover.reports._html import pages
 from turnover.reports._pictures import Pictures
 from turnover.reports._sheets import Layout, assemble, layout_of
-from turnover.runs import Subject
+from turnover.runs import ClassifierRun
 
 __all__ = ["images_of", "write_gallery"]
 
@@ -76,14 +76,14 @@ class Part:
         return self.images[0].loss, self.images[-1].loss
 
 
-def write_gallery(subject: Subject, found: Inspection) -> Path:
+def write_gallery(subject: ClassifierRun, found: Inspection) -> Path:
     """Write all training images of a run into ``RUN/gallery``, the highest unseen loss first.
 
     The folder is made anew beside the old one, which it then replaces.
 
     Args:
         subject: a run of images.
-        found: its inspection, see :func:`turnover.runs.inspect_subject`.
+        found: its inspection, see :func:`turnover.runs.audit_run`.
 
     Returns:
         The path of ``index.html``.
@@ -116,7 +116,7 @@ def write_gallery(subject: Subject, found: Inspection) -> Path:
     return folder / "index.html"
 
 
-def images_of(subject: Subject) -> Pictures:
+def images_of(subject: ClassifierRun) -> Pictures:
     """The training images of a run, for a gallery of them.
 
     Raises:
@@ -125,7 +125,7 @@ def images_of(subject: Subject) -> Pictures:
     """
     if (pictures := Pictures.of(subject.run, "train")) is None:
         raise DataError(
-            f"A gallery shows images, but {subject.run.folder} is a run of {subject.noun}s."
+            f"A gallery shows images, but {subject.run.folder} is a run of {subject.row_word}s."
         )
     return pictures
 
@@ -153,7 +153,12 @@ class _Gallery:
     """The work of :func:`write_gallery`."""
 
     def __init__(
-        self, subject: Subject, found: Inspection, pictures: Pictures, folder: Path, templates: Any
+        self,
+        subject: ClassifierRun,
+        found: Inspection,
+        pictures: Pictures,
+        folder: Path,
+        templates: Any,
     ) -> None:
         self.subject, self.found, self.pictures = subject, found, pictures
         self.folder, self.templates = folder, templates
@@ -219,7 +224,7 @@ class _Gallery:
         text = self.templates.get_template(template).render(
             mark=MARK,
             layout=self.layout,
-            noun=self.subject.noun,
+            row_word=self.subject.row_word,
             count=len(self.order),
             suspected=int(self.found.suspect.sum()),
             zoom=_zoom(self.layout),

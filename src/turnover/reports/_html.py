@@ -10,7 +10,7 @@ from turnover.reports._cleanse import points
 from turnover.reports._encode import Shown
 from turnover.reports._plots import coverage_svg, curves_svg, sweep_svg
 from turnover.reports._prose import nats, percent
-from turnover.reports._tell import tell
+from turnover.reports._tell import build_report
 from turnover.reports._words import shorten
 from turnover.runs import Run
 
@@ -30,13 +30,13 @@ def render_html(run: Run) -> str:
         RunError: when the run is missing its results, or they are damaged.
     """
     templates = pages()
-    story = tell(run)
-    found = story.detection
+    report = build_report(run)
+    found = report.detection
     return templates.get_template("report.html").render(
-        story=story,
-        curves=curves_svg(story.curves) if story.curves else "",
+        report=report,
+        curves=curves_svg(report.curves) if report.curves else "",
         coverage=coverage_svg(found) if found and found.coverage else "",
-        sweep=sweep_svg(story.cleansing.cells) if story.cleansing else "",
+        sweep=sweep_svg(report.cleansing.cells) if report.cleansing else "",
     )
 
 

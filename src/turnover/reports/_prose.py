@@ -24,9 +24,12 @@ __all__ = [
 
 Results = Mapping[str, Any]
 LOSSES = {
-    "seen_train_loss": ("Seen loss", "What the half that learned a training {noun} loses on it."),
+    "seen_train_loss": (
+        "Seen loss",
+        "What the half that learned a training {row_word} loses on it.",
+    ),
     "unseen_train_loss": ("Unseen loss", "What the half that never saw it loses on it."),
-    "test_loss": ("Test loss", "What such a half loses on fresh {noun}s: the yardstick."),
+    "test_loss": ("Test loss", "What such a half loses on fresh {row_word}s: the yardstick."),
 }
 
 
@@ -45,19 +48,19 @@ def variant_name(drop: float) -> str:
     return "Turn-over alone" if not drop else f"Turn-over + ordinary dropout {drop:g}"
 
 
-def headline(results: Results, detection: Detection | None, noun: str) -> str:
+def headline(results: Results, detection: Detection | None, row_word: str) -> str:
     """The answer in one sentence."""
     if detection:
-        mistakes = f", and the {noun}s behind its surest mistakes"
+        mistakes = f", and the {row_word}s behind its surest mistakes"
         behind = mistakes if results.get("explanations") else ""
         return f"{detection.found} of {detection.planted} planted label errors found{behind}"
     if "accuracy_turnover" in results:
         accuracy = percent(results["accuracy_turnover"])
-        return f"{accuracy} of the test {noun}s right, and what they owe to the training data"
+        return f"{accuracy} of the test {row_word}s right, and what they owe to the training data"
     return "What the model would have said without each training instance"
 
 
-def deck(results: Results, detection: Detection | None, noun: str) -> str:
+def deck(results: Results, detection: Detection | None, row_word: str) -> str:
     """What to know before believing the headline: the control, and the price."""
     parts = [detection.verdict] if detection else []
     if _has(results, "accuracy_turnover", "accuracy_dropout"):
@@ -66,20 +69,23 @@ def deck(results: Results, detection: Detection | None, noun: str) -> str:
         price = price if cost else "does not change"
         ours, plain = map(percent, (results["accuracy_turnover"], results["accuracy_dropout"]))
         what, than = "Turn-over dropout", "with ordinary dropout"
-        if pairs := results.get("towers"):
-            what, than = f"The mean of {2 * pairs} towers", "of one such network on all data"
+        if pairs := results.get("pairs"):
+            what, than = (
+                f"The mean of {2 * pairs} networks",
+                "of one such network on all data",
+            )
         parts.append(f"{what} {price} test accuracy here: {ours} instead of {plain} {than}.")
     return " ".join(parts)
 
 
-def what_was_done(results: Results, noun: str) -> str:
+def what_was_done(results: Results, row_word: str) -> str:
     """The experiment in plain words."""
     parts = []
     if results.get("kind") == "demo":
         parts.append("The data are scikit-learn's handwritten digits, real scans of 8 × 8 pixels.")
     if _has(results, "train", "test"):
         parts.append(
-            f"The network learned from {results['train']:,} {noun}s and was tested on "
+            f"The network learned from {results['train']:,} {row_word}s and was tested on "
             f"{results['test']:,} others."
         )
     if results.get("planted"):
@@ -92,31 +98,34 @@ def what_was_done(results: Results, noun: str) -> str:
         "never learns from it."
         if isolated
         else (
-            "learns from it only through what both halves share, which the leak audit below names."
+            "learns from it only through what both halves share, which the leak check below names."
         )
     )
     half = (
-        f"Under turn-over dropout each training {noun} trains only half of the network's units, a "
+        f"Under turn-over dropout each training {row_word} trains only half of the network's "
+        f"units, a "
         f"half of its own, drawn at random from its id. The other half {never}"
     )
-    if pairs := results.get("towers"):
+    if pairs := results.get("pairs"):
         half = (
-            f"The network is the mean of {2 * pairs} ordinary networks, the towers, in pairs. A "
-            f"coin of its id sends each training {noun} to one of every pair; the other one never "
+            f"The network is the mean of {2 * pairs} ordinary networks, a split ensemble, in "
+            f"pairs. A "
+            f"coin of its id sends each training {row_word} to one of every pair; the other one "
+            f"never "
             "learns from it."
         )
     parts.append(
-        f"{half} One training run answers, for every {noun}: what would the model have said "
+        f"{half} One training run answers, for every {row_word}: what would the model have said "
         "without it?"
     )
     return " ".join(parts)
 
 
-def tiles(results: Results, detection: Detection | None, noun: str) -> tuple[Tile, ...]:
+def tiles(results: Results, detection: Detection | None, row_word: str) -> tuple[Tile, ...]:
     """The key numbers that this run has."""
     found = []
     if "accuracy_turnover" in results:
-        meaning = f"Test {noun}s that the full network gets right."
+        meaning = f"Test {row_word}s that the full network gets right."
         found.append(Tile(percent(results["accuracy_turnover"]), "Accuracy, turn-over", meaning))
     if "accuracy_dropout" in results:
         meaning = "The same network trained with ordinary dropout."
@@ -125,7 +134,7 @@ def tiles(results: Results, detection: Detection | None, noun: str) -> tuple[Til
         found += _detection_tiles(detection)
     for key, (name, meaning) in LOSSES.items():
         if results.get(key) is not None:
-            found.append(Tile(nats(results[key]), name, meaning.format(noun=noun)))
+            found.append(Tile(nats(results[key]), name, meaning.format(row_word=row_word)))
     if "seconds" in results:
         found.append(
             Tile(f"{results['seconds']:.0f} s", "Time", "To train, ask and measure all of this.")
@@ -168,10 +177,10 @@ def compare(
     return f"The control does exactly as well: {simple} finds {rival} too ({auc})."
 
 
-def explained(results: Results, explanations: Sequence[Explanation], noun: str) -> str:
+def explained(results: Results, explanations: Sequence[Explanation], row_word: str) -> str:
     """How often a planted error stands behind a mistake, beside how often chance would put it."""
     if not explanations:
-        return f"No test {noun} is misclassified." if "explanations" in results else ""
+        return f"No test {row_word} is misclassified." if "explanations" in results else ""
     count = len(explanations)
     mistakes = "mistake" if count == 1 else f"{count} mistakes"
     parts = [f"The {mistakes} of which the model is surest."]
@@ -179,7 +188,7 @@ def explained(results: Results, explanations: Sequence[Explanation], noun: str) 
     if harmed and _has(results, "planted", "train"):
         planted = sum(instance.planted for instance in harmed)
         parts.append(
-            f"Of the {len(harmed)} most harmful training {noun}s shown here, {planted} "
+            f"Of the {len(harmed)} most harmful training {row_word}s shown here, {planted} "
             f"({percent(planted / len(harmed))}) are planted errors; by chance it would be about "
             f"{percent(results['planted'] / results['train'])}."
         )
@@ -208,7 +217,7 @@ def gap(variants: Sequence[Variant]) -> str:
 
 
 def audited(audit: Results) -> str:
-    """The verdict of the leak audit."""
+    """The verdict of the leak check."""
     asked = f"One real optimizer step on each of {audit.get('instances', 0)} instances"
     if not audit.get("repeatable", True):
         return f"{asked}: undecided, since the same step twice gave different results."
@@ -226,7 +235,7 @@ def limits(
     """What the reader should not conclude."""
     found = []
     units = sum(mask["units"] for mask in (manifest.get("masks") or {}).values())
-    if units and results.get("train") and not results.get("towers"):
+    if units and results.get("train") and not results.get("pairs"):
         found.append(
             "A single score is noisy. Its ratio of signal to noise is about half of √(masked units "
             f"/ training instances) = √({units:,} / {results['train']:,}), here "
@@ -239,9 +248,10 @@ def limits(
             "whether any of them stands out from chance."
         )
     tested = [instance.q for instance in shown if instance.q is not None]
-    if tested and results.get("towers"):
+    if tested and results.get("pairs"):
         found.append(
-            "What the towers agree on is which way an instance works. Nearly all work a little; "
+            "What the pairs of networks agree on is which way an instance works. Nearly all work a "
+            "little; "
             "how much is the score, and no test tells whether a linear model misjudges all alike."
         )
     elif tested:
@@ -257,7 +267,7 @@ def limits(
             "human annotators."
         )
     if results.get("audit") is not None:
-        found.append("The leak audit is a test on a few instances of one batch, not a proof.")
+        found.append("The leak check is a test on a few instances of one batch, not a proof.")
     found.append("These are the numbers of one run with one seed, without error bars.")
     return tuple(found)
 

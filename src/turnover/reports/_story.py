@@ -14,7 +14,7 @@ __all__ = [
     "Fact",
     "Inspection",
     "Removal",
-    "Story",
+    "ReportData",
     "Tile",
     "Variant",
     "Verdict",
@@ -167,7 +167,7 @@ class Variant:
 @final
 @dataclass(frozen=True)
 class Verdict:
-    """What the leak audit found: a sentence, and a row (where, how large, remedy) per finding."""
+    """What the leak check found: a sentence, and a row (where, how large, remedy) per finding."""
 
     ok: bool
     sentence: str
@@ -186,11 +186,11 @@ class Fact:
 
 @final
 @dataclass(frozen=True)
-class Story:
+class ReportData:
     """A whole report; whatever the run did not measure is empty or None."""
 
     kind: str
-    noun: str
+    row_word: str
     headline: str
     deck: str
     done: str
@@ -209,7 +209,7 @@ class Story:
     command: str
     facts: tuple[Fact, ...]
     ink: bool
-    towers: bool
+    pairs: bool
 
     @property
     def shared(self) -> bool:

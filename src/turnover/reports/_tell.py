@@ -13,14 +13,14 @@ from turnover.reports._story import (
     Detection,
     Explanation,
     Fact,
-    Story,
+    ReportData,
     Variant,
     Verdict,
 )
 from turnover.reports._tell_data import left_by, tell_cleansing, tell_inspection
 from turnover.runs import Run, command_of
 
-__all__ = ["summary", "tell"]
+__all__ = ["build_report", "summary"]
 
 Results = Mapping[str, Any]
 
@@ -52,7 +52,7 @@ def summary(run: Run) -> dict[str, Any]:
     return {**numbers, "run": str(run.folder)}
 
 
-def tell(run: Run) -> Story:
+def build_report(run: Run) -> ReportData:
     """The story of a run.
 
     Raises:
@@ -69,20 +69,22 @@ def tell(run: Run) -> Story:
         ) from error
 
 
-def _tell(run: Run, results: Results) -> Story:
-    noun = str(results.get("noun", "image" if results.get("kind") == "demo" else "instance"))
+def _tell(run: Run, results: Results) -> ReportData:
+    row_word = str(
+        results.get("row_word", "image" if results.get("kind") == "demo" else "instance")
+    )
     explanations = _explanations(run, results)
     audit = left_by(run, "audit")
     detection, variants = _detection(results), _variants(results)
-    return Story(
+    return ReportData(
         kind=str(results.get("kind", "run")),
-        noun=noun,
-        headline=prose.headline(results, detection, noun),
-        deck=prose.deck(results, detection, noun),
-        done=prose.what_was_done(results, noun),
-        tiles=prose.tiles(results, detection, noun),
+        row_word=row_word,
+        headline=prose.headline(results, detection, row_word),
+        deck=prose.deck(results, detection, row_word),
+        done=prose.what_was_done(results, row_word),
+        tiles=prose.tiles(results, detection, row_word),
         explanations=explanations,
-        explained=prose.explained(results, explanations, noun),
+        explained=prose.explained(results, explanations, row_word),
         detection=detection,
         suspects=_suspects(run, {**results, **audit}),
         inspection=tell_inspection(run, {**results, **audit}),
@@ -95,7 +97,7 @@ def _tell(run: Run, results: Results) -> Story:
         command=command_of(run.manifest, "RUN"),
         facts=_facts(run.manifest, results),
         ink=results.get("kind") == "demo",
-        towers=bool(results.get("towers")),
+        pairs=bool(results.get("pairs")),
     )
 
 
@@ -213,7 +215,7 @@ def _facts(manifest: Results, results: Results) -> tuple[Fact, ...]:
         *((f"Version: {name}", value) for name, value in versions.items()),
         ("Mask format", manifest.get("mask_version", "unknown")),
         *(
-            (f"Masks: {name}", f"layer {m['layer']}, {m['units']} units, keep {m['p']}")
+            (f"Masks: {name}", f"layer {m['layer']}, {m['units']} units, keep {m['keep']}")
             for name, m in (manifest.get("masks") or {}).items()
         ),
         *((f"SHA-256: {name}", digest) for name, digest in (manifest.get("data") or {}).items()),

@@ -11,8 +11,8 @@ from turnover._plain import plain
 from turnover.reports._answer import excerpt
 from turnover.reports._instance import Instance, Pixels
 from turnover.reports._prose import nats, percent
-from turnover.reports._story import Curves, Explanation, Story, Variant
-from turnover.reports._tell import tell
+from turnover.reports._story import Curves, Explanation, ReportData, Variant
+from turnover.reports._tell import build_report
 from turnover.reports._words import shorten
 from turnover.runs import Run
 
@@ -36,18 +36,18 @@ def render_terminal(run: Run, console: "Console") -> None:
     Raises:
         RunError: when the run is missing its results, or they are damaged.
     """
-    story = tell(run)
-    _say(console, f"{story.headline}.", "bold")
-    _say(console, story.deck)
-    _print(console, _numbers(story))
-    _mistakes(console, story)
-    if story.curves:
-        _print(console, _epochs(story.curves))
-    if story.variants:
-        _print(console, _variants(story.variants))
-    if story.audit:
-        _say(console, f"Leak audit. {story.audit.sentence}")
-        for where, size, remedy in story.audit.findings:
+    report = build_report(run)
+    _say(console, f"{report.headline}.", "bold")
+    _say(console, report.deck)
+    _print(console, _numbers(report))
+    _mistakes(console, report)
+    if report.curves:
+        _print(console, _epochs(report.curves))
+    if report.variants:
+        _print(console, _variants(report.variants))
+    if report.audit:
+        _say(console, f"Leak check. {report.audit.sentence}")
+        for where, size, remedy in report.audit.findings:
             _say(console, f"  {where}, {size} nats: {remedy}")
 
 
@@ -77,12 +77,12 @@ def _table(title: str, *columns: str) -> "Table":
     return table
 
 
-def _numbers(story: Story) -> "Table":
+def _numbers(report: ReportData) -> "Table":
     from rich.text import Text
 
     table = _table("Key numbers", "", "value", "meaning")
     table.columns[2].justify = "left"
-    for tile in story.tiles:
+    for tile in report.tiles:
         table.add_row(Text(tile.name), Text(tile.value, "bold"), Text(plain(tile.meaning)))
     return table
 
@@ -108,12 +108,12 @@ def _variants(variants: tuple[Variant, ...]) -> "Table":
     return table
 
 
-def _mistakes(console: "Console", story: Story) -> None:
-    if not story.explained:
+def _mistakes(console: "Console", report: ReportData) -> None:
+    if not report.explained:
         return
     _say(console, "What stands behind its mistakes", "bold")
-    _say(console, story.explained)
-    for explanation in story.explanations[:DRAWN]:
+    _say(console, report.explained)
+    for explanation in report.explanations[:DRAWN]:
         explain = _quote if explanation.query.text is not None else _explain
         explain(console, explanation)
 

@@ -1,36 +1,40 @@
 """What can be asked of a run, whatever its data are: the digits of the demo, texts, images.
 
-A kind of run knows one thing, how to open its folder into a ``Subject``: a model, its training and
+A kind of run knows one thing, how to open its folder into a ``ClassifierRun``: a model, its
+training and
 test rows, and how a reader sees one of them. Every question is then asked in one place. A kind
-registers itself in ``KINDS``, by a name that stands in the manifest of its runs.
+registers itself in ``LOADERS``, by a name that stands in the manifest of its runs.
 """
 
+from turnover import _renamed
 from turnover.runs._ask import answer, estimator_for, explain_errors, score_all
-from turnover.runs._audit import inspect_subject, inspection_csv, inspection_json
-from turnover.runs._check import probed, prove
-from turnover.runs._classifier import Other, Query, Subject, classes_of, verify
-from turnover.runs._cleanse import ARMS, Aim, cleanse_subject, cleansing_csv, split
+from turnover.runs._audit import audit_run, inspection_csv, inspection_json
+from turnover.runs._check import check_leaks, sample_rows
+from turnover.runs._classifier import ClassifierRun, ExternalData, Query, classes_of, verify
+from turnover.runs._cleanse import ARMS, CleansingConfig, cleanse_run, cleansing_csv, split
 from turnover.runs._folder import Run, describe_masks, fingerprint
-from turnover.runs._job import Course, cosine, learn
-from turnover.runs._measure import measure_subject
-from turnover.runs._pipeline import STEPS_BESIDES, Work
-from turnover.runs._registry import KINDS, Kind, command_of, open_subject, unfinished
+from turnover.runs._job import TrainingJob, cosine, train
+from turnover.runs._measure import measure_run
+from turnover.runs._pipeline import STEPS_BESIDES, TrainingPipeline
+from turnover.runs._registry import LOADERS, RunLoader, command_of, open_run, unfinished
 
 __all__ = [
     "ARMS",
-    "KINDS",
+    "LOADERS",
     "STEPS_BESIDES",
-    "Aim",
-    "Course",
-    "Kind",
-    "Other",
+    "ClassifierRun",
+    "CleansingConfig",
+    "ExternalData",
     "Query",
     "Run",
-    "Subject",
-    "Work",
+    "RunLoader",
+    "TrainingJob",
+    "TrainingPipeline",
     "answer",
+    "audit_run",
+    "check_leaks",
     "classes_of",
-    "cleanse_subject",
+    "cleanse_run",
     "cleansing_csv",
     "command_of",
     "cosine",
@@ -38,16 +42,16 @@ __all__ = [
     "estimator_for",
     "explain_errors",
     "fingerprint",
-    "inspect_subject",
     "inspection_csv",
     "inspection_json",
-    "learn",
-    "measure_subject",
-    "open_subject",
-    "probed",
-    "prove",
+    "measure_run",
+    "open_run",
+    "sample_rows",
     "score_all",
     "split",
+    "train",
     "unfinished",
     "verify",
 ]
+
+__getattr__ = _renamed.old_name(__name__)

@@ -12,45 +12,50 @@ from turnover.data import Rows
 from turnover.errors import LossError, ScoreError
 from turnover.estimators import (
     Answer,
-    Exact,
     FirstOrder,
-    Found,
     GradientKernel,
-    Pairs,
+    PairAgreement,
     SameGroup,
     SaturatedQueryWarning,
+    TopInstances,
+    TwoPass,
     ask_kernel,
 )
-from turnover.runs._classifier import Query, Subject
+from turnover.runs._classifier import ClassifierRun, Query
 from turnover.scores import Scores
 from turnover.training import probabilities
 
 __all__ = ["answer", "estimator_for", "explain_errors", "score_all"]
 
 Estimator = Literal["first-order", "exact", "kernel"]
-RERANK, GHOSTS = 50, 1000
+RERANK, NULLS = 50, 1000
 TESTED = ("z", "p", "q")
 
 
-def estimator_for(subject: Subject, wanted: str | None) -> str:
-    """The estimator that was asked for, or the usual one: first-order; of towers the kernel.
+def estimator_for(subject: ClassifierRun, wanted: str | None) -> str:
+    """The estimator that was asked for, or the usual one.
+
+    That is first-order for one network with masks, and the kernel for a split ensemble.
 
     Raises:
-        ScoreError: for scores by masks of towers, when there are fewer masks than instances.
+        ScoreError: for scores by masks of a split ensemble, when there are fewer masks than
+        instances.
     """
-    usual = "kernel" if subject.towers else "first-order"
-    count = 2**subject.towers
-    if subject.towers and wanted in ("first-order", "exact") and count < len(subject.train):
+    usual = "kernel" if subject.pairs else "first-order"
+    count = 2**subject.pairs
+    if subject.pairs and wanted in ("first-order", "exact") and count < len(subject.train):
         raise ScoreError(
-            f"This run has {subject.towers} pairs of towers, so that there are {count:,} masks for "
-            f"{len(subject.train):,} {subject.noun}s, and {wanted} scores of all that share one "
+            f"This run has {subject.pairs} pairs of networks, so that there are {count:,} masks "
+            f"for "
+            f"{len(subject.train):,} {subject.row_word}s, and {wanted} scores of all that share "
+            f"one "
             "are equal. Take the kernel, which is the usual one here and reads the networks."
         )
     return wanted or usual
 
 
 def answer(
-    subject: Subject,
+    subject: ClassifierRun,
     query: Query,
     *,
     label: str | None = None,
@@ -66,7 +71,7 @@ def answer(
         k: how many helpful and how many harmful instances.
         estimator: ``"first-order"``; ``"exact"`` ranks the best of these again by exact scores;
             ``"kernel"`` ranks by gradients, the most accurate, and tests by masks, or by what
-            pairs of towers agree on. By default the first, and of towers the last.
+            pairs of networks agree on. By default the first, and of a split ensemble the last.
 
     Raises:
         DataError: for a label that does not exist.
@@ -83,7 +88,7 @@ def answer(
     else:
         rerank = min(RERANK, len(subject.train)) if chosen == "exact" else 0
         found = FirstOrder(subject.model, subject.loss).ask(
-            rows, subject.train.ids, k, rerank=rerank, ghosts=GHOSTS
+            rows, subject.train.ids, k, rerank=rerank, nulls=NULLS
         )
     return {
         **query.shown,
@@ -104,7 +109,7 @@ def answer(
 
 
 def score_all(
-    subject: Subject, query: Query, *, label: str, estimator: Estimator | None = None
+    subject: ClassifierRun, query: Query, *, label: str, estimator: Estimator | None = None
 ) -> Scores:
     """Scores ``[1, train]`` of one row with the label of this name, to be saved.
 
@@ -113,17 +118,18 @@ def score_all(
     """
     chosen = estimator_for(subject, estimator)
     rows = _asked(query.rows, torch.tensor([subject.class_number(label)]))
-    kind = {"first-order": FirstOrder, "exact": Exact, "kernel": GradientKernel}[chosen]
+    kind = {"first-order": FirstOrder, "exact": TwoPass, "kernel": GradientKernel}[chosen]
     scores = kind(subject.model, subject.loss).scores(rows, subject.train)
     return replace(scores, labels=subject.train.batch["label"])
 
 
-def explain_errors(subject: Subject, *, errors: int, k: int) -> list[dict[str, Any]]:
+def explain_errors(subject: ClassifierRun, *, errors: int, k: int) -> list[dict[str, Any]]:
     """The surest misclassifications, with the training instances behind each.
 
     ``helped_error``: among the instances that carry the predicted (wrong) label, those that helped
     the prediction most (the paper's Figures 3 to 5). ``harmed``: those that most raised the loss of
-    the true label. First-order scores find them, exact ones rank them; of towers the kernel does.
+    the true label. First-order scores find them, exact ones rank them; of a split ensemble the
+    kernel does.
     """
     train, test = subject.train, subject.test
     labels = train.batch["label"]
@@ -161,18 +167,16 @@ def explain_errors(subject: Subject, *, errors: int, k: int) -> list[dict[str, A
     return explained
 
 
-def _asker(subject: Subject) -> Callable[..., Answer]:
+def _asker(subject: ClassifierRun) -> Callable[..., Answer]:
     """(queries, k, keep=) → answer, by the best estimator that takes no more than seconds."""
     model, train = subject.model, subject.train
-    if subject.towers:
+    if subject.pairs:
         fitted = GradientKernel(model, subject.loss).fit(train)
         return lambda rows, k, **more: ask_kernel(
             model, subject.loss, rows, train, k, kernel=fitted, **more
         )
     first, rerank = FirstOrder(model, subject.loss), min(RERANK, len(train))
-    return lambda rows, k, **more: first.ask(
-        rows, train.ids, k, rerank=rerank, ghosts=GHOSTS, **more
-    )
+    return lambda rows, k, **more: first.ask(rows, train.ids, k, rerank=rerank, nulls=NULLS, **more)
 
 
 def _asked(queries: Rows, labels: Tensor) -> Rows:
@@ -185,12 +189,12 @@ def _describe(
     answer: Answer,
     kind: Literal["helpful", "harmful"],
     query: int,
-    subject: Subject,
+    subject: ClassifierRun,
     asked: Mapping[str, Any],
 ) -> list[dict[str, Any]]:
-    found: Found = getattr(answer, kind)
+    found: TopInstances = getattr(answer, kind)
     told = answer.agreement
-    tested = TESTED if not isinstance(told, Pairs) or told.tests else ()
+    tested = TESTED if not isinstance(told, PairAgreement) or told.tests else ()
     described = []
     for place, row in enumerate(found.positions[query].tolist()):
         shown = subject.show("train", row)

@@ -8,10 +8,10 @@ from typing import Any
 from turnover._files import replacing
 from turnover.cleansing import Inspection, inspect_rows, label_errors
 from turnover.errors import RunError
-from turnover.runs._classifier import Subject
+from turnover.runs._classifier import ClassifierRun
 from turnover.training import probabilities
 
-__all__ = ["inspect_subject", "inspection_csv", "inspection_json"]
+__all__ = ["audit_run", "inspection_csv", "inspection_json"]
 
 COLUMNS = (
     *("id", "label", "suggested", "suspect", "p_label", "unseen_loss", "seen_loss", "memorised"),
@@ -19,7 +19,7 @@ COLUMNS = (
 )
 
 
-def inspect_subject(subject: Subject) -> Inspection:
+def audit_run(subject: ClassifierRun) -> Inspection:
     """Every training row of a run, seen through the half of the network that never learned it."""
     unseen, seen = (
         probabilities(subject.model, subject.logits, subject.train, side)
@@ -28,7 +28,7 @@ def inspect_subject(subject: Subject) -> Inspection:
     return inspect_rows(unseen, seen, subject.train.batch["label"].cpu(), subject.contents())
 
 
-def inspection_json(subject: Subject, found: Inspection, top: int) -> dict[str, Any]:
+def inspection_json(subject: ClassifierRun, found: Inspection, top: int) -> dict[str, Any]:
     """The inspection in plain JSON values, with the first ``top`` rows of each list.
 
     ``suspected_test`` is the share of test rows that the same rule suspects: what remains of
@@ -41,7 +41,7 @@ def inspection_json(subject: Subject, found: Inspection, top: int) -> dict[str, 
     return {
         "train": len(subject.train),
         "test": len(subject.test),
-        "noun": subject.noun,
+        "row_word": subject.row_word,
         "finder": found.finder,
         "suspected": int(found.suspect.sum()),
         "suspected_test": float(in_test.float().mean()),
@@ -55,7 +55,7 @@ def inspection_json(subject: Subject, found: Inspection, top: int) -> dict[str, 
     }
 
 
-def _row(subject: Subject, found: Inspection, row: int) -> dict[str, Any]:
+def _row(subject: ClassifierRun, found: Inspection, row: int) -> dict[str, Any]:
     return {
         "id": int(subject.train.ids[row]),
         **subject.show("train", row),
@@ -71,7 +71,7 @@ def _row(subject: Subject, found: Inspection, row: int) -> dict[str, Any]:
     }
 
 
-def inspection_csv(subject: Subject, found: Inspection, path: str | Path) -> None:
+def inspection_csv(subject: ClassifierRun, found: Inspection, path: str | Path) -> None:
     """Write every training row on a line, the highest unseen loss first.
 
     Raises:
@@ -87,6 +87,6 @@ def inspection_csv(subject: Subject, found: Inspection, path: str | Path) -> Non
         raise RunError(f"Cannot write {path}: {error}") from error
 
 
-def _rows(subject: Subject, found: Inspection) -> Iterator[dict[str, Any]]:
+def _rows(subject: ClassifierRun, found: Inspection) -> Iterator[dict[str, Any]]:
     for row in found.unseen_loss.argsort(descending=True, stable=True).tolist():
         yield _row(subject, found, row)

@@ -1,18 +1,18 @@
-"""The leak audit of a run's network, whatever it is made of."""
+"""The leak check of a run's network, whatever it is made of."""
 
 import torch
 from torch import nn
 
 from turnover._rows import Loss
 from turnover.data import Rows
-from turnover.leaks import Audit, check, check_towers
-from turnover.nn import Towers
+from turnover.leaks import LeakReport, check, check_split_ensemble
+from turnover.nn import SplitEnsemble
 from turnover.training import Recipe
 
-__all__ = ["probed", "prove"]
+__all__ = ["check_leaks", "sample_rows"]
 
 
-def probed(rows: Rows, most: int) -> Rows:
+def sample_rows(rows: Rows, most: int) -> Rows:
     """At most so many rows, spread over all: files are often sorted, and equal rows tell nothing.
 
     Args:
@@ -23,25 +23,25 @@ def probed(rows: Rows, most: int) -> Rows:
     return rows.select(torch.arange(count) * len(rows) // count)
 
 
-def prove(
+def check_leaks(
     model: nn.Module,
     rows: Rows,
     loss: Loss,
     recipe: Recipe,
     *,
     instances: int = 4,
-) -> Audit:
+) -> LeakReport:
     """Does an instance reach its unseen half? Real training steps, compared bit by bit.
 
     Args:
-        model: a converted model, audited by :func:`turnover.leaks.check`, or towers, by
-            :func:`turnover.leaks.check_towers`; left as found.
+        model: a converted model, audited by :func:`turnover.leaks.check`, or split ensembles, by
+            :func:`turnover.leaks.check_split_ensemble`; left as found.
         rows: a few training rows.
         loss: (model, batch) → per-example losses in nats.
         recipe: how the model is trained.
         instances: how many instances to test.
     """
-    if isinstance(model, Towers):
-        return check_towers(model, rows, loss, recipe, instances=instances)
+    if isinstance(model, SplitEnsemble):
+        return check_split_ensemble(model, rows, loss, recipe, instances=instances)
     ids, make = rows.mask_ids, recipe.optimizer
     return check(model, rows.batch, loss, ids=ids, optimizer=make, instances=instances)

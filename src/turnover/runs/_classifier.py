@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from turnover._rows import Batch
 from turnover.data import BadRow, Classes, OnBadRows, Rows
 from turnover.errors import DataError, RunError
-from turnover.nn import Towers
+from turnover.nn import SplitEnsemble
 from turnover.runs._folder import Run, describe_masks, fingerprint
 from turnover.training import Logits, Recipe, probabilities
 
-__all__ = ["Other", "Query", "Subject", "classes_of", "verify"]
+__all__ = ["ClassifierRun", "ExternalData", "Query", "classes_of", "verify"]
 
 Side = Literal["train", "test"]
 
@@ -43,7 +43,7 @@ def _say_nothing(what: str, steps: int) -> None:
 
 @final
 @dataclass(frozen=True)
-class Other:
+class ExternalData:
     """Another data file to be read like that of a run.
 
     Attributes:
@@ -61,7 +61,7 @@ class Other:
 
 @final
 @dataclass(frozen=True, eq=False)
-class Subject:
+class ClassifierRun:
     """A classifier that was trained with turn-over dropout, and its data.
 
     Attributes:
@@ -76,10 +76,10 @@ class Subject:
         show: what a reader sees of a row (side, number of the row), as plain JSON values.
         contents: what makes two training rows copies of each other.
         read: from what a user typed to a query; None where nothing can be typed.
-        load: rows of another data file with labels of the same classes; see :class:`Other`.
+        load: rows of another data file with labels of the same classes; see :class:`ExternalData`.
         mark: what two rows share, from what a reader sees of a query and of a training row; the
             spans ``[begin, end]`` of the training row's text.
-        noun: what a row is called, in the singular.
+        row_word: what a row is called, in the singular.
     """
 
     run: Run
@@ -93,14 +93,14 @@ class Subject:
     show: Callable[[Side, int], dict[str, Any]]
     contents: Callable[[], Sequence[Hashable]]
     read: Callable[[str], Query] | None = None
-    load: Callable[[Other], tuple[Rows, Sequence[BadRow]]] | None = None
+    load: Callable[[ExternalData], tuple[Rows, Sequence[BadRow]]] | None = None
     mark: Callable[[Mapping[str, Any], Mapping[str, Any]], list[tuple[int, int]]] | None = None
-    noun: str = "instance"
+    row_word: str = "instance"
 
     @property
-    def towers(self) -> int:
-        """Pairs of towers that the model consists of; 0 for a network with masks on its units."""
-        return self.model.pairs if isinstance(self.model, Towers) else 0
+    def pairs(self) -> int:
+        """Pairs of networks that the model consists of; 0 for a network with masks on its units."""
+        return self.model.pairs if isinstance(self.model, SplitEnsemble) else 0
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """−log p(label | row) of every row, in nats."""

@@ -15,18 +15,18 @@ from turnover.cleansing import (
     Sweep,
     cells_of,
     conclude,
-    exact_totals,
     first_order_totals,
     kernel_totals,
     loss_totals,
     most_harmful,
+    two_pass_totals,
 )
 from turnover.data import Rows
 from turnover.errors import DataError, RunError
-from turnover.runs._classifier import Subject
+from turnover.runs._classifier import ClassifierRun
 from turnover.training import probabilities
 
-__all__ = ["ARMS", "Aim", "cleanse_subject", "cleansing_csv", "split"]
+__all__ = ["ARMS", "CleansingConfig", "cleanse_run", "cleansing_csv", "split"]
 
 Totals = Callable[[nn.Module, Loss, Rows, Rows], Tensor]
 Progress = Callable[[str, int], None]
@@ -34,7 +34,7 @@ LISTED = 20
 
 ARMS: dict[str, Totals] = {
     "first-order": first_order_totals,
-    "exact": exact_totals,
+    "exact": two_pass_totals,
     "kernel": kernel_totals,
     "unseen-loss": loss_totals,
 }
@@ -43,7 +43,7 @@ ARMS: dict[str, Totals] = {
 
 @final
 @dataclass(frozen=True, eq=False)
-class Aim:
+class CleansingConfig:
     """What cleansing is for, and how much work goes into it.
 
     Attributes:
@@ -72,9 +72,9 @@ def split(rows: Rows, seed: int) -> tuple[Rows, Rows]:
     return rows.select(order[:half].sort()[0]), rows.select(order[half:].sort()[0])
 
 
-def cleanse_subject(
-    subject: Subject,
-    aim: Aim,
+def cleanse_run(
+    subject: ClassifierRun,
+    aim: CleansingConfig,
     totals: Mapping[str, Tensor],
     progress: Progress = lambda what, steps: None,
 ) -> dict[str, Any]:
@@ -109,7 +109,7 @@ def cleanse_subject(
     cells = cells_of(sweep.run(totals, lambda done, whole: progress("Training again", 1)))
     first = next(iter(totals))
     return {
-        "noun": subject.noun,
+        "row_word": subject.row_word,
         "train": len(subject.train),
         "target": len(aim.target),
         "test": len(aim.test),
@@ -125,7 +125,7 @@ def cleanse_subject(
     }
 
 
-def cleansing_csv(subject: Subject, totals: Mapping[str, Tensor], path: str | Path) -> None:
+def cleansing_csv(subject: ClassifierRun, totals: Mapping[str, Tensor], path: str | Path) -> None:
     """Write every training row with its totals, those most harmful to the target first.
 
     Raises:
@@ -142,7 +142,7 @@ def cleansing_csv(subject: Subject, totals: Mapping[str, Tensor], path: str | Pa
         raise RunError(f"Cannot write {path}: {error}") from error
 
 
-def _row(subject: Subject, row: int, totals: Mapping[str, Tensor]) -> dict[str, Any]:
+def _row(subject: ClassifierRun, row: int, totals: Mapping[str, Tensor]) -> dict[str, Any]:
     return {
         "id": int(subject.train.ids[row]),
         **subject.show("train", row),

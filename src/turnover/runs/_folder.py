@@ -41,7 +41,15 @@ __all__ = ["Run", "describe_masks", "fingerprint"]
 FORMAT = "turnover-run-1"
 ID, GROUP = "id", "group"
 STRUCTURE = "structure"
-TYPES = {"kind": str, "state": str, "arguments": dict}
+TYPES = {"kind": str, "state": str, "arguments": dict, "masks": dict, "command": list}
+RENAMED_ARGUMENTS = {"towers": "pairs", "rate": "lr", "first": "first_masked_layer"}
+RENAMED_OPTIONS = {
+    "--towers": "--pairs",
+    "--rate": "--lr",
+    "--masks-from": "--first-masked-layer",
+}
+RENAMED_RESULTS = {"towers": "pairs", "noun": "row_word"}
+"""Names in manifests and results of release 0.1, and what they are called now."""
 
 
 @final
@@ -82,12 +90,12 @@ class Run:
             return cls._continue(folder, complete)
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            strangers = sorted(p.name for p in folder.iterdir() if not p.name.startswith("."))
+            unknown = sorted(p.name for p in folder.iterdir() if not p.name.startswith("."))
         except OSError as error:
             raise RunError(f"Cannot make the run folder {folder}: {error}") from error
-        if strangers:
+        if unknown:
             raise RunError(
-                f"{folder} is not empty (it holds {strangers[0]}) and no run folder. Nothing was "
+                f"{folder} is not empty (it holds {unknown[0]}) and no run folder. Nothing was "
                 "overwritten; choose another folder."
             )
         run = cls(folder, complete)
@@ -134,7 +142,7 @@ class Run:
         for name, kind in TYPES.items():
             if not isinstance(value := manifest.get(name, kind()), kind):
                 raise RunError(f"{folder / 'manifest.json'} is damaged: its {name} is {value!r}.")
-        return cls(folder, manifest)
+        return cls(folder, _with_new_names(manifest))
 
     def finish(self, **more: object) -> "Run":
         """Mark the run complete and add to its manifest."""
@@ -206,7 +214,10 @@ class Run:
 
     def read_json(self, name: str) -> object:
         """Read a JSON file of the folder; a RunError when it is missing or truncated."""
-        return _read_json(self.folder / name)
+        found = _read_json(self.folder / name)
+        if not isinstance(found, dict):
+            return found
+        return {RENAMED_RESULTS.get(key, key): value for key, value in found.items()}
 
     def write_text(self, name: str, text: str) -> Path:
         """Replace a text file of the folder in one step; its path."""
@@ -247,9 +258,22 @@ class Run:
 def describe_masks(model: nn.Module) -> dict[str, dict[str, Any]]:
     """The masked layers of a model for the manifest: what is needed to make their masks again."""
     return {
-        name: {"layer": spec.layer, "units": spec.units, "seed": spec.seed, "p": spec.p}
+        name: {"layer": spec.layer, "units": spec.units, "seed": spec.seed, "keep": spec.keep}
         for name, spec in ((name, layer.spec) for name, layer in masked_layers(model).items())
     }
+
+
+def _with_new_names(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """A manifest of release 0.1 in the words of this one; any other as it is."""
+    arguments = {RENAMED_ARGUMENTS.get(k, k): v for k, v in manifest.get("arguments", {}).items()}
+    masks = {
+        name: {"keep" if key == "p" else key: value for key, value in spec.items()}
+        for name, spec in manifest.get("masks", {}).items()
+        if isinstance(spec, dict)
+    }
+    words = [RENAMED_OPTIONS.get(word, word) for word in manifest.get("command", [])]
+    found = {"arguments": arguments, "masks": masks, "command": words}
+    return {**manifest, **{name: value for name, value in found.items() if name in manifest}}
 
 
 def fingerprint(rows: Rows) -> str:

@@ -12,11 +12,11 @@ from torch import nn
 from turnover._rows import Loss
 from turnover.data import Rows
 from turnover.errors import RunError
-from turnover.nn import Towers
+from turnover.nn import SplitEnsemble
 from turnover.runs._folder import Run
-from turnover.training import Curve, Recipe, fit, measure, stacks_well, train_towers
+from turnover.training import Curve, Recipe, fit, measure, stacks_well, train_split_ensemble
 
-__all__ = ["Course", "cosine", "learn"]
+__all__ = ["TrainingJob", "cosine", "train"]
 
 
 def cosine(progress: float) -> float:
@@ -26,7 +26,7 @@ def cosine(progress: float) -> float:
 
 @final
 @dataclass(frozen=True, eq=False)
-class Course:
+class TrainingJob:
     """What a network of a run learns, and by what its progress is measured.
 
     Attributes:
@@ -44,17 +44,18 @@ class Course:
     measured: Rows | None = None
 
 
-def learn(
-    run: Run, name: str, model: nn.Module, course: Course, tick: Callable[[], None]
+def train(
+    run: Run, name: str, model: nn.Module, course: TrainingJob, tick: Callable[[], None]
 ) -> list[Curve]:
     """Train ``model`` in place, or load what an earlier call of the same run finished.
 
-    Towers that are trained one after the other have a learning curve of one point, the end.
+    Split ensembles that are trained one after the other have a learning curve of one point, the
+    end.
 
     Args:
         run: keeps a checkpoint after every epoch, and in the end ``<name>.safetensors``.
         name: of the network.
-        model: untrained; of :class:`turnover.nn.Towers` each is trained on its own half.
+        model: untrained; of :class:`turnover.nn.SplitEnsemble` each is trained on its own half.
         course: what it learns.
         tick: called after every epoch.
 
@@ -85,8 +86,8 @@ def learn(
             curves.add(measure(model, course.loss, course.measured, course.test, epoch))
 
     how = (course.train, course.loss, course.recipe)
-    if isinstance(model, Towers):
-        train_towers(model, *how, on_epoch=on_epoch, checkpoint=checkpoint)
+    if isinstance(model, SplitEnsemble):
+        train_split_ensemble(model, *how, on_epoch=on_epoch, checkpoint=checkpoint)
     else:
         fit(model, *how, on_epoch=on_epoch, checkpoint=checkpoint)
     if passes > 1:
@@ -98,10 +99,10 @@ def learn(
 
 
 def _passes(model: nn.Module) -> int:
-    """How many trainings come one after the other: one, or one for each tower."""
-    if not isinstance(model, Towers) or stacks_well(model.towers[0]):
+    """How many trainings come one after the other: one, or one for each member."""
+    if not isinstance(model, SplitEnsemble) or stacks_well(model.members[0]):
         return 1
-    return len(model.towers)
+    return len(model.members)
 
 
 class _Curves:

@@ -7,18 +7,18 @@ from typing import Any
 from torch import nn
 
 from turnover.runs._ask import explain_errors
-from turnover.runs._audit import inspect_subject, inspection_json
-from turnover.runs._classifier import Subject
+from turnover.runs._audit import audit_run, inspection_json
+from turnover.runs._classifier import ClassifierRun
 from turnover.training import Curve, accuracy
 
-__all__ = ["measure_subject"]
+__all__ = ["measure_run"]
 
 ERRORS, BEHIND, SUSPECTS = 6, 3, 20
 LISTED = ("finder", "suspected", "suspected_test", "suspects")
 
 
-def measure_subject(
-    subject: Subject, control: nn.Module | None, curves: Sequence[Curve]
+def measure_run(
+    subject: ClassifierRun, control: nn.Module | None, curves: Sequence[Curve]
 ) -> dict[str, Any]:
     """Accuracies, losses of the halves, mistakes with what stands behind them, suspects.
 
@@ -27,11 +27,11 @@ def measure_subject(
         control: the same network trained with ordinary dropout alone, if there is one.
         curves: the learning curve of the turn-over network.
     """
-    found = inspect_subject(subject)
+    found = audit_run(subject)
     listed = inspection_json(subject, found, SUSPECTS)
     results = {
         "kind": subject.run.manifest.get("kind"),
-        "noun": subject.noun,
+        "row_word": subject.row_word,
         "train": len(subject.train),
         "test": len(subject.test),
         "accuracy_turnover": accuracy(subject.model, subject.logits, subject.test),
@@ -43,8 +43,8 @@ def measure_subject(
         "explanations": explain_errors(subject, errors=ERRORS, k=BEHIND),
         **{name: listed[name] for name in LISTED},
     }
-    if subject.towers:
-        results["towers"] = subject.towers
+    if subject.pairs:
+        results["pairs"] = subject.pairs
     if control is not None:
         results["accuracy_dropout"] = accuracy(control, subject.logits, subject.test)
     return results

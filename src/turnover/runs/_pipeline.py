@@ -11,14 +11,14 @@ from torch import nn
 
 from turnover._rows import Loss
 from turnover.data import BadRow, Rows
-from turnover.runs._check import probed, prove
-from turnover.runs._classifier import Subject
+from turnover.runs._check import check_leaks, sample_rows
+from turnover.runs._classifier import ClassifierRun
 from turnover.runs._folder import Run, describe_masks, fingerprint
-from turnover.runs._job import Course, learn
-from turnover.runs._measure import measure_subject
+from turnover.runs._job import TrainingJob, train
+from turnover.runs._measure import measure_run
 from turnover.training import Curve, Recipe
 
-__all__ = ["STEPS_BESIDES", "Work"]
+__all__ = ["STEPS_BESIDES", "TrainingPipeline"]
 
 Progress = Callable[[str, int], None]
 PROBED, MEASURED = 32, 2000
@@ -27,7 +27,7 @@ STEPS_BESIDES = 3
 
 @final
 @dataclass(frozen=True, eq=False)
-class Work:
+class TrainingPipeline:
     """The networks of a run, and what is measured of them.
 
     Attributes:
@@ -37,7 +37,7 @@ class Work:
         build: from whether it is the turn-over network (or its control) to the untrained network.
         loss: (model, batch) → per-example losses in nats.
         recipe: how they are trained.
-        noun: what a row is called.
+        row_word: what a row is called.
         progress: called with what is going on and the number of steps just finished: one for each
             epoch, and ``STEPS_BESIDES``.
     """
@@ -48,14 +48,14 @@ class Work:
     build: Callable[[bool], nn.Module]
     loss: Loss
     recipe: Recipe
-    noun: str
+    row_word: str
     progress: Progress
     _curves: list[Curve] = field(default_factory=list, init=False)
     _seconds: dict[str, float] = field(default_factory=dict, init=False)
 
     def complete(
         self,
-        subject_of: Callable[[nn.Module], Subject],
+        classifier_of: Callable[[nn.Module], ClassifierRun],
         *,
         control: bool,
         bad: Iterable[BadRow],
@@ -64,7 +64,7 @@ class Work:
         """Audit, train, ask and measure; the complete run.
 
         Args:
-            subject_of: from the trained turn-over network to the subject.
+            classifier_of: from the trained turn-over network to the subject.
             control: also train the same network with ordinary dropout alone.
             bad: rows that were left out.
             began: when the command began, by ``time.perf_counter``.
@@ -77,8 +77,8 @@ class Work:
         names = ["model", "control"] if control else ["model"]
         models = {name: self._train(name) for name in names}
         self.progress("Asking what stands behind each error", 1)
-        subject = subject_of(models["model"])
-        results = measure_subject(subject, models.get("control"), self._curves)
+        subject = classifier_of(models["model"])
+        results = measure_run(subject, models.get("control"), self._curves)
         results |= {"audit": audit, "bad_rows": [asdict(row) for row in bad]}
         results["cost"] = {f"train_{name}_s": round(s, 2) for name, s in self._seconds.items()}
         results["seconds"] = round(time.perf_counter() - began, 2)
@@ -92,9 +92,9 @@ class Work:
 
     def _audit(self) -> dict[str, Any]:
         """Real training steps on a few rows: does one reach its unseen half?"""
-        self.progress(f"Proving that no {self.noun} reaches its unseen half", 0)
-        few = probed(self.train, PROBED)
-        found = prove(self.build(True), few, self.loss, self.recipe)
+        self.progress(f"Proving that no {self.row_word} reaches its unseen half", 0)
+        few = sample_rows(self.train, PROBED)
+        found = check_leaks(self.build(True), few, self.loss, self.recipe)
         self.progress("Training", 1)
         return found.to_dict()
 
@@ -104,9 +104,9 @@ class Work:
         if is_model:
             order = torch.randperm(len(self.train), generator=torch.Generator("cpu").manual_seed(0))
             measured = self.train.select(order[:MEASURED].sort()[0])
-        course = Course(self.loss, self.recipe, self.train, self.test, measured)
+        course = TrainingJob(self.loss, self.recipe, self.train, self.test, measured)
         what = "Training" if is_model else "Training the control"
-        points = learn(self.run, name, model, course, partial(self.progress, what, 1))
+        points = train(self.run, name, model, course, partial(self.progress, what, 1))
         self._curves.extend(points)
         self._seconds[name] = time.perf_counter() - began
         return model

@@ -8,33 +8,33 @@ from pathlib import Path
 from typing import Any, final
 
 from turnover.errors import RunError
-from turnover.runs._classifier import Subject
+from turnover.runs._classifier import ClassifierRun
 from turnover.runs._folder import Run
 
-__all__ = ["KINDS", "Kind", "command_of", "open_subject", "unfinished"]
+__all__ = ["LOADERS", "RunLoader", "command_of", "open_run", "unfinished"]
 
 
 @final
 @dataclass(frozen=True)
-class Kind:
+class RunLoader:
     """A kind of run.
 
     Attributes:
         open: from a complete run to its subject; a RunError for a damaged one.
     """
 
-    open: Callable[[Run], Subject]
+    open: Callable[[Run], ClassifierRun]
 
 
-KINDS: dict[str, str | Kind] = {
+LOADERS: dict[str, str | RunLoader] = {
     "demo": "turnover.runs.digits",
     "images": "turnover.runs.images",
     "text": "turnover.runs.text",
 }
-"""By name a kind, or the package that has it as ``KIND`` and is imported when it is needed."""
+"""By name a kind, or the package that has it as ``LOADER`` and is imported when it is needed."""
 
 
-def open_subject(folder: str | Path) -> Subject:
+def open_run(folder: str | Path) -> ClassifierRun:
     """A finished run of any kind, opened.
 
     Raises:
@@ -43,15 +43,15 @@ def open_subject(folder: str | Path) -> Subject:
     """
     run = Run.open(folder)
     name = run.manifest.get("kind")
-    if name not in KINDS:
+    if name not in LOADERS:
         raise RunError(
             f"{folder} holds a run of kind {name!r}. This release can be asked about runs of the "
-            f"kinds {', '.join(sorted(KINDS))}."
+            f"kinds {', '.join(sorted(LOADERS))}."
         )
     if not run.complete:
         raise unfinished(run)
-    found = KINDS[name]
-    kind: Kind = import_module(found).KIND if isinstance(found, str) else found
+    found = LOADERS[name]
+    kind: RunLoader = import_module(found).LOADER if isinstance(found, str) else found
     return kind.open(run)
 
 

@@ -1,5 +1,8 @@
 """The contract of every estimator: scores ``[query, train]`` in nats, positive = helped."""
 
+from turnover import _renamed
 from turnover.scores._scores import Ranking, Scores
 
 __all__ = ["Ranking", "Scores"]
+
+__getattr__ = _renamed.old_name(__name__)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from turnover._files import replacing
 from turnover.errors import MissingExtra, RunError, ScoreError
-from turnover.stats import GhostNull, Significance, benjamini_hochberg
+from turnover.stats import EmpiricalNull, Significance, benjamini_hochberg
 
 if TYPE_CHECKING:
     import pandas
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["Ranking", "Scores"]
 
 FORMAT = "turnover-scores-1"
-OPTIONAL = ("labels", "stderr", "ghosts")
+OPTIONAL = ("labels", "stderr", "null_scores")
 Kind = Literal["helpful", "harmful"]
 
 
@@ -54,7 +54,8 @@ class Scores:
         labels: labels of the training instances ``[train]``, for filters; optional.
         about: how the scores were made; plain JSON values.
         stderr: standard errors ``[query, train]`` in nats, when several runs were averaged.
-        ghosts: scores of ids that were never trained on ``[query, ghost]``, by the same estimator,
+        null_scores: scores of ids that were never trained on ``[query, null id]``, by the same
+        estimator,
             for :meth:`significance`.
     """
 
@@ -64,7 +65,7 @@ class Scores:
     labels: Tensor | None = None
     about: Mapping[str, Any] = field(default_factory=dict)
     stderr: Tensor | None = None
-    ghosts: Tensor | None = None
+    null_scores: Tensor | None = None
 
     def __post_init__(self) -> None:
         for name in ("values", "train_ids", "query_ids", *OPTIONAL):
@@ -84,27 +85,30 @@ class Scores:
                 f"Standard errors have shape {list(self.stderr.shape)}, but scores have shape "
                 f"{list(expected)}: each score needs one."
             )
-        if self.ghosts is not None and (self.ghosts.dim() != 2 or len(self.ghosts) != expected[0]):
+        if self.null_scores is not None and (
+            self.null_scores.dim() != 2 or len(self.null_scores) != expected[0]
+        ):
             raise ScoreError(
-                f"Scores of ghosts have shape {list(self.ghosts.shape)}, but must be "
-                f"[{expected[0]}, ghost]: one row for each query."
+                f"Scores of null ids have shape {list(self.null_scores.shape)}, but must be "
+                f"[{expected[0]}, null id]: one row for each query."
             )
 
     def significance(self) -> Significance:
-        """How far each score stands out from those of ghosts, all ``[query, train]``.
+        """How far each score stands out from those of null ids, all ``[query, train]``.
 
         Raises:
-            ScoreError: when there are no ghosts, fewer than 100, or they cannot serve as a null
+            ScoreError: when there are no null ids, fewer than 100, or they cannot serve as a null
                 distribution (not finite, or all the same).
         """
-        if self.ghosts is None:
+        if self.null_scores is None:
             raise ScoreError(
-                "These scores carry no ghosts, so nothing tells them from chance. Score ids that "
-                "were never trained on with the same estimator, ghosts = estimator.scores(queries, "
-                "turnover.masks.ghost_ids(2000, scores.train_ids)).values, and add them: "
-                "dataclasses.replace(scores, ghosts=ghosts)."
+                "These scores carry no null ids, so nothing tells them from chance. Score ids that "
+                "were never trained on with the same estimator, null ids = "
+                "estimator.scores(queries, "
+                "turnover.masks.null_ids(2000, scores.train_ids)).values, and add them: "
+                "dataclasses.replace(scores, null ids=null ids)."
             )
-        null = GhostNull(self.ghosts)
+        null = EmpiricalNull(self.null_scores)
         p = null.p(self.values)
         return Significance(null.z(self.values), p, benjamini_hochberg(p))
 

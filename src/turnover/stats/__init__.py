@@ -2,11 +2,11 @@
 
 from turnover.stats._intervals import Estimate
 from turnover.stats._paired import Paired, compare_paired, holm
-from turnover.stats._significance import GhostNull, Significance, benjamini_hochberg, testable
+from turnover.stats._significance import EmpiricalNull, Significance, benjamini_hochberg, testable
 
 __all__ = [
+    "EmpiricalNull",
     "Estimate",
-    "GhostNull",
     "Paired",
     "Significance",
     "benjamini_hochberg",

@@ -31,7 +31,15 @@ import numpy as np
 from turnover.errors import DataError
 from turnover.stats._extras import Array, stats
 
-__all__ = ["Estimate", "Statistic", "crossed", "estimate", "mean_of", "redrawn", "resamples"]
+__all__ = [
+    "Estimate",
+    "Statistic",
+    "bootstrap_draws",
+    "estimate",
+    "mean_of",
+    "resamples",
+    "two_way_interval",
+]
 
 Statistic = Callable[[Array, Array, Array], Array]
 
@@ -80,7 +88,7 @@ def mean_of(per_query: Array, bootstrap: int, seed: int) -> Estimate:
     return estimate(per_query.mean(), np.concatenate(means) if means else np.empty(0))
 
 
-def redrawn(statistic: Statistic, a: Array, b: Array, blocks: list[Array]) -> Array:
+def bootstrap_draws(statistic: Statistic, a: Array, b: Array, blocks: list[Array]) -> Array:
     """A statistic of the rows of two arrays ``[query, item]`` in resamples of the items.
 
     Returns:
@@ -95,7 +103,9 @@ def redrawn(statistic: Statistic, a: Array, b: Array, blocks: list[Array]) -> Ar
     )
 
 
-def crossed(per_query: Array, draws: Array, items: int, limit: float | None = 1.0) -> Estimate:
+def two_way_interval(
+    per_query: Array, draws: Array, items: int, limit: float | None = 1.0
+) -> Estimate:
     """Mean over queries of a statistic of a second sample: of subsets, or of instances.
 
     Args:

@@ -1,16 +1,17 @@
-"""Which scores are more than chance? Ghosts as the null distribution, and false discovery rates.
+"""Which scores are more than chance? Null ids as the null distribution, and false discovery rates.
 
-Masks are random and independent of training, so the score of a ghost, an id that was never trained
+Masks are random and independent of training, so the score of a null id, an id that was never
+trained
 on, has exactly the distribution of the score of an instance without influence, given the trained
-network. With G ghosts, of which e(v) reach v, a tail has the probability
+network. With G null ids, of which e(v) reach v, a tail has the probability
 
     P(v) = (1 + e(v)) / (G + 1)         while e(v) ≥ 10,
-    P(v) = P(v₁₀) · S(v) / S(v₁₀)       beyond the tenth ghost v₁₀,
+    P(v) = P(v₁₀) · S(v) / S(v₁₀)       beyond the tenth null id v₁₀,
 
-with S a generalised Pareto tail, (1 − θ y)^(1/k) for an excess y over the 3 √G-th ghost, averaged
+with S a generalised Pareto tail, (1 − θ y)^(1/k) for an excess y over the 3 √G-th null id, averaged
 over the posterior of (θ, k). One fitted curve in its place, by moments or by likelihood, gives
 p-values that are ten times too small where it matters, at a hundredth of 1/G; the average knows how
-little so few ghosts tell of their tail. The p-value is 2 · min(P upper, P lower).
+little so few null ids tell of their tail. The p-value is 2 · min(P upper, P lower).
 
 References: Phipson, Smyth 2010 (the 1 + in the first line); Knijnenburg et al. 2009 (Pareto tails
 of permutation p-values); Zhang, Stephens 2009 (the posterior of a Pareto tail); Benjamini, Hochberg
@@ -26,7 +27,7 @@ from torch import Tensor
 
 from turnover.errors import ScoreError
 
-__all__ = ["GhostNull", "Significance", "benjamini_hochberg", "testable"]
+__all__ = ["EmpiricalNull", "Significance", "benjamini_hochberg", "testable"]
 
 FEWEST = 100
 EXCEEDING = 10
@@ -70,10 +71,10 @@ def benjamini_hochberg(p: Tensor, tests: int | None = None) -> Tensor:
 @final
 @dataclass(frozen=True, eq=False)
 class Significance:
-    """How far each score stands out from those of ghosts; every field is ``[query, train]``.
+    """How far each score stands out from those of null ids; every field is ``[query, train]``.
 
     Attributes:
-        z: distance from the ghosts' mean, in their standard deviations.
+        z: distance from the null ids' mean, in their standard deviations.
         p: two-sided probability of such a score for an instance without influence.
         q: false discovery rate at which the instance becomes a discovery among all instances of
             its query.
@@ -120,55 +121,58 @@ class Significance:
 
 @final
 @dataclass(frozen=True)
-class GhostNull:
-    """The distribution of scores without influence, as shown by ghosts.
+class EmpiricalNull:
+    """The distribution of scores without influence, as shown by null ids.
 
     Attributes:
-        ghosts: scores of ghosts ``[query, ghost]`` in nats, at least 100 per query; a thousand or
+        null_scores: scores of null ids ``[query, null id]`` in nats, at least 100 per query; a
+        thousand or
             more make small p-values reliable. From any estimator, the one whose scores are tested.
 
     Raises:
-        ScoreError: for too few ghosts, or scores that are not finite or all the same.
+        ScoreError: for too few null ids, or scores that are not finite or all the same.
     """
 
-    ghosts: Tensor
+    null_scores: Tensor
 
     def __post_init__(self) -> None:
-        if self.ghosts.dim() != 2 or self.ghosts.shape[1] < FEWEST:
+        if self.null_scores.dim() != 2 or self.null_scores.shape[1] < FEWEST:
             raise ScoreError(
-                f"Found ghost scores of shape {list(self.ghosts.shape)}, but significance needs "
-                f"[query, ghost] with at least {FEWEST} ghosts. Score more of them: "
-                "turnover.masks.ghost_ids(1000, train_ids)."
+                f"Found null id scores of shape {list(self.null_scores.shape)}, but significance "
+                f"needs "
+                f"[query, null id] with at least {FEWEST} null ids. Score more of them: "
+                "turnover.masks.null_ids(1000, train_ids)."
             )
-        if not bool((finite := self.ghosts.isfinite().all(dim=1)).all()):
+        if not bool((finite := self.null_scores.isfinite().all(dim=1)).all()):
             raise ScoreError(
-                f"A ghost's score for query {int(torch.nonzero(~finite)[0])} is not a finite "
+                f"A null id's score for query {int(torch.nonzero(~finite)[0])} is not a finite "
                 "number. Check the query's inputs and label, and whether training diverged."
             )
-        if bool((same := self.ghosts.amax(dim=1) == self.ghosts.amin(dim=1)).any()):
+        if bool((same := self.null_scores.amax(dim=1) == self.null_scores.amin(dim=1)).any()):
             raise ScoreError(
-                f"All ghosts have the same score for query {int(torch.nonzero(same)[0])}: its loss "
+                f"All null ids have the same score for query {int(torch.nonzero(same)[0])}: its "
+                f"loss "
                 "does not depend on the masks, so no instance can stand out. Check that the masked "
                 "layers lie on the way to the loss, and that the loss is not saturated."
             )
 
     @cached_property
     def mean(self) -> Tensor:
-        """Mean score of the ghosts, ``float64 [query]``, in nats."""
-        return self.ghosts.double().mean(dim=1)
+        """Mean score of the null ids, ``float64 [query]``, in nats."""
+        return self.null_scores.double().mean(dim=1)
 
     @cached_property
     def std(self) -> Tensor:
-        """Standard deviation of the ghosts' scores, ``float64 [query]``, in nats."""
-        return self.ghosts.double().std(dim=1)
+        """Standard deviation of the null ids' scores, ``float64 [query]``, in nats."""
+        return self.null_scores.double().std(dim=1)
 
     def z(self, values: Tensor) -> Tensor:
-        """Distance of scores ``[query, n]`` from the ghosts' mean, in standard deviations.
+        """Distance of scores ``[query, n]`` from the null ids' mean, in standard deviations.
 
         Raises:
             ScoreError: for scores that are not finite, or of another number of queries.
         """
-        return self._standard(testable(values, len(self.ghosts)))
+        return self._standard(testable(values, len(self.null_scores)))
 
     def p(self, values: Tensor) -> Tensor:
         """Two-sided p-values ``float64 [query, n]`` of scores; never exactly 0.
@@ -182,7 +186,7 @@ class GhostNull:
 
     @cached_property
     def _tails(self) -> tuple["_Tail", "_Tail"]:
-        standard = self._standard(self.ghosts)
+        standard = self._standard(self.null_scores)
         return _Tail.of(standard), _Tail.of(-standard)
 
     def _standard(self, values: Tensor) -> Tensor:
@@ -192,33 +196,33 @@ class GhostNull:
 @final
 @dataclass(frozen=True)
 class _Tail:
-    """Upper tail of standardised ghosts.
+    """Upper tail of standardised null ids.
 
     Attributes:
-        ghosts: in ascending order, ``[query, ghost]``.
+        null_scores: in ascending order, ``[query, null id]``.
         threshold: where the fitted tail begins, ``[query, 1]``.
         theta, k, weight: Pareto tails and their posterior probabilities, ``[query, fit]``.
     """
 
-    ghosts: Tensor
+    null_scores: Tensor
     threshold: Tensor
     theta: Tensor
     k: Tensor
     weight: Tensor
 
     @classmethod
-    def of(cls, ghosts: Tensor) -> "_Tail":
-        ordered = ghosts.sort(dim=1).values
-        n = int(FITTED * ghosts.shape[1] ** 0.5)
+    def of(cls, null_scores: Tensor) -> "_Tail":
+        ordered = null_scores.sort(dim=1).values
+        n = int(FITTED * null_scores.shape[1] ** 0.5)
         threshold = ordered[:, -n - 1 : -n]
         return cls(ordered, threshold, *_posterior(ordered[:, -n:] - threshold))
 
     def probability(self, z: Tensor) -> Tensor:
-        """P(ghost ≥ z), by counting or, where fewer than ten ghosts reach z, by the fit."""
-        count = self.ghosts.shape[1]
-        exceeding = count - torch.searchsorted(self.ghosts, z.contiguous())
+        """P(null id ≥ z), by counting or, where fewer than ten null ids reach z, by the fit."""
+        count = self.null_scores.shape[1]
+        exceeding = count - torch.searchsorted(self.null_scores, z.contiguous())
         found = (1 + exceeding).double() / (count + 1)
-        start = self.ghosts[:, -EXCEEDING].unsqueeze(1)
+        start = self.null_scores[:, -EXCEEDING].unsqueeze(1)
         all_rows = torch.arange(len(z), device=z.device)
         at_start = self._survival(all_rows, start[:, 0]) * (count + 1) / (1 + EXCEEDING)
         far = torch.nonzero(exceeding < EXCEEDING)
@@ -236,7 +240,7 @@ class _Tail:
 def _posterior(excess: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Grid of θ, k = −mean log(1 − θ y), and weights: the profile likelihood of Zhang, Stephens.
 
-    All θ are below 1 / (largest y), so that every ghost lies within every tail. Ghosts that tie
+    All θ are below 1 / (largest y), so that every null id lies within every tail. Null ids that tie
     leave nothing to fit: the tail is then exponential, of one standard deviation.
     """
     n = excess.shape[1]

@@ -1,10 +1,15 @@
 """Training in which every instance trains its own half of the network."""
 
+from turnover import _renamed
 from turnover.training._curves import Curve, losses_of, measure
 from turnover.training._loop import Recipe, fit
 from turnover.training._predict import Logits, accuracy, probabilities
 from turnover.training._runs import fit_runs
-from turnover.training._split_ensemble import build_towers, fit_towers, train_towers
+from turnover.training._split_ensemble import (
+    build_split_ensemble,
+    fit_split_ensemble,
+    train_split_ensemble,
+)
 from turnover.training._stacked import Stack, stacks_well
 
 __all__ = [
@@ -13,13 +18,15 @@ __all__ = [
     "Recipe",
     "Stack",
     "accuracy",
-    "build_towers",
+    "build_split_ensemble",
     "fit",
     "fit_runs",
-    "fit_towers",
+    "fit_split_ensemble",
     "losses_of",
     "measure",
     "probabilities",
     "stacks_well",
-    "train_towers",
+    "train_split_ensemble",
 ]
+
+__getattr__ = _renamed.old_name(__name__)

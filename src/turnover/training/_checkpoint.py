@@ -39,7 +39,7 @@ def describe_training(
     if not is_converted(model):
         return about
     masks = {
-        f"mask {name} (layer, seed, p)": [layer.layer, layer.seed, layer.p]
+        f"mask {name} (layer, seed, keep)": [layer.layer, layer.seed, layer.keep]
         for name, layer in masked_layers(model).items()
     }
     return {**about, "mask version": MASK_VERSION, **masks}

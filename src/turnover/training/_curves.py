@@ -6,7 +6,7 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
-from turnover._rows import Loss, beside, per_example, select_rows
+from turnover._rows import Loss, per_example, select_rows, to_device_of
 from turnover.data import Rows
 from turnover.errors import DataError
 from turnover.nn import evaluating, full, seen, unseen
@@ -60,7 +60,7 @@ def losses_of(model: nn.Module, loss: Loss, rows: Rows, which: str = "full") -> 
             part = slice(start, start + BLOCK)
             ids = rows.mask_ids[part]
             with full(model) if which == "full" else SIDES[which](model, ids):
-                losses = loss(model, beside(model, select_rows(rows.batch, part)))
+                losses = loss(model, to_device_of(model, select_rows(rows.batch, part)))
             parts.append(per_example(losses, len(ids)).float().cpu())
     return torch.cat(parts)
 

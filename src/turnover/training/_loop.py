@@ -17,7 +17,7 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
-from turnover._rows import Loss, beside, per_example, select_rows
+from turnover._rows import Loss, per_example, select_rows, to_device_of
 from turnover.data import Rows
 from turnover.errors import ConversionError, DataError, LossError
 from turnover.nn import is_converted, seen
@@ -179,7 +179,7 @@ def _step(
     epoch: int,
 ) -> None:
     with seen(model, rows.mask_ids[batch]) if is_converted(model) else nullcontext():
-        part = beside(model, select_rows(rows.batch, batch))
+        part = to_device_of(model, select_rows(rows.batch, batch))
         losses = per_example(loss(model, part), len(batch))
         if not torch.isfinite(losses).all():
             bad = batch[~torch.isfinite(losses.detach().cpu())]

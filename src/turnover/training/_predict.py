@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from turnover._rows import Batch, beside, select_rows
+from turnover._rows import Batch, select_rows, to_device_of
 from turnover.data import Rows
 from turnover.nn import evaluating, full, seen, unseen
 
@@ -30,7 +30,7 @@ def probabilities(model: nn.Module, logits: Logits, rows: Rows, which: str = "fu
     with torch.no_grad(), evaluating(model):
         for start in range(0, len(rows), BLOCK):
             part = slice(start, start + BLOCK)
-            batch = beside(model, select_rows(rows.batch, part))
+            batch = to_device_of(model, select_rows(rows.batch, part))
             side = full(model) if which == "full" else SIDES[which](model, rows.mask_ids[part])
             with side:
                 parts.append(torch.softmax(logits(model, batch).float(), dim=1).cpu())

@@ -1,4 +1,4 @@
-"""Train towers: every network of a pair on its own half of the instances, all at once."""
+"""Train split ensembles: every network of a pair on its own half of the instances, all at once."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,28 +11,30 @@ from torch.nn.utils.rnn import pad_sequence
 from turnover._rows import Loss
 from turnover.data import Rows
 from turnover.errors import DataError
-from turnover.nn import Towers
+from turnover.nn import SplitEnsemble
 from turnover.training._loop import Recipe, fit
 from turnover.training._stacked import PADDING, Stack, stacks_well
 
-__all__ = ["build_towers", "fit_towers", "train_towers"]
+__all__ = ["build_split_ensemble", "fit_split_ensemble", "train_split_ensemble"]
 
 SEEDS = 2**62
 
 
-def build_towers(build: Callable[[int], nn.Module], pairs: int, *, seed: int = 0) -> Towers:
-    """Untrained towers, each from a seed of its own.
+def build_split_ensemble(
+    build: Callable[[int], nn.Module], pairs: int, *, seed: int = 0
+) -> SplitEnsemble:
+    """Untrained split ensembles, each from a seed of its own.
 
     Args:
         build: from a seed to an untrained network without turn-over layers.
-        pairs: pairs of towers.
+        pairs: pairs of networks.
         seed: of the coins; those of the networks follow from it.
     """
-    return Towers([build(own) for own in _seeds(seed, pairs)], seed=seed)
+    return SplitEnsemble([build(own) for own in _seeds(seed, pairs)], seed=seed)
 
 
-def train_towers(
-    model: Towers,
+def train_split_ensemble(
+    model: SplitEnsemble,
     rows: Rows,
     loss: Loss,
     recipe: Recipe,
@@ -41,54 +43,56 @@ def train_towers(
     on_epoch: Callable[[int], None] | None = None,
     checkpoint: str | Path | None = None,
 ) -> None:
-    """Train every tower in place, each on the half of the instances that it sees.
+    """Train every member in place, each on the half of the instances that it sees.
 
-    A tower is handed no other rows at all, so that whatever couples the rows of a batch (BatchNorm,
-    clipping) couples those of one tower only, and its unseen instances stay unseen.
+    A member is handed no other rows at all, so that whatever couples the rows of a batch
+    (BatchNorm,
+    clipping) couples those of one member only, and its unseen instances stay unseen.
 
     Args:
-        model: untrained towers, from :func:`build_towers`.
+        model: an untrained split ensemble, from :func:`build_split_ensemble`.
         rows: the training set.
         loss: (model, batch) → per-example losses ``[rows]`` in nats.
         recipe: ``recipe.seed`` is also the seed of the coins.
         stacked: train all at once, through ``torch.func``; ``False`` trains one after the other,
             as networks with BatchNorm need. ``None`` stacks networks without BatchNorm and
             convolutions, which gain nothing by it.
-        on_epoch: called with the number of finished epochs, to which the towers have come: all of
-            them when stacked, else one after the other.
+        on_epoch: called with the number of finished epochs: of all members when stacked, else of
+        one
+            member after the other.
         checkpoint: file from which an interrupted training resumes, to the bit; when not stacked,
-            one file for each tower, with its number added to the name.
+            one file for each member, with its number added to the name.
 
     Raises:
         ConversionError: for networks that cannot be stacked.
-        DataError: for so few rows that a tower would train on none.
+        DataError: for so few rows that a member would train on none.
         LossError, RunError: as :func:`turnover.training.fit`.
     """
-    towers, members = list(model.towers), model.members(rows.mask_ids)
+    ensemble, members = list(model.members), model.trains_on(rows.mask_ids)
     if (empty := members.sum(dim=1) == 0).any():
         raise DataError(
-            f"Tower {int(torch.nonzero(empty)[0])} would train on none of the {len(rows)} rows."
+            f"Member {int(torch.nonzero(empty)[0])} would train on none of the {len(rows)} rows."
         )
     path = None if checkpoint is None else Path(checkpoint)
-    if stacks_well(towers[0]) if stacked is None else stacked:
-        stack = Stack(towers, loss)
+    if stacks_well(ensemble[0]) if stacked is None else stacked:
+        stack = Stack(ensemble, loss)
 
         def told(epoch: int) -> None:
             if on_epoch is not None:
-                stack.unstack(towers)
+                stack.unstack(ensemble)
                 on_epoch(epoch)
 
         stack.fit(rows, _positions(members), recipe, on_epoch=told, checkpoint=path)
-        stack.unstack(towers)
+        stack.unstack(ensemble)
         return
     for number, seed in enumerate(_seeds(recipe.seed, model.pairs)):
         part = rows.select(torch.nonzero(members[number]).flatten())
         own = None if path is None else path.with_name(f"{path.name}.{number}")
         one = replace(recipe, seed=seed)
-        fit(towers[number], part, loss, one, on_epoch=on_epoch, checkpoint=own)
+        fit(ensemble[number], part, loss, one, on_epoch=on_epoch, checkpoint=own)
 
 
-def fit_towers(
+def fit_split_ensemble(
     build: Callable[[int], nn.Module],
     rows: Rows,
     loss: Loss,
@@ -98,9 +102,10 @@ def fit_towers(
     stacked: bool = True,
     on_epoch: Callable[[int], None] | None = None,
     checkpoint: str | Path | None = None,
-) -> Towers:
-    """Build and train ``2 · pairs`` ordinary networks: :func:`build_towers`, :func:`train_towers`.
+) -> SplitEnsemble:
+    """Build and train ``2 · pairs`` ordinary networks.
 
+    It calls :func:`build_split_ensemble` and :func:`train_split_ensemble`.
     That costs as much arithmetic as ``pairs`` ordinary trainings, and less time where small
     networks leave a processor idle, since all are trained at once.
 
@@ -109,17 +114,17 @@ def fit_towers(
         rows: the training set.
         loss: (model, batch) → per-example losses ``[rows]`` in nats.
         recipe: ``recipe.seed`` is also the seed of the coins.
-        pairs: pairs of towers; scores get better with more of them.
-        stacked: as of :func:`train_towers`, like all that follows.
+        pairs: pairs of networks; scores get better with more of them.
+        stacked: as of :func:`train_split_ensemble`, like all that follows.
         on_epoch: called with the number of finished epochs.
         checkpoint: file from which an interrupted training resumes.
 
     Raises:
-        ConversionError, DataError, LossError, RunError: as :func:`train_towers`.
+        ConversionError, DataError, LossError, RunError: as :func:`train_split_ensemble`.
     """
-    model = build_towers(build, pairs, seed=recipe.seed)
+    model = build_split_ensemble(build, pairs, seed=recipe.seed)
     how = (model, rows, loss, recipe)
-    train_towers(*how, stacked=stacked, on_epoch=on_epoch, checkpoint=checkpoint)
+    train_split_ensemble(*how, stacked=stacked, on_epoch=on_epoch, checkpoint=checkpoint)
     return model
 
 
@@ -129,6 +134,6 @@ def _seeds(seed: int, pairs: int) -> range:
 
 
 def _positions(members: Tensor) -> Tensor:
-    """Positions of each tower's instances ``[tower, most]``, padded at the end."""
+    """Positions of each member's instances ``[member, most]``, padded at the end."""
     found = [torch.nonzero(row).flatten() for row in members]
     return pad_sequence(found, batch_first=True, padding_value=PADDING)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.func import vmap
 
 from turnover._functional import functional_loss, trainable
-from turnover._rows import Loss, beside, count_rows, per_example, select_rows
+from turnover._rows import Loss, count_rows, per_example, select_rows, to_device_of
 from turnover.data import Rows
 from turnover.errors import ConversionError, LossError
 from turnover.nn import evaluating, is_converted
@@ -100,7 +100,7 @@ class Stack(nn.Module):
                     set_rates(optimizer, rates, recipe, epoch + progress)
                     optimizer.zero_grad()
                     part = select_rows(rows.batch, batch.clamp(min=0))
-                    found = losses(self.parameters_by_name, beside(self, part))
+                    found = losses(self.parameters_by_name, to_device_of(self, part))
                     valid = (batch != PADDING).to(found)
                     means = (found * valid).sum(dim=1) / valid.sum(dim=1).clamp(min=1)
                     means.sum().backward()
@@ -118,7 +118,7 @@ class Stack(nn.Module):
         with evaluating(self.built[0]):
             for start in range(0, len(queries), QUERIES_PER_BLOCK):
                 block = select_rows(queries.batch, slice(start, start + QUERIES_PER_BLOCK))
-                found = every(self.parameters_by_name, beside(self, block))
+                found = every(self.parameters_by_name, to_device_of(self, block))
                 per_example(found[0], count_rows(block))
                 parts.append(found.float().cpu())
         return torch.cat(parts, dim=1)

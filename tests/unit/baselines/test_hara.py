@@ -11,7 +11,7 @@ from scipy.stats import kendalltau
 from torch import nn
 
 from tests.reference import sgd as reference
-from turnover.baselines import SgdInfluence, Trace, record
+from turnover.baselines import SgdInfluence, TrainingTrace, record_training
 from turnover.data import Rows
 from turnover.errors import ConversionError, DataError, IdError, LossError, RunError
 from turnover.nn import convert
@@ -83,7 +83,7 @@ def test_scores_are_the_derivative_of_the_training(case, optimizer):
     recipe = Recipe(4, 6, optimizer=OPTIMIZERS[optimizer])
     order = batches(rows, recipe)
     model = copy.deepcopy(start)
-    trace = record(model, rows, loss, recipe)
+    trace = record_training(model, rows, loss, recipe)
     found = SgdInfluence(model, loss, trace, queries_at_once=3).scores(queries, rows)
     assert torch.equal(found.train_ids, rows.ids) and torch.equal(found.query_ids, queries.ids)
     for z in range(0, TRAIN, 4):
@@ -96,7 +96,7 @@ def test_a_schedule_of_rates_is_walked_back():
     rows, queries, start = data(TRAIN, torch.int64), data(QUERIES, torch.int64), network()
     recipe = Recipe(3, 6, optimizer=HEAVY, schedule=lambda progress: 1 - 0.9 * progress)
     order, rates = batches(rows, recipe), []
-    trace = record(copy.deepcopy(start), rows, cross_entropy, recipe)
+    trace = record_training(copy.deepcopy(start), rows, cross_entropy, recipe)
     found = SgdInfluence(start, cross_entropy, trace).scores(queries, rows)
 
     def scheduled(parameters):
@@ -111,7 +111,7 @@ def test_a_schedule_of_rates_is_walked_back():
         return optimizer
 
     wanted = reference.slope(start, cross_entropy, rows, order, scheduled, queries, 7)
-    assert [step.rate for step in trace.steps] == pytest.approx(rates[: len(order)])
+    assert [step.lr for step in trace.steps] == pytest.approx(rates[: len(order)])
     error = (found.values[:, 7].double() - wanted).abs().max()
     assert error < EXACT * wanted.abs().max()
 
@@ -123,7 +123,7 @@ def test_scores_rank_as_training_without_each_instance_does(case, least, optimiz
     make, loss, dtype = CASES[case]
     rows, queries, start = data(TRAIN, dtype), data(QUERIES, dtype), make()
     recipe = Recipe(5, 6, optimizer=OPTIMIZERS[optimizer])
-    trace = record(copy.deepcopy(start), rows, loss, recipe)
+    trace = record_training(copy.deepcopy(start), rows, loss, recipe)
     found = SgdInfluence(start, loss, trace).scores(queries, rows).values
     order = batches(rows, recipe)
     wanted = reference.without(start, loss, rows, order, recipe.optimizer, queries)
@@ -136,7 +136,7 @@ def test_recording_does_not_change_the_training():
     start = nn.Sequential(nn.Linear(FEATURES, 6), nn.Dropout(0.5), nn.Linear(6, 3)).double()
     recorded, plain = copy.deepcopy(start), copy.deepcopy(start)
     recipe = Recipe(3, 6, optimizer=HEAVY)
-    trace = record(recorded, rows, cross_entropy, recipe)
+    trace = record_training(recorded, rows, cross_entropy, recipe)
     fit(plain, rows, cross_entropy, recipe)
     for name, value in plain.state_dict().items():
         assert torch.equal(recorded.state_dict()[name], value)
@@ -152,33 +152,37 @@ def test_recording_does_not_change_the_training():
 def test_a_trace_on_disk_is_the_one_in_memory(tmp_path):
     rows, queries, start = data(TRAIN, torch.int64, 9), data(QUERIES, torch.int64), network()
     recipe = Recipe(3, 6, optimizer=NESTEROV)
-    kept = record(copy.deepcopy(start), rows, cross_entropy, recipe)
-    record(copy.deepcopy(start), rows, cross_entropy, recipe, folder=tmp_path / "trace")
-    loaded = Trace.load(tmp_path / "trace")
+    kept = record_training(copy.deepcopy(start), rows, cross_entropy, recipe)
+    record_training(copy.deepcopy(start), rows, cross_entropy, recipe, folder=tmp_path / "trace")
+    loaded = TrainingTrace.load(tmp_path / "trace")
     assert len(loaded.steps) == len(kept.steps)
     for mine, other in zip(loaded.steps, kept.steps, strict=True):
-        assert torch.equal(mine.ids, other.ids) and mine.rate == other.rate
+        assert torch.equal(mine.ids, other.ids) and mine.lr == other.lr
         assert torch.equal(mine.parameters, other.parameters)
     assert torch.equal(loaded.steps[-1].parameters, kept.steps[-1].parameters)
     assert (loaded.momentum, loaded.nesterov, loaded.weight_decay) == (0.8, True, 0.05)
     found = [SgdInfluence(start, cross_entropy, t).scores(queries, rows) for t in (kept, loaded)]
     assert torch.equal(found[0].values, found[1].values)
     with pytest.raises(RunError, match="holds a finished trace already"):
-        record(start, rows, cross_entropy, recipe, folder=tmp_path / "trace")
+        record_training(start, rows, cross_entropy, recipe, folder=tmp_path / "trace")
 
 
 def test_an_interrupted_recording_is_no_trace(tmp_path):
     rows = data(TRAIN, torch.int64)
     rows.batch[0][2] = float("nan")
     with pytest.raises(LossError):
-        record(network(), rows, cross_entropy, Recipe(2, 6, optimizer=PLAIN), folder=tmp_path)
+        record_training(
+            network(), rows, cross_entropy, Recipe(2, 6, optimizer=PLAIN), folder=tmp_path
+        )
     with pytest.raises(RunError, match="interrupted"):
-        Trace.load(tmp_path)
+        TrainingTrace.load(tmp_path)
 
 
 def test_rows_may_come_in_another_order():
     rows, queries, start = data(TRAIN, torch.int64, 9), data(QUERIES, torch.int64), network()
-    trace = record(copy.deepcopy(start), rows, cross_entropy, Recipe(2, 6, optimizer=HEAVY))
+    trace = record_training(
+        copy.deepcopy(start), rows, cross_entropy, Recipe(2, 6, optimizer=HEAVY)
+    )
     estimator, order = SgdInfluence(start, cross_entropy, trace), torch.randperm(TRAIN)
     found = estimator.scores(queries, rows).values[:, order]
     torch.testing.assert_close(estimator.scores(queries, rows.select(order)).values, found)
@@ -186,7 +190,7 @@ def test_rows_may_come_in_another_order():
 
 def test_progress_counts_steps():
     rows, told = data(12, torch.int64), []
-    trace = record(model := network(), rows, cross_entropy, Recipe(2, 6, optimizer=PLAIN))
+    trace = record_training(model := network(), rows, cross_entropy, Recipe(2, 6, optimizer=PLAIN))
     estimator = SgdInfluence(model, cross_entropy, trace, queries_at_once=8)
     estimator.scores(rows, rows, progress=lambda *done: told.append(done))
     assert told == [(done, 8) for done in range(1, 9)]
@@ -203,7 +207,9 @@ def test_progress_counts_steps():
 )
 def test_other_optimizers_are_refused(optimizer):
     with pytest.raises(DataError, match=r"torch.optim.SGD only"):
-        record(network(), data(9, torch.int64), cross_entropy, Recipe(1, optimizer=optimizer))
+        record_training(
+            network(), data(9, torch.int64), cross_entropy, Recipe(1, optimizer=optimizer)
+        )
 
 
 def test_models_that_mix_instances_are_refused():
@@ -211,12 +217,12 @@ def test_models_that_mix_instances_are_refused():
     convert(masked := network(), "1")
     for model, match in ((normed, "1 .BatchNorm1d"), (masked, "turn-over layers")):
         with pytest.raises(ConversionError, match=match):
-            record(model, data(9, torch.int64), cross_entropy, Recipe(1, optimizer=PLAIN))
+            record_training(model, data(9, torch.int64), cross_entropy, Recipe(1, optimizer=PLAIN))
 
 
 def test_traces_of_other_trainings_are_refused():
     rows, model = data(9, torch.int64), network()
-    trace = record(model, rows, cross_entropy, Recipe(1, optimizer=PLAIN))
+    trace = record_training(model, rows, cross_entropy, Recipe(1, optimizer=PLAIN))
     with pytest.raises(IdError, match="had 9 rows"):
         SgdInfluence(model, cross_entropy, trace).scores(rows, data(9, torch.int64, 50))
     with pytest.raises(DataError, match="another model"):

@@ -106,14 +106,14 @@ def test_a_farm_goes_on_where_it_was_interrupted(rows, queries, tmp_path):
     assert torch.equal(found.losses, fresh.losses)
 
 
-@pytest.mark.parametrize("change", ["epochs", "rate", "rows", "members"])
+@pytest.mark.parametrize("change", ["epochs", "lr", "rows", "members"])
 def test_parts_of_other_work_are_refused(rows, queries, tmp_path, change):
     members, recipe = half_subsets(24, 4), Recipe(2, 5, optimizer=SGD)
     farm = Retraining(build, loss, recipe, folder=tmp_path)
     farm.truth(rows, queries, members, [0])
     if change == "epochs":
         farm = replace(farm, recipe=replace(recipe, epochs=3))
-    if change == "rate":
+    if change == "lr":
         farm = replace(farm, recipe=replace(recipe, optimizer=partial(SGD, lr=0.2)))
     if change == "rows":
         rows.batch["x"][0, 0] += 1

@@ -46,7 +46,7 @@ def test_tracin_is_the_weighted_sum_of_products(models, rows_per_block):
     queries, rows, rates = rows_of(6, 40), rows_of(13, 100), [0.1, 0.5, 0.2]
     found = TracIn(models, loss, rates, rows_per_block).scores(queries, rows)
     each = [(row_gradients(m, queries), row_gradients(m, rows)) for m in models]
-    wanted = sum(rate * left @ right.T for rate, (left, right) in zip(rates, each, strict=True))
+    wanted = sum(lr * left @ right.T for lr, (left, right) in zip(rates, each, strict=True))
     torch.testing.assert_close(found.values, wanted, atol=ROUNDING, rtol=ROUNDING)
     assert torch.equal(found.train_ids, rows.ids) and torch.equal(found.query_ids, queries.ids)
 
@@ -87,18 +87,18 @@ def test_graddot_is_one_checkpoint(models):
 
 
 def test_a_small_step_does_what_the_score_says(models):
-    queries, rows, rate = rows_of(6, 40), rows_of(3, 100), 1e-3
+    queries, rows, lr = rows_of(6, 40), rows_of(3, 100), 1e-3
     model = models[0].eval().double()
     for part in (queries, rows):
         part.batch["x"] = part.batch["x"].double()
-    values = TracIn([model], loss, [rate]).scores(queries, rows).values
+    values = TracIn([model], loss, [lr]).scores(queries, rows).values
     before = loss(model, queries.batch).detach()
     loss(model, rows.select(slice(1, 2)).batch).sum().backward()
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter -= rate * parameter.grad
+            parameter -= lr * parameter.grad
     fall = before - loss(model, queries.batch).detach()
-    second_order = 10 * rate
+    second_order = 10 * lr
     torch.testing.assert_close(values[:, 1].double(), fall, rtol=second_order, atol=second_order**2)
 
 

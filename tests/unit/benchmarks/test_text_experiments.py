@@ -6,7 +6,7 @@ import torch
 from experiments import _heads, cleanse_sentiment, explain_errors, text_accuracy
 from turnover.cleansing import NONE, Outcome
 from turnover.data import Rows
-from turnover.estimators import Exact
+from turnover.estimators import TwoPass
 from turnover.runs.text._classifier import loss
 from turnover.runs.text._head import build_head
 
@@ -76,6 +76,6 @@ def test_exact_scores_of_a_head_are_those_of_any_network():
         "label": torch.randint(3, (7,), generator=random),
     }
     ids = torch.arange(9) * 10**9
-    expected = Exact(model, loss).scores(Rows(batch), ids).values
+    expected = TwoPass(model, loss).scores(Rows(batch), ids).values
     found = _heads.exact_scores(model, Rows(batch), ids)
     torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-4)  # rounding of float32

@@ -1,4 +1,4 @@
-"""The parts of the experiments with towers that need no data: what is counted, and how."""
+"""The parts of the experiments with split ensembles that need no data: what is counted, and how."""
 
 import pytest
 import torch

@@ -13,16 +13,16 @@ from turnover.cleansing import (
     Sweep,
     cells_of,
     conclude,
-    exact_totals,
     first_order_totals,
     kernel_totals,
     loss_totals,
     most_harmful,
     totals_of,
+    two_pass_totals,
 )
 from turnover.data import Rows
 from turnover.errors import DataError, RunError, ScoreError
-from turnover.estimators import Exact, FirstOrder, GradientKernel
+from turnover.estimators import FirstOrder, GradientKernel, TwoPass
 from turnover.nn import convert
 from turnover.scores import Scores
 from turnover.training import Recipe, fit, losses_of
@@ -87,10 +87,10 @@ def sweep(train, test, folder=None, **changes):
 
 def test_exact_totals_are_sums_of_exact_scores(task):
     model, train, target, _ = task
-    scores = Exact(model, loss).scores(target, train)
+    scores = TwoPass(model, loss).scores(target, train)
     wanted = scores.values.sum(dim=0)
     torch.testing.assert_close(
-        exact_totals(model, loss, target, train), wanted, rtol=1e-4, atol=1e-4
+        two_pass_totals(model, loss, target, train), wanted, rtol=1e-4, atol=1e-4
     )
     torch.testing.assert_close(totals_of(scores, train), wanted, rtol=1e-4, atol=1e-4)
 

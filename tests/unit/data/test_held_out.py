@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from turnover.data import Classes, Labelled, set_apart
+from turnover.data import Classes, Labelled, hold_out_rows
 from turnover.errors import DataError
 
 
@@ -15,7 +15,7 @@ def rows(labels):
 
 
 def test_both_sides_keep_their_order_and_share_no_row():
-    train, test = set_apart(rows([0, 1] * 10), 0.25, data="x.csv", seed=0)
+    train, test = hold_out_rows(rows([0, 1] * 10), 0.25, data="x.csv", seed=0)
     assert (len(train), len(test)) == (15, 5)
     assert sorted([*train.values, *test.values]) == list(range(20))
     assert train.values == sorted(train.values) == train.ids.tolist()
@@ -24,9 +24,9 @@ def test_both_sides_keep_their_order_and_share_no_row():
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.99])
 def test_no_side_is_empty(share):
     with pytest.raises(DataError, match="Holding out"):
-        set_apart(rows([0, 1] * 10), share, data="x.csv", seed=0)
+        hold_out_rows(rows([0, 1] * 10), share, data="x.csv", seed=0)
 
 
 def test_one_class_is_not_left_alone():
     with pytest.raises(DataError, match="leaves nothing to train on but"):
-        set_apart(rows([0, 1]), 0.5, data="x.csv", seed=0)
+        hold_out_rows(rows([0, 1]), 0.5, data="x.csv", seed=0)

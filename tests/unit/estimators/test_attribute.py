@@ -21,7 +21,7 @@ from turnover.estimators import (
     scan,
 )
 from turnover.nn import convert
-from turnover.training import Recipe, fit, fit_towers
+from turnover.training import Recipe, fit, fit_split_ensemble
 
 SGD = partial(torch.optim.SGD, lr=0.2, momentum=0.9)
 
@@ -54,17 +54,18 @@ def converted(rows):
     return model
 
 
-def test_towers_and_time_give_a_kernel(rows, queries):
-    towers = fit_towers(build, rows, loss, Recipe(5, 20, optimizer=SGD), pairs=2)
-    found = attribute(towers, loss, queries, rows)
-    assert found.estimator == "gradient kernel" and "2 pairs of towers" in str(found)
-    wanted = GradientKernel(towers, loss).scores(queries, rows)
+def test_split_ensembles_and_time_give_a_kernel(rows, queries):
+    ensemble = fit_split_ensemble(build, rows, loss, Recipe(5, 20, optimizer=SGD), pairs=2)
+    found = attribute(ensemble, loss, queries, rows)
+    assert found.estimator == "gradient kernel" and "2 pairs of networks" in str(found)
+    wanted = GradientKernel(ensemble, loss).scores(queries, rows)
     assert torch.equal(found.scores.values, wanted.values)
 
 
-def test_towers_whose_masks_are_few_are_never_asked_by_them(rows, queries):
+def test_split_ensembles_whose_masks_are_few_are_never_asked_by_them(rows, queries):
     few, many = (
-        fit_towers(build, rows, loss, Recipe(1, 20, optimizer=SGD), pairs=pairs) for pairs in (2, 6)
+        fit_split_ensemble(build, rows, loss, Recipe(1, 20, optimizer=SGD), pairs=pairs)
+        for pairs in (2, 6)
     )
     assert attribute(few, loss, queries, rows, budget=0.0).estimator == "gradient kernel"
     with warnings.catch_warnings():
@@ -94,7 +95,7 @@ def test_a_model_that_nothing_can_read_is_an_error(rows, queries):
         def forward(self, x):
             return x @ self.weight
 
-    with pytest.raises(ConversionError, match="train towers"):
+    with pytest.raises(ConversionError, match="train split ensembles"):
         attribute(Table(), loss, queries, rows)
 
 

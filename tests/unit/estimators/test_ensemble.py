@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from tests.zoo import IsolatedMLP, loss
-from turnover import Ensemble, Exact, FirstOrder, Recipe, Rows, convert, fit, fit_runs
+from turnover import Ensemble, FirstOrder, Recipe, Rows, TwoPass, convert, fit, fit_runs
 from turnover.errors import ConversionError, IdError, ScoreError
 from turnover.estimators import LinearScores, average, scan, standard_errors
 from turnover.masks import MaskSpec
@@ -45,7 +45,7 @@ def of_epoch(seed, epoch):
     return LinearScores(linear(seed).specs, linear(epoch).slopes, linear(epoch).offsets)
 
 
-@pytest.mark.parametrize("kind", [Exact, lambda m, f: FirstOrder(m, f, masks=0)])
+@pytest.mark.parametrize("kind", [TwoPass, lambda m, f: FirstOrder(m, f, masks=0)])
 @pytest.mark.filterwarnings("ignore::turnover.estimators.LowAgreementWarning")
 def test_scores_are_the_mean_with_its_standard_error(kind):
     members = [kind(build(seed), loss) for seed in SEEDS]
@@ -106,13 +106,13 @@ def test_nothing_is_averaged_or_estimated_from_too_few():
         average([linear(0), linear(1, queries=2)])
     for count in (0, 1):
         with pytest.raises(ScoreError, match=f"of {count} has no standard error"):
-            Ensemble([Exact(build(s), loss) for s in range(count)])
+            Ensemble([TwoPass(build(s), loss) for s in range(count)])
         with pytest.raises(ScoreError, match=f"of {count} has no standard error"):
             standard_errors([linear(s) for s in range(count)], IDS)
 
 
 def test_errors_of_a_member_are_shown():
-    members = [Exact(build(seed), loss) for seed in SEEDS]
+    members = [TwoPass(build(seed), loss) for seed in SEEDS]
     with pytest.raises(IdError):
         Ensemble(members).scores(IsolatedMLP.batch(QUERIES), torch.tensor([1, 1]))
 
@@ -183,6 +183,6 @@ def test_models_without_masks_are_refused():
 
 def test_trained_runs_make_an_ensemble():
     models = fit_runs(build, rows(), loss, RECIPE, runs=2)
-    found = Ensemble([Exact(model, loss) for model in models]).scores(rows(), IDS)
+    found = Ensemble([TwoPass(model, loss) for model in models]).scores(rows(), IDS)
     assert found.values.shape == found.stderr.shape == (COUNT, COUNT)
     assert (found.stderr >= 0).all() and (found.stderr > 0).any()

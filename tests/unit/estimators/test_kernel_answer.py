@@ -1,4 +1,4 @@
-"""Kernel scores of towers: standard errors over pairs, and what follows from them."""
+"""Kernel scores of a split ensemble: standard errors over pairs, and what follows from them."""
 
 import math
 from dataclasses import replace
@@ -11,10 +11,10 @@ from torch import nn
 
 from turnover.data import Rows
 from turnover.errors import ScoreError
-from turnover.estimators import GradientKernel, Pairs, SameGroup, ask_kernel
+from turnover.estimators import GradientKernel, PairAgreement, SameGroup, ask_kernel
 from turnover.estimators._kernel_answer import student
 from turnover.stats import benjamini_hochberg
-from turnover.training import Recipe, fit_towers
+from turnover.training import Recipe, fit_split_ensemble
 
 SGD = partial(torch.optim.SGD, lr=0.2, momentum=0.9)
 RECIPE = Recipe(5, 20, optimizer=SGD)
@@ -43,8 +43,8 @@ def queries(rows):
 
 
 @pytest.fixture(scope="module")
-def towers(rows):
-    return fit_towers(build, rows, loss, RECIPE, pairs=4)
+def ensemble(rows):
+    return fit_split_ensemble(build, rows, loss, RECIPE, pairs=4)
 
 
 @pytest.mark.parametrize("freedom", range(1, 12))
@@ -62,9 +62,9 @@ def test_student_with_one_degree_is_cauchy_and_with_two_is_algebra():
     torch.testing.assert_close(student(t, 2), 1 - t / (2 + t.square()).sqrt())
 
 
-def test_standard_errors_are_those_of_the_pairs(towers, rows, queries):
+def test_standard_errors_are_those_of_the_pairs(ensemble, rows, queries):
     """Each pair alone, with the common residuals: s / √P."""
-    fitted = GradientKernel(towers, loss).fit(rows)
+    fitted = GradientKernel(ensemble, loss).fit(rows)
     found = fitted.scores(queries)
     alone = [replace(fitted, networks=n, ridges=r) for n, r in _pairs_of(fitted)]
     each = torch.stack([part.scores(queries).values / _wrong(part, queries) for part in alone])
@@ -88,15 +88,15 @@ def _wrong(fitted, queries):
 
 
 def test_only_several_pairs_have_standard_errors(rows, queries):
-    one = fit_towers(build, rows, loss, RECIPE, pairs=1)
-    for model in (one, one.towers[0]):
+    one = fit_split_ensemble(build, rows, loss, RECIPE, pairs=1)
+    for model in (one, one.members[0]):
         assert GradientKernel(model, loss).scores(queries, rows).stderr is None
 
 
-def test_scores_are_tested_by_their_pairs(towers, rows, queries):
-    fitted = GradientKernel(towers, loss).fit(rows)
+def test_scores_are_tested_by_their_pairs(ensemble, rows, queries):
+    fitted = GradientKernel(ensemble, loss).fit(rows)
     found, scores = (
-        ask_kernel(towers, loss, queries, rows, 5, kernel=fitted),
+        ask_kernel(ensemble, loss, queries, rows, 5, kernel=fitted),
         fitted.scores(queries),
     )
     t = (scores.values / scores.stderr).double()
@@ -105,52 +105,52 @@ def test_scores_are_tested_by_their_pairs(towers, rows, queries):
         for name, wanted in (("z", t), ("p", p), ("q", benjamini_hochberg(p))):
             expected = wanted.gather(1, listed.positions)
             torch.testing.assert_close(getattr(listed, name), expected, rtol=1e-4, atol=1e-12)
-    assert found.agreement == Pairs(4, fitted.agreement)
-    assert found.agreement.to_dict() == {"towers": {"pairs": 4, "agreement": fitted.agreement}}
+    assert found.agreement == PairAgreement(4, fitted.agreement)
+    assert found.agreement.to_dict() == {"pairs": {"pairs": 4, "agreement": fitted.agreement}}
     assert torch.equal(found.helpful.ids, scores.top(5).ids)
 
 
-def test_noise_is_rarely_a_discovery(monkeypatch, towers, rows, queries):
-    """Pairs that say nothing but noise: p is uniform."""
-    fitted = GradientKernel(towers, loss).fit(rows)
+def test_noise_is_rarely_a_discovery(monkeypatch, ensemble, rows, queries):
+    """PairAgreement that say nothing but noise: p is uniform."""
+    fitted = GradientKernel(ensemble, loss).fit(rows)
     torch.manual_seed(0)
     noise = [torch.randn(4, 60) for _ in fitted.ridges]
     ridges = tuple(type("Noise", (), {"influence": lambda _, q, n=n: n})() for n in noise)
     made = replace(fitted, ridges=ridges)
-    found = ask_kernel(towers, loss, queries, rows, 60, kernel=made)
+    found = ask_kernel(ensemble, loss, queries, rows, 60, kernel=made)
     # Of 240 uniform p-values 12 ± 3.4 are below 0.05.
     assert 2 <= int((found.helpful.p < 0.05).sum()) <= 24
     assert sum("No single" in found.verdict(q) for q in range(4)) >= 3
 
 
 def test_one_pair_says_that_nothing_is_known(rows, queries):
-    model = fit_towers(build, rows, loss, RECIPE, pairs=1)
+    model = fit_split_ensemble(build, rows, loss, RECIPE, pairs=1)
     found = ask_kernel(model, loss, queries, rows, 3)
     assert found.helpful.z.isnan().all() and (found.helpful.q == 1).all()
     assert "unknown" in found.verdict(0) and found.significant(0) == []
-    assert found.agreement == Pairs(1, None)
+    assert found.agreement == PairAgreement(1, None)
 
 
-def test_verdicts_name_what_the_pairs_agree_on(towers, rows, queries):
-    found = ask_kernel(towers, loss, queries, rows, 5)
+def test_verdicts_name_what_the_pairs_agree_on(ensemble, rows, queries):
+    found = ask_kernel(ensemble, loss, queries, rows, 5)
     said = [found.verdict(query) for query in range(4)]
-    assert any("4 pairs of towers agree which way at least" in verdict for verdict in said), said
+    assert any("4 pairs of networks agree which way at least" in verdict for verdict in said), said
 
 
-def test_a_query_without_gradients_has_no_influence_and_no_discovery(towers, rows):
+def test_a_query_without_gradients_has_no_influence_and_no_discovery(ensemble, rows):
     far = rows.batch[0] * 1e6
-    says = torch.stack([tower(far).argmax(dim=1) for tower in towers.towers])
+    says = torch.stack([member(far).argmax(dim=1) for member in ensemble.members])
     sure = int(torch.nonzero((says == says[0]).all(dim=0))[0])  # float32 knows no gradient there
     x = torch.stack([far[sure], rows.batch[0][0]])
-    found = ask_kernel(towers, loss, Rows((x, torch.stack([says[0, sure]] * 2))), rows, 3)
+    found = ask_kernel(ensemble, loss, Rows((x, torch.stack([says[0, sure]] * 2))), rows, 3)
     assert not found.helpful.scores[0].any() and not found.helpful.z[0].any()
     assert (found.helpful.q[0] == 1).all() and found.weight[0] == 0
     assert found.helpful.scores[1].any() and found.weight[1] > 0
 
 
-def test_what_is_listed_has_a_weight(towers, rows, queries):
-    found, whole = (ask_kernel(towers, loss, queries, rows, k) for k in (3, 60))
-    size = GradientKernel(towers, loss).scores(queries, rows).values.abs()
+def test_what_is_listed_has_a_weight(ensemble, rows, queries):
+    found, whole = (ask_kernel(ensemble, loss, queries, rows, k) for k in (3, 60))
+    size = GradientKernel(ensemble, loss).scores(queries, rows).values.abs()
     top = [torch.cat([k.positions[0] for k in (found.helpful, found.harmful)]).unique()]
     wanted = size[0, top[0]].sum() / size[0].sum()
     torch.testing.assert_close(found.weight[0], wanted)
@@ -158,10 +158,10 @@ def test_what_is_listed_has_a_weight(towers, rows, queries):
     assert f"The 6 listed carry {float(wanted):.0%} of all influence" in found.verdict(0)
 
 
-def test_filters_choose_what_is_listed(towers, rows, queries):
+def test_filters_choose_what_is_listed(ensemble, rows, queries):
     group = SameGroup(torch.tensor([0, 1, 2, 0]), rows.batch[1])
-    fitted = GradientKernel(towers, loss).fit(rows)
-    found = ask_kernel(towers, loss, queries, rows, 5, kernel=fitted, keep=group)
+    fitted = GradientKernel(ensemble, loss).fit(rows)
+    found = ask_kernel(ensemble, loss, queries, rows, 5, kernel=fitted, keep=group)
     whole = fitted.scores(queries)
     for query, label in enumerate((0, 1, 2, 0)):
         wanted = replace(whole, labels=rows.batch[1])
@@ -169,21 +169,21 @@ def test_filters_choose_what_is_listed(towers, rows, queries):
             best = wanted.top(5, kind, label=label).ids[query]
             assert torch.equal(getattr(found, kind).ids[query], best)
     with pytest.raises(ScoreError, match="top 21 of 20"):
-        ask_kernel(towers, loss, queries, rows, 21, kernel=fitted, keep=group)
+        ask_kernel(ensemble, loss, queries, rows, 21, kernel=fitted, keep=group)
     with pytest.raises(ScoreError, match="top 3 of 2"):
-        ask_kernel(towers, loss, queries, rows, 3, kernel=fitted, keep=torch.arange(60) < 2)
+        ask_kernel(ensemble, loss, queries, rows, 3, kernel=fitted, keep=torch.arange(60) < 2)
 
 
-def test_scores_that_are_not_finite_are_refused(towers, queries, rows, monkeypatch):
-    fitted = GradientKernel(towers, loss).fit(rows)
+def test_scores_that_are_not_finite_are_refused(ensemble, queries, rows, monkeypatch):
+    fitted = GradientKernel(ensemble, loss).fit(rows)
     good = fitted.scores(queries)
     values = good.values.clone()
     values[2, 5] = torch.nan
     monkeypatch.setattr(type(fitted), "scores", lambda self, rows: replace(good, values=values))
     with pytest.raises(ScoreError, match="query 2 are not finite"):
-        ask_kernel(towers, loss, queries, rows, 3, kernel=fitted, keep=torch.ones(60) > 0)
+        ask_kernel(ensemble, loss, queries, rows, 3, kernel=fitted, keep=torch.ones(60) > 0)
 
 
-def test_no_p_value_claims_more_than_its_rounding(towers, queries, rows):
-    found = ask_kernel(towers, loss, queries, rows, 3)
+def test_no_p_value_claims_more_than_its_rounding(ensemble, queries, rows):
+    found = ask_kernel(ensemble, loss, queries, rows, 3)
     assert float(found.helpful.p.min()) >= 1e-15

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from tests import transformers_zoo as zoo
 from turnover import hf
 from turnover.errors import LossError
-from turnover.estimators import Exact
+from turnover.estimators import TwoPass
 from turnover.nn import gated, masked_layers
 
 # Mean over the batch of what we compute by row, in another order of summation.
@@ -121,8 +121,8 @@ def test_exact_scores_run_the_prefix_once_and_are_those_of_whole_passes(build, b
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.05)
     queries = {name: value[:3] for name, value in batch().items()}
-    shared = Exact(model, hf.loss).scores(queries, torch.arange(5))
-    whole = Exact(model, hf.loss, share_prefix=False).scores(queries, torch.arange(5))
+    shared = TwoPass(model, hf.loss).scores(queries, torch.arange(5))
+    whole = TwoPass(model, hf.loss, share_prefix=False).scores(queries, torch.arange(5))
     assert shared.about["prefix"] == "shared"
     assert torch.allclose(shared.values, whole.values, rtol=1e-4, atol=1e-5)
     assert float(shared.values.abs().max()) > 1e-3

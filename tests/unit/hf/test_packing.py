@@ -59,7 +59,7 @@ def test_rows_are_filled_first_fit():
     assert "attention_mask" not in batch
 
 
-def test_the_rest_of_a_row_belongs_to_a_ghost():
+def test_the_rest_of_a_row_belongs_to_a_null_id():
     batch, ids = packed(16)
     assert batch["input_ids"].shape == (2, 16)
     rest = ids < 0

@@ -5,7 +5,7 @@ from tests import transformers_zoo as zoo
 from turnover import hf
 from turnover.data import Rows
 from turnover.errors import ConversionError
-from turnover.estimators import Exact
+from turnover.estimators import TwoPass
 from turnover.nn import masked_layers, seen
 from turnover.training import Recipe, fit
 
@@ -51,9 +51,9 @@ def test_scores_of_the_tail_are_those_of_the_model():
     model, batch = masked("bert")
     tail, features = hf.split_prefix(model)
     ids = torch.arange(4)
-    whole = Exact(model, hf.loss).scores(batch, ids).values
+    whole = TwoPass(model, hf.loss).scores(batch, ids).values
     assert torch.allclose(
-        Exact(tail, hf.loss).scores(features(batch), ids).values, whole, atol=1e-6
+        TwoPass(tail, hf.loss).scores(features(batch), ids).values, whole, atol=1e-6
     )
 
 

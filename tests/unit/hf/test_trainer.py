@@ -123,7 +123,7 @@ def assert_masks_are_those_of_the_rows(spy, id_of):
         ids = torch.tensor([id_of(row) for row in spy.rows(step)])
         assert torch.equal(spy.ids[step], ids)
         units = spy.gates[step].shape[-1]
-        expected = gates(ids, units, seed=layer.seed, layer=layer.layer, p=layer.p)
+        expected = gates(ids, units, seed=layer.seed, layer=layer.layer, keep=layer.keep)
         assert torch.equal(spy.gates[step].nan_to_num(1.0) != 0, expected != 0)
 
 

@@ -264,7 +264,7 @@ def test_the_report_is_readable(kind):
     assert all(leak.parameter in text and leak.kind in text for leak in audit.leaks)
     assert "no information about z" in " ".join(text.split())
     assert json.loads(json.dumps(audit.to_dict()))["ok"] is False
-    with pytest.raises(ConversionError, match="Leak audit"):
+    with pytest.raises(ConversionError, match="Leak check"):
         audit.raise_if_leaky()
 
 

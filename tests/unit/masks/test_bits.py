@@ -9,7 +9,7 @@ from turnover.masks import (
     _bits,
     check_mask_version,
     gates,
-    keep_probability,
+    keep_rate,
     mask,
     signs,
 )
@@ -74,20 +74,20 @@ def as_hexadecimal(rows):
 
 @pytest.mark.parametrize(("arguments", "rows"), GOLDEN)
 def test_golden_masks(arguments, rows):
-    ids, units, seed, layer, p = arguments
-    assert as_hexadecimal(slow.mask(ids, units, seed, layer, p)) == rows
-    found = mask(torch.tensor(ids), units, seed=seed, layer=layer, p=p)
+    ids, units, seed, layer, keep = arguments
+    assert as_hexadecimal(slow.mask(ids, units, seed, layer, keep)) == rows
+    found = mask(torch.tensor(ids), units, seed=seed, layer=layer, keep=keep)
     assert as_hexadecimal(found.tolist()) == rows
 
 
-@pytest.mark.parametrize("p", [0.5, 0.25, 0.3, 2**-16, 1 - 2**-16])
-def test_torch_and_numba_agree(p, monkeypatch):
+@pytest.mark.parametrize("keep", [0.5, 0.25, 0.3, 2**-16, 1 - 2**-16])
+def test_torch_and_numba_agree(keep, monkeypatch):
     pytest.importorskip("numba")
     for seed, layer in ((0, 0), (2**63 - 1, 2**32 - 1)):
         monkeypatch.setattr(_bits, "_compiled", lambda calls: _bits._kernel())
-        compiled = _bits._words(IDS, 300, seed, layer, p)
+        compiled = _bits._words(IDS, 300, seed, layer, keep)
         monkeypatch.setattr(_bits, "_compiled", lambda calls: None)
-        assert torch.equal(_bits._words(IDS, 300, seed, layer, p), compiled)
+        assert torch.equal(_bits._words(IDS, 300, seed, layer, keep), compiled)
         monkeypatch.undo()
 
 
@@ -103,10 +103,12 @@ def test_any_shape_of_ids():
     assert torch.equal(mask(IDS[:4].int(), 5), mask(IDS[:4].int().long(), 5))
 
 
-@pytest.mark.parametrize("p", [0.5, 0.25, 0.3, 0.9])
-def test_gates_are_an_exact_complement_of_the_right_scale(p):
-    seen, unseen = (gates(IDS, 40, p=p, unseen=half, dtype=torch.float64) for half in (False, True))
-    m, kept = mask(IDS, 40, p=p).double(), keep_probability(p)
+@pytest.mark.parametrize("keep", [0.5, 0.25, 0.3, 0.9])
+def test_gates_are_an_exact_complement_of_the_right_scale(keep):
+    seen, unseen = (
+        gates(IDS, 40, keep=keep, unseen=half, dtype=torch.float64) for half in (False, True)
+    )
+    m, kept = mask(IDS, 40, keep=keep).double(), keep_rate(keep)
     assert torch.equal(seen, m / kept)
     assert torch.equal(unseen, (1 - m) / (1 - kept))
     assert torch.equal(seen * unseen, torch.zeros_like(seen))
@@ -114,16 +116,16 @@ def test_gates_are_an_exact_complement_of_the_right_scale(p):
 
 
 def test_signs_are_half_the_difference_of_the_gates():
-    for p in (0.5, 0.3):
-        seen, unseen = (gates(IDS, 40, p=p, unseen=half) for half in (False, True))
-        assert torch.allclose(signs(IDS, 40, p=p), (seen - unseen) / 2)
+    for keep in (0.5, 0.3):
+        seen, unseen = (gates(IDS, 40, keep=keep, unseen=half) for half in (False, True))
+        assert torch.allclose(signs(IDS, 40, keep=keep), (seen - unseen) / 2)
     assert set(signs(IDS, 40).flatten().tolist()) == {-1.0, 1.0}
 
 
 def test_a_spec_names_its_masks():
-    spec = MaskSpec(12, layer=3, seed=9, p=0.25)
-    assert torch.equal(spec.mask(IDS), mask(IDS, 12, seed=9, layer=3, p=0.25))
-    assert torch.equal(spec.signs(IDS), signs(IDS, 12, seed=9, layer=3, p=0.25))
+    spec = MaskSpec(12, layer=3, seed=9, keep=0.25)
+    assert torch.equal(spec.mask(IDS), mask(IDS, 12, seed=9, layer=3, keep=0.25))
+    assert torch.equal(spec.signs(IDS), signs(IDS, 12, seed=9, layer=3, keep=0.25))
 
 
 def test_seeds_layers_and_planes_differ():
@@ -140,11 +142,11 @@ def test_seeds_layers_and_planes_differ():
 
 
 def test_keep_probability_is_a_binary_fraction():
-    assert keep_probability(0.5) == 0.5
-    assert keep_probability(0.3) == round(0.3 * 2**16) / 2**16
-    for p in (0, 1, -0.5, 2, 2**-18, 1 - 2**-18, float("nan")):
+    assert keep_rate(0.5) == 0.5
+    assert keep_rate(0.3) == round(0.3 * 2**16) / 2**16
+    for keep in (0, 1, -0.5, 2, 2**-18, 1 - 2**-18, float("nan")):
         with pytest.raises(MaskError, match="keep probability"):
-            keep_probability(p)
+            keep_rate(keep)
 
 
 @pytest.mark.parametrize(
@@ -156,7 +158,7 @@ def test_keep_probability_is_a_binary_fraction():
         ({"layer": 2**32}, "layer"),
         ({"units": 0}, "not 0"),
         ({"units": 2**31 + 1}, "units"),
-        ({"p": 1.0}, "0.5"),
+        ({"keep": 1.0}, "0.5"),
     ],
 )
 def test_arguments_out_of_range(options, message):

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from turnover.errors import IdError
-from turnover.masks import STRING_ID_VERSION, as_ids, ghost_ids, string_id, unique_ids
+from turnover.masks import STRING_ID_VERSION, as_ids, null_ids, string_id, unique_ids
 
 # Ids of names in format 1, for ever: BLAKE2b from hashlib, eight bytes, little-endian, signed.
 GOLDEN = {
@@ -89,13 +89,13 @@ def test_unique_ids():
         unique_ids([[1, 2]])
 
 
-def test_ghosts_avoid_the_living():
-    ghosts = ghost_ids(50)
-    assert len(ghosts.unique()) == 50
-    assert torch.equal(ghosts, ghost_ids(50))
-    assert torch.equal(ghosts[:20], ghost_ids(20))
-    living = torch.cat([ghosts[::2], ghosts + 50])
-    others = ghost_ids(50, avoid=living)
+def test_null_ids_avoid_the_living():
+    nulls = null_ids(50)
+    assert len(nulls.unique()) == 50
+    assert torch.equal(nulls, null_ids(50))
+    assert torch.equal(nulls[:20], null_ids(20))
+    living = torch.cat([nulls[::2], nulls + 50])
+    others = null_ids(50, avoid=living)
     assert len(others.unique()) == 50
     assert not torch.isin(others, living).any()
-    assert ghost_ids(0).shape == (0,)
+    assert null_ids(0).shape == (0,)

@@ -109,9 +109,9 @@ def test_later_conversions_go_on_counting():
 
 def test_options_reach_the_layers():
     model = mlp().eval()
-    convert(model, "1", p=0.25, seed=7, dropout=0.4, dim=-1)
+    convert(model, "1", keep=0.25, seed=7, dropout=0.4, dim=-1)
     layer = model[1].turnover
-    assert (layer.p, layer.seed, layer.dropout, layer.dim) == (0.25, 7, 0.4, -1)
+    assert (layer.keep, layer.seed, layer.dropout, layer.dim) == (0.25, 7, 0.4, -1)
     assert "the turn-over layer at 1" in layer.name
     assert not layer.training
 
@@ -136,8 +136,8 @@ def test_places_that_are_none(where, message):
 @pytest.mark.parametrize(
     ("options", "error"),
     [
-        ({"p": 1.5}, MaskError),
-        ({"p": 0.0}, MaskError),
+        ({"keep": 1.5}, MaskError),
+        ({"keep": 0.0}, MaskError),
         ({"seed": -1}, MaskError),
         ({"seed": 2**63}, MaskError),
         ({"dropout": 3.0}, ConversionError),

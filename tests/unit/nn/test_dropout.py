@@ -7,7 +7,7 @@ from torch.utils.checkpoint import checkpoint
 from tests.reference import dropout as slow
 from tests.zoo import IsolatedCNN, IsolatedMLP, IsolatedSequence, loss
 from turnover.errors import ContextError, MaskError
-from turnover.masks import keep_probability
+from turnover.masks import keep_rate
 from turnover.nn import TurnoverDropout, convert, gated, masked_layers, seen, unseen
 
 IDS = torch.tensor([11, 2**40, -7, 0, 5, 6])
@@ -22,7 +22,7 @@ def twin(model, x, half):
     def act(name, x):
         spec = layers[f"{name}.turnover"]
         dim = 1 if x.dim() == 4 else -1
-        options = {"seed": spec.seed, "layer": spec.layer, "p": spec.p}
+        options = {"seed": spec.seed, "layer": spec.layer, "keep": spec.keep}
         return slow.multiply(x.relu(), IDS.tolist(), dim, unseen=half == "unseen", **options)
 
     h = act("act2", model.second(act("act1", model.first(x))))
@@ -30,16 +30,18 @@ def twin(model, x, half):
     return model.head(pooled).mean(1) if h.dim() == 3 else model.head(pooled)
 
 
-@pytest.mark.parametrize("p", [0.5, 0.3])
+@pytest.mark.parametrize("keep", [0.5, 0.3])
 @pytest.mark.parametrize("half", HALVES)
 @pytest.mark.parametrize(("shape", "dim"), SHAPES)
-def test_a_layer_equals_its_slow_twin(shape, dim, half, p):
-    layer = TurnoverDropout(p, seed=5, layer=2, dim=dim)
+def test_a_layer_equals_its_slow_twin(shape, dim, half, keep):
+    layer = TurnoverDropout(keep, seed=5, layer=2, dim=dim)
     x = torch.randn(shape, dtype=torch.float64, requires_grad=True)
     weights = torch.randn(shape, dtype=torch.float64)
     with HALVES[half](layer, IDS):
         fast = layer(x)
-    expected = slow.multiply(x, IDS.tolist(), dim, unseen=half == "unseen", seed=5, layer=2, p=p)
+    expected = slow.multiply(
+        x, IDS.tolist(), dim, unseen=half == "unseen", seed=5, layer=2, keep=keep
+    )
     # Multiplying by 1/p rounds once more than dividing by p.
     assert torch.allclose(fast, expected, rtol=1e-15, atol=0)
     gradients = [torch.autograd.grad((y * weights).sum(), x)[0] for y in (fast, expected)]
@@ -47,11 +49,11 @@ def test_a_layer_equals_its_slow_twin(shape, dim, half, p):
     assert torch.equal(gradients[0] != 0, fast != 0)
 
 
-@pytest.mark.parametrize("p", [0.5, 0.3])
+@pytest.mark.parametrize("keep", [0.5, 0.3])
 @pytest.mark.parametrize("half", HALVES)
 @pytest.mark.parametrize("kind", [IsolatedMLP, IsolatedCNN, IsolatedSequence])
-def test_a_model_equals_its_slow_twin(kind, half, p):
-    model = kind.make(p=p).double()
+def test_a_model_equals_its_slow_twin(kind, half, keep):
+    model = kind.make(keep=keep).double()
     x, y = kind.batch()
     with HALVES[half](model, IDS):
         fast = model(x.double())
@@ -64,15 +66,15 @@ def test_a_model_equals_its_slow_twin(kind, half, p):
         assert torch.allclose(mine, theirs, rtol=1e-12, atol=1e-14)
 
 
-@pytest.mark.parametrize("p", [0.5, 0.25, 0.3])
-def test_the_halves_are_complements_of_the_right_scale(p):
-    layer = TurnoverDropout(p)
+@pytest.mark.parametrize("keep", [0.5, 0.25, 0.3])
+def test_the_halves_are_complements_of_the_right_scale(keep):
+    layer = TurnoverDropout(keep)
     x = torch.randn(6, 100, dtype=torch.float64)
     with seen(layer, IDS):
         mine = layer(x)
     with unseen(layer, IDS):
         others = layer(x)
-    kept = keep_probability(p)
+    kept = keep_rate(keep)
     assert torch.equal((mine != 0) ^ (others != 0), torch.ones(6, 100, dtype=torch.bool))
     assert torch.allclose(kept * mine + (1 - kept) * others, x, rtol=1e-15, atol=0)
 
@@ -119,7 +121,7 @@ def test_gradient_accumulation_equals_one_batch():
     parameters = [*model.parameters()]
     with seen(model, IDS):
         loss(model, batch).sum().backward()
-    together = [p.grad for p in parameters]
+    together = [keep.grad for keep in parameters]
     model.zero_grad()
     for part in (slice(0, 2), slice(2, 6)):
         with seen(model, IDS[part]):
@@ -160,7 +162,7 @@ def test_activation_checkpointing_inside_the_block(half, reentrant):
         torch.manual_seed(3)
         with HALVES[half](model, IDS):
             nn.functional.cross_entropy(forward(x), y).backward()
-        results.append([p.grad.clone() for p in model.parameters()])
+        results.append([keep.grad.clone() for keep in model.parameters()])
     assert all(map(torch.equal, *results))
 
 
@@ -233,7 +235,7 @@ def test_a_torch_without_the_private_name_only_loses_the_check(monkeypatch):
     model, (x, y) = IsolatedMLP.make(), IsolatedMLP.batch()
     monkeypatch.delattr(torch._C, "_current_graph_task_id")
     nn.functional.cross_entropy(model(x), y).backward()
-    assert all(p.grad is not None for p in model.parameters())
+    assert all(keep.grad is not None for keep in model.parameters())
 
 
 def test_the_spec_is_known_after_the_first_batch():
@@ -241,8 +243,8 @@ def test_the_spec_is_known_after_the_first_batch():
     with pytest.raises(ContextError, match="unknown until its first forward pass"):
         _ = layer.spec
     layer(torch.ones(2, 7))
-    assert (layer.spec.units, layer.spec.layer, layer.spec.seed, layer.spec.p) == (7, 4, 3, 0.25)
-    assert "units=7, p=0.25, seed=3, layer=4" in repr(layer)
+    assert (layer.spec.units, layer.spec.layer, layer.spec.seed, layer.spec.keep) == (7, 4, 3, 0.25)
+    assert "units=7, keep=0.25, seed=3, layer=4" in repr(layer)
     assert not [*layer.parameters(), *layer.buffers()]
 
 
@@ -252,10 +254,10 @@ def test_layers_of_one_number_share_their_masks():
         assert not (one(torch.ones(6, 50)) * other(torch.ones(6, 50))).any()
 
 
-@pytest.mark.parametrize("p", [0, 1, -1, 1e-9])
-def test_impossible_keep_probabilities(p):
+@pytest.mark.parametrize("keep", [0, 1, -1, 1e-9])
+def test_impossible_keep_probabilities(keep):
     with pytest.raises(MaskError):
-        TurnoverDropout(p)
+        TurnoverDropout(keep)
 
 
 @pytest.mark.parametrize(
@@ -311,7 +313,7 @@ def test_compiled_gradients():
         model.zero_grad()
         with seen(run, IDS):
             loss(run, batch).sum().backward()
-        results.append([p.grad.clone() for p in model.parameters()])
+        results.append([keep.grad.clone() for keep in model.parameters()])
     for mine, theirs in zip(*results, strict=True):
         assert torch.allclose(mine, theirs, rtol=1e-5, atol=1e-7)
     torch._dynamo.reset()

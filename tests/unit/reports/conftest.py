@@ -82,7 +82,7 @@ def build_run(folder, results, channels=1):
         images = torch.rand(len(ids), channels, 8, 8)
         run.save_rows(rows, Rows({"image": images, "label": ids % 10}, ids))
     run.save_results(results)
-    masks = {"act": {"layer": 0, "units": 128, "seed": 0, "p": 0.5}}
+    masks = {"act": {"layer": 0, "units": 128, "seed": 0, "keep": 0.5}}
     return run.finish(masks=masks, data={"train": "ab" * 32})
 
 
@@ -110,7 +110,7 @@ def audited(row, **more):
 
 
 AUDIT = {
-    **{"noun": "image", "train": 20, "test": 6, "finder": "a rule"},
+    **{"row_word": "image", "train": 20, "test": 6, "finder": "a rule"},
     **{"suspected": 3, "suspected_test": 0.1, "copies": 2, "conflicts": 1},
     **{"unseen_train_loss": 0.9, "seen_train_loss": 0.1},
     "suspects": [audited(row) for row in range(3)],
@@ -120,13 +120,13 @@ AUDIT = {
 PAIR = {"mean": 0.01, "low": -0.01, "high": 0.03}
 CELL = {"fraction": 0.1, "removed": 2, "accuracy": 0.9, "accuracy_sd": 0.01, "loss": 0.3}
 CLEANSED = {
-    **{"noun": "image", "train": 20, "target": 4, "test": 4, "seeds": 2, "trainings": 6},
+    **{"row_word": "image", "train": 20, "target": 4, "test": 4, "seeds": 2, "trainings": 6},
     **{"arms": ["first-order"], "conclusion": "No significant gain."},
     "cells": [{**CELL, "arm": "x", "gain": PAIR, "over_random": None, "p": 0.5, "significant": 0}],
     "harmful": [image(row, total=row - 4.0) for row in range(3)],
 }
 IMAGE_RESULTS = {
-    **{"kind": "images", "noun": "image", "train": 20, "test": 6, "accuracy_turnover": 0.8},
+    **{"kind": "images", "row_word": "image", "train": 20, "test": 6, "accuracy_turnover": 0.8},
     "explanations": [
         {
             **{"query": 1, "id": 201, "name": "dog/t.png", "label": "dog", "predicted": "cat"},

@@ -16,7 +16,7 @@ from turnover.cleansing import Inspection
 from turnover.data import Rows
 from turnover.errors import DataError, RunError
 from turnover.reports import write_gallery
-from turnover.runs import Run, Subject
+from turnover.runs import ClassifierRun, Run
 from turnover.training import Recipe
 
 pytest.importorskip("jinja2")
@@ -25,14 +25,14 @@ image = pytest.importorskip("PIL.Image")
 CLASSES = ("cat", "dog", "no image has this label")
 
 
-def subject_of(folder, images, classes=CLASSES, noun="image", names=None):
+def classifier_of(folder, images, classes=CLASSES, row_word="image", names=None):
     """A run of images, opened, with a model that says what the images' first pixels say."""
     run = Run.create(folder, {"kind": "images"})
     n = len(images)
     names = names or [f"{classes[i % 2]}/{i:05}.png" for i in range(n)]
     rows = Rows({"image": images, "label": torch.arange(n) % 2}, torch.arange(n) + 100)
     run.save_rows("train", rows)
-    return Subject(
+    return ClassifierRun(
         run,
         nn.Identity(),
         lambda model, batch: batch["image"].flatten(1)[:, : len(classes)].float() / 50,
@@ -43,7 +43,7 @@ def subject_of(folder, images, classes=CLASSES, noun="image", names=None):
         lambda seed: nn.Identity(),
         lambda side, row: {"name": names[row]},
         lambda: list(range(n)),
-        noun=noun,
+        row_word=row_word,
     )
 
 
@@ -64,7 +64,7 @@ def pixels(n, side=32, channels=3, seed=0):
 
 @pytest.fixture
 def subject(tmp_path):
-    return subject_of(tmp_path / "run", pixels(900))
+    return classifier_of(tmp_path / "run", pixels(900))
 
 
 def files_of(folder):
@@ -95,7 +95,7 @@ def test_every_image_has_its_place_in_order_of_suspicion(subject):
 
 def test_a_caption_stands_under_its_own_thumbnail(tmp_path):
     images = pixels(40, channels=1)  # gray sheets keep every bit
-    subject = subject_of(tmp_path / "run", images)
+    subject = classifier_of(tmp_path / "run", images)
     folder = write_gallery(subject, inspected(subject)).parent
     page = (folder / "page-0001.html").read_text("utf-8")
     with image.open(folder / "sheets/0001.png") as file:
@@ -144,7 +144,7 @@ def test_the_same_run_gives_the_same_bytes(subject):
 @pytest.mark.parametrize("side", [8, 28, 256])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_images_of_all_sizes_have_a_gallery(tmp_path, side, channels):
-    subject = subject_of(tmp_path / "run", pixels(30, side, channels))
+    subject = classifier_of(tmp_path / "run", pixels(30, side, channels))
     folder = write_gallery(subject, inspected(subject)).parent
     (sheet,) = (folder / "sheets").iterdir()
     with image.open(sheet) as file:
@@ -157,7 +157,7 @@ def test_images_of_all_sizes_have_a_gallery(tmp_path, side, channels):
 def test_what_a_run_says_is_text(tmp_path):
     names = [f"{HOSTILE}{i}" for i in range(12)]
     classes = (f"{HOSTILE}a", f'"><img src=x onerror=alert(1)>{HOSTILE}b', "c")
-    subject = subject_of(tmp_path / "run", pixels(12), classes, names=names)
+    subject = classifier_of(tmp_path / "run", pixels(12), classes, names=names)
     folder = write_gallery(subject, inspected(subject)).parent
     assert len(list(folder.glob("*.html"))) == 4
     for path in folder.glob("*.html"):
@@ -209,7 +209,7 @@ def test_a_folder_of_somebody_else_is_left_alone(tmp_path, subject, content):
 
 
 def test_a_run_without_images_has_no_gallery(tmp_path):
-    subject = subject_of(tmp_path / "run", pixels(10), noun="text")
+    subject = classifier_of(tmp_path / "run", pixels(10), row_word="text")
     subject.run.save_rows("train", Rows({"feature": torch.rand(10, 3)}, torch.arange(10)))
     with pytest.raises(DataError, match="a run of texts"):
         write_gallery(subject, inspected(subject))

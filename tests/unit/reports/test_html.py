@@ -166,13 +166,13 @@ def test_a_missing_package_is_named_with_its_extra(make_run, results, monkeypatc
         render_html(run)
 
 
-def test_scores_of_towers_are_not_told_as_differences_of_halves(make_run, results):
+def test_scores_of_split_ensembles_are_not_told_as_differences_of_halves(make_run, results):
     for instance in results["explanations"][0]["harmed"]:
         instance.update(p=0.001, q=0.03)
-    masks, towers = make_run(results), make_run({**results, "towers": 4}, name="towers")
-    for run, said in ((masks, False), (towers, True)):
+    masks, ensemble = make_run(results), make_run({**results, "pairs": 4}, name="ensemble")
+    for run, said in ((masks, False), (ensemble, True)):
         page = render_html(run)
-        assert ("as a linear model of each tower has it" in page) is said
+        assert ("as a linear model of each member has it" in page) is said
         assert ("Loss of the unseen half minus" in page) is not said
         assert ("too weak to be proven" in page) is not said
 

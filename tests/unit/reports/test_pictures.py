@@ -8,7 +8,7 @@ import torch
 from tests.unit.reports.conftest import build_image_run
 from turnover.data import Rows
 from turnover.errors import RunError
-from turnover.reports import render_html, tell
+from turnover.reports import build_report, render_html
 from turnover.reports._pictures import Pictures, shrink
 from turnover.runs import Run
 
@@ -35,7 +35,7 @@ def test_images_of_all_kinds_are_shown(tmp_path, side, channels, dtype):
 
 def test_names_beside_the_rows_hide_no_pictures(tmp_path):
     run = build_image_run(tmp_path / "run")
-    (explanation,) = tell(run).explanations
+    (explanation,) = build_report(run).explanations
     assert explanation.query.pixels.shape == (32, 32, 3)
     assert explanation.harmed[0].name == "dog/003.png"
 
@@ -133,4 +133,4 @@ def test_an_unknown_id_is_a_run_error(tmp_path, image_run):
     results["explanations"][0]["id"] = 10**9
     image_run.save_results(results)
     with pytest.raises(RunError, match="no image with id"):
-        tell(image_run)
+        build_report(image_run)

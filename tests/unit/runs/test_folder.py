@@ -14,7 +14,7 @@ from torch import nn
 from tests.zoo import IsolatedMLP
 from turnover import Rows, Run
 from turnover.errors import DataError, MaskError, RunError
-from turnover.masks import MASK_VERSION, keep_probability
+from turnover.masks import MASK_VERSION, keep_rate
 from turnover.runs import _folder, describe_masks, fingerprint
 
 ARGUMENTS = {"epochs": 3, "noise": 0.1, "layers": (1, 2)}
@@ -376,14 +376,14 @@ def test_results_are_read_as_written(made):
 
 
 def test_masks_are_described_by_all_that_makes_them():
-    model, (x, _) = IsolatedMLP.make(p=0.3), IsolatedMLP.batch()
+    model, (x, _) = IsolatedMLP.make(keep=0.3), IsolatedMLP.batch()
     model(x)
     described = describe_masks(model)
     assert described["act2.turnover"] == {
         "layer": 1,
         "units": 16,
         "seed": 3,
-        "p": keep_probability(0.3),
+        "keep": keep_rate(0.3),
     }
     assert list(described) == ["act1.turnover", "act2.turnover"]
 

@@ -126,8 +126,8 @@ def test_a_label_filter_needs_labels():
         ({"values": None}, "Scores.values must be a tensor, not a NoneType"),
         ({"stderr": VALUES.T}, r"Standard errors have shape \[5, 2\]"),
         ({"stderr": VALUES[0]}, r"Standard errors have shape \[5\]"),
-        ({"ghosts": VALUES[0]}, r"Scores of ghosts have shape \[5\]"),
-        ({"ghosts": [0.5]}, "Scores.ghosts must be a tensor"),
+        ({"null_scores": VALUES[0]}, r"Scores of null ids have shape \[5\]"),
+        ({"null_scores": [0.5]}, "Scores.null_scores must be a tensor"),
     ],
 )
 def test_parts_that_do_not_fit_together_are_refused(changes, found):

@@ -5,7 +5,7 @@ import pytest
 
 from tests.reference import evaluation as slow
 from turnover.errors import DataError
-from turnover.stats._intervals import crossed, mean_of, resamples
+from turnover.stats._intervals import mean_of, resamples, two_way_interval
 from turnover.stats._kendall import weighted_kendall
 from turnover.stats._ranks import (
     Order,
@@ -169,7 +169,7 @@ def test_a_mean_has_the_interval_of_its_standard_error():
 def test_a_single_query_and_no_bootstrap_give_no_interval():
     for found in (mean_of(np.array([0.3]), 1000, 0), mean_of(np.array([0.3, 0.3]), 0, 0)):
         assert found.to_dict() == {"value": 0.3, "low": None, "high": None}
-    assert crossed(np.array([0.3]), np.empty((1, 0)), 5).low is None
+    assert two_way_interval(np.array([0.3]), np.empty((1, 0)), 5).low is None
 
 
 def test_the_variance_counts_what_both_samples_share_once():
@@ -179,7 +179,7 @@ def test_the_variance_counts_what_both_samples_share_once():
     a, e = g.standard_normal(queries), 0.2 * g.standard_normal(queries)
     draws = a[:, None] + e[:, None] + 0.1 * g.standard_normal(count)
     draws = draws + 0.2 * g.standard_normal(draws.shape)
-    found = crossed(a + e, draws, items=10**6, limit=None)
+    found = two_way_interval(a + e, draws, items=10**6, limit=None)
     wanted = 1.96 * ((1 + 0.04) / queries + 0.01) ** 0.5
     assert (found.high - found.low) / 2 == pytest.approx(wanted, rel=0.05)
 
@@ -189,7 +189,7 @@ def test_an_undefined_resample_counts_as_the_statistic_itself():
     draws = per_query[:, None] + 0.1 * np.random.default_rng(0).standard_normal((3, 200))
     filled = draws.copy()
     draws[1, :50], filled[1, :50] = np.nan, 0.4
-    assert crossed(per_query, draws, 9) == crossed(per_query, filled, 9)
+    assert two_way_interval(per_query, draws, 9) == two_way_interval(per_query, filled, 9)
 
 
 @pytest.mark.parametrize("count", [-5, 1, 99])

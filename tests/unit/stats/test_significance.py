@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 from turnover.errors import ScoreError
 from turnover.scores import Scores
-from turnover.stats import GhostNull, Significance, benjamini_hochberg
+from turnover.stats import EmpiricalNull, Significance, benjamini_hochberg
 
 stats = pytest.importorskip("scipy.stats")
 
-QUERIES, GHOSTS = 400, 1000
+QUERIES, NULLS = 400, 1000
 SHAPES = {
     "normal": stats.norm(),
     "light": stats.beta(4, 4),
@@ -24,8 +24,8 @@ SHAPES = {
 }
 
 
-def ghosts_of(shape, queries=QUERIES, ghosts=GHOSTS, seed=1):
-    return torch.from_numpy(shape.rvs(size=(queries, ghosts), random_state=seed))
+def null_scores_of(shape, queries=QUERIES, null_scores=NULLS, seed=1):
+    return torch.from_numpy(shape.rvs(size=(queries, null_scores), random_state=seed))
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=30))
@@ -62,14 +62,15 @@ def test_q_values_refuse_fewer_tests_than_p_values():
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_p_values_keep_their_size(shape):
-    """P(p ≤ α) ≈ α for fresh ghosts, averaged over ghost samples, with the law known.
+    """P(p ≤ α) ≈ α for fresh null ids, averaged over null id samples, with the law known.
 
-    While ghosts count, p is valid by exchangeability, and 400 samples of 1,000 ghosts measure it to
+    While null ids count, p is valid by exchangeability, and 400 samples of 1,000 null ids measure
+    it to
     a few percent. Beyond, the fit is an estimate: the bounds allow it a factor of 1.5 at α = 1/G
     and of 3 at a tenth of that, where a Pareto tail fitted by moments would be off by up to 5.
     """
     law = SHAPES[shape]
-    null = GhostNull(ghosts_of(law))
+    null = EmpiricalNull(null_scores_of(law))
     tail = torch.logspace(-7, np.log10(0.5), 600, dtype=torch.float64)
     sides = [torch.from_numpy(side(tail.numpy())) for side in (law.isf, law.ppf)]
     found = [null.p(side.expand(QUERIES, -1)) for side in sides]
@@ -80,9 +81,9 @@ def test_p_values_keep_their_size(shape):
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_p_values_fall_without_a_jump(shape):
-    null = GhostNull(ghosts_of(SHAPES[shape], queries=5))
-    tenth = null.ghosts.sort(dim=1).values[:, -10:-9]
-    assert null.p(tenth).flatten().tolist() == [2 * 11 / (GHOSTS + 1)] * 5
+    null = EmpiricalNull(null_scores_of(SHAPES[shape], queries=5))
+    tenth = null.null_scores.sort(dim=1).values[:, -10:-9]
+    assert null.p(tenth).flatten().tolist() == [2 * 11 / (NULLS + 1)] * 5
     width = null.std.unsqueeze(1)
     beyond = tenth + width * torch.logspace(-9, 1.5, 200, dtype=torch.float64)
     p = null.p(beyond)
@@ -91,58 +92,61 @@ def test_p_values_fall_without_a_jump(shape):
     assert (p > 0).all()
 
 
-def test_p_values_count_ghosts_while_enough_exceed():
-    ghosts = torch.arange(1000.0).unsqueeze(0)
-    found = GhostNull(ghosts).p(torch.tensor([[989.0, 989.5, 400.0, 10.0]]))
+def test_p_values_count_null_ids_while_enough_exceed():
+    null_scores = torch.arange(1000.0).unsqueeze(0)
+    found = EmpiricalNull(null_scores).p(torch.tensor([[989.0, 989.5, 400.0, 10.0]]))
     assert (found * 1001 / 2).round().tolist() == [[12, 11, 402, 12]]
 
 
 def test_p_values_are_two_sided():
-    ghosts = ghosts_of(stats.t(4), queries=3)
+    null_scores = null_scores_of(stats.t(4), queries=3)
     values = torch.linspace(-9, 9, 31).double().expand(3, -1)
-    assert torch.equal(GhostNull(ghosts).p(values), GhostNull(-ghosts).p(-values))
+    assert torch.equal(EmpiricalNull(null_scores).p(values), EmpiricalNull(-null_scores).p(-values))
 
 
 @given(st.floats(-1e3, 1e3), st.floats(1e-3, 1e3))
 def test_p_values_do_not_depend_on_units(shift, scale):
-    ghosts, values = ghosts_of(stats.norm(), queries=2), torch.linspace(-5, 5, 21).expand(2, -1)
-    found = GhostNull(ghosts * scale + shift).p(values.double() * scale + shift)
-    # Nothing but roundings separate the two; ties with ghosts do not occur.
-    torch.testing.assert_close(found, GhostNull(ghosts).p(values), rtol=1e-6, atol=0)
+    null_scores, values = (
+        null_scores_of(stats.norm(), queries=2),
+        torch.linspace(-5, 5, 21).expand(2, -1),
+    )
+    found = EmpiricalNull(null_scores * scale + shift).p(values.double() * scale + shift)
+    # Nothing but roundings separate the two; ties with null ids do not occur.
+    torch.testing.assert_close(found, EmpiricalNull(null_scores).p(values), rtol=1e-6, atol=0)
 
 
-def test_ghosts_that_tie_still_give_a_tail():
-    ghosts = torch.cat([torch.zeros(1, 500), torch.ones(1, 500)], dim=1)
-    p = GhostNull(ghosts).p(torch.tensor([[0.0, 0.5, 1.0, 1.5, 3.0, 30.0]]))[0]
+def test_null_ids_that_tie_still_give_a_tail():
+    null_scores = torch.cat([torch.zeros(1, 500), torch.ones(1, 500)], dim=1)
+    p = EmpiricalNull(null_scores).p(torch.tensor([[0.0, 0.5, 1.0, 1.5, 3.0, 30.0]]))[0]
     assert p[:3].tolist() == [1, 1, 1]
     assert (p[2:].diff() < 0).all() and p[-1] > 0
 
 
-def test_z_of_ghosts_is_standard():
-    null = GhostNull(ghosts_of(stats.norm(3, 7), queries=2).float())
-    z = null.z(null.ghosts)
+def test_z_of_null_ids_is_standard():
+    null = EmpiricalNull(null_scores_of(stats.norm(3, 7), queries=2).float())
+    z = null.z(null.null_scores)
     torch.testing.assert_close(z.mean(dim=1), torch.zeros(2).double(), atol=1e-12, rtol=0)
     torch.testing.assert_close(z.std(dim=1), torch.ones(2).double())
 
 
 @pytest.mark.parametrize(
-    ("ghosts", "message"),
+    ("null_scores", "message"),
     [
         (torch.rand(2, 99), "at least 100"),
-        (torch.rand(500), "query, ghost"),
+        (torch.rand(500), "query, null id"),
         (torch.rand(2, 500).index_fill(0, torch.tensor([1]), torch.nan), "query 1 is not a finite"),
         (torch.ones(1, 500), "does not depend on the masks"),
     ],
 )
-def test_unusable_ghosts_are_refused(ghosts, message):
+def test_unusable_null_ids_are_refused(null_scores, message):
     with pytest.raises(ScoreError, match=message):
-        GhostNull(ghosts)
+        EmpiricalNull(null_scores)
 
 
 @pytest.mark.parametrize("values", [torch.rand(5), torch.rand(3, 5), torch.full((2, 5), torch.inf)])
 def test_unusable_scores_are_refused(values):
     with pytest.raises(ScoreError, match=r"scores to be tested|not a finite number"):
-        GhostNull(torch.rand(2, 500)).p(values)
+        EmpiricalNull(torch.rand(2, 500)).p(values)
 
 
 def found(*rows):
@@ -171,22 +175,22 @@ def test_verdicts_refuse_what_does_not_exist():
         found([0.5, 0.5, 0.5]).significant(0)
 
 
-def scores_with(ghosts):
+def scores_with(null_scores):
     values = torch.tensor([[8.0, 0.1, -0.2], [0.3, -9.0, 0.0]])
-    return Scores(values, torch.arange(3), torch.arange(2), ghosts=ghosts)
+    return Scores(values, torch.arange(3), torch.arange(2), null_scores=null_scores)
 
 
-def test_scores_are_significant_beside_their_ghosts(tmp_path):
+def test_scores_are_significant_beside_their_null_ids(tmp_path):
     scores = scores_with(torch.randn(2, 1000))
     scores.save(tmp_path / "scores.safetensors")
     again = Scores.load(tmp_path / "scores.safetensors")
-    assert torch.equal(again.ghosts, scores.ghosts)
+    assert torch.equal(again.null_scores, scores.null_scores)
     wanted = [[True, False, False], [False, True, False]]
     assert again.significance().significant().tolist() == wanted
 
 
-def test_scores_without_ghosts_say_how_to_get_them():
-    with pytest.raises(ScoreError, match="ghost_ids"):
+def test_scores_without_null_ids_say_how_to_get_them():
+    with pytest.raises(ScoreError, match="null_ids"):
         scores_with(None).significance()
     with pytest.raises(ScoreError, match="one row for each query"):
-        replace(scores_with(None), ghosts=torch.randn(3, 1000))
+        replace(scores_with(None), null_scores=torch.randn(3, 1000))

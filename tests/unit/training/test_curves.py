@@ -30,7 +30,7 @@ def rows_of(kind, **options):
 @pytest.mark.parametrize("groups", [None, [1, 1, 1, 2, 2, 3, 3]])
 @pytest.mark.parametrize("kind", [IsolatedMLP, IsolatedCNN, IsolatedDict])
 def test_losses_are_those_of_the_loop(kind, which, groups, block_size):
-    model, rows = kind.make(p=0.3, dropout=0.5), rows_of(kind, groups=groups)
+    model, rows = kind.make(keep=0.3, dropout=0.5), rows_of(kind, groups=groups)
     model.train()
     found = losses_of(model, loss, rows, which)
     assert all(module.training for module in model.modules())

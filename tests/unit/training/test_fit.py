@@ -73,7 +73,7 @@ class Spied(IsolatedMLP):
 @pytest.mark.parametrize("groups", [None, [1, 1, 1, 2, 2, 2, 3, 3, 3, 4, 4]])
 @pytest.mark.parametrize("kind", [IsolatedMLP, IsolatedCNN, IsolatedDict])
 def test_a_step_is_the_mean_gradient_of_the_seen_halves(kind, groups):
-    model, rows = kind.make(p=0.3), rows_of(kind, groups=groups)
+    model, rows = kind.make(keep=0.3), rows_of(kind, groups=groups)
     before, gradient = weights(model), reference.mean_gradient(model, loss, rows)
     fit(model, rows, loss, recipe("sgd", epochs=1, batch_size=COUNT))
     for name, value in model.named_parameters():

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tests.zoo import IsolatedCNN, IsolatedMLP, loss
-from turnover import Exact, FirstOrder, Recipe, Rows, Scores, fit
+from turnover import FirstOrder, Recipe, Rows, Scores, TwoPass, fit
 from turnover.errors import ScoreError
 from turnover.nn import seen, unseen
 from turnover.runs import Run, fingerprint
@@ -71,8 +71,8 @@ def test_no_row_of_a_group_reaches_the_unseen_half_of_any_other(kind):
 def test_groups_are_scored_by_their_numbers():
     model, data = trained(rows()), rows()
     names = data.mask_ids.unique()
-    exact = Exact(model, loss).scores(data, names)
-    found = FirstOrder(model, loss).ask(data, names, 4, rerank=4, ghosts=100)
+    exact = TwoPass(model, loss).scores(data, names)
+    found = FirstOrder(model, loss).ask(data, names, 4, rerank=4, nulls=100)
     assert torch.equal(found.helpful.ids.sort(dim=1).values, names.expand(COUNT, 4))
     assert torch.equal(found.helpful.ids, exact.top(4).ids)
 

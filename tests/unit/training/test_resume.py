@@ -13,18 +13,18 @@ from turnover.errors import RunError
 
 COUNT = 12
 IDS = torch.arange(100, 100 + COUNT)
-RECIPE = Recipe(2, 4, 5, lambda p: torch.optim.SGD(p, 0.1))
+RECIPE = Recipe(2, 4, 5, lambda keep: torch.optim.SGD(keep, 0.1))
 
 
 def halving(progress):
     return 0.5**progress
 
 
-def build(seed=3, p=0.5, where="act*"):
+def build(seed=3, keep=0.5, where="act*"):
     torch.manual_seed(0)
     model = IsolatedMLP()
     if where:
-        convert(model, where, seed=seed, p=p)
+        convert(model, where, seed=seed, keep=keep)
     return model
 
 
@@ -44,7 +44,7 @@ OTHERS = {
         {},
         r"mask act1.turnover .* is \[0, 3, 0.5\], not \[0, 4, 0.5\]",
     ),
-    "keep probability": ({"p": 0.25}, {}, {}, r"not \[0, 3, 0.25\]"),
+    "keep probability": ({"keep": 0.25}, {}, {}, r"not \[0, 3, 0.25\]"),
     "fewer masks": ({"where": "act1"}, {}, {}, r"mask act2.turnover .* not None"),
     "other layer": ({"where": "act2"}, {}, {}, r"mask act2.turnover .* not \[0, 3, 0.5\]"),
     "no masks": ({"where": None}, {}, {}, "mask version is 1, not None"),

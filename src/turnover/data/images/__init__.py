@@ -4,9 +4,9 @@ from turnover.data.images._data import (
     Columns,
     Images,
     Reading,
+    read_image,
     read_images,
-    read_picture,
     read_target,
 )
 
-__all__ = ["Columns", "Images", "Reading", "read_images", "read_picture", "read_target"]
+__all__ = ["Columns", "Images", "Reading", "read_image", "read_images", "read_target"]

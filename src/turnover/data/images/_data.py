@@ -16,11 +16,11 @@ from turnover.data import (
     OnBadRows,
     Rows,
     Table,
+    hold_out_rows,
     labelled,
     read_table,
-    set_apart,
 )
-from turnover.data.images._decode import PictureError, decode, need_pillow
+from turnover.data.images._decode import ImageError, decode, need_pillow
 from turnover.data.images._folders import has_class_folders, read_class_folders
 from turnover.data.images._pixels import decode_all, in_channels, own_size, quietly, refuse_memory
 from turnover.errors import DataError
@@ -29,8 +29,8 @@ __all__ = [
     "Columns",
     "Images",
     "Reading",
+    "read_image",
     "read_images",
-    "read_picture",
     "read_target",
 ]
 
@@ -142,7 +142,7 @@ def read_images(
     train, pixels = _read(Path(data), how, None)
     bad, other = train.bad, pixels
     if evaluation is None:
-        train, test = set_apart(train, hold_out, data=data, seed=seed)
+        train, test = hold_out_rows(train, hold_out, data=data, seed=seed)
     else:
         known = replace(how, size=pixels.shape[-1])
         test, other = _read(Path(evaluation), known, train.classes)
@@ -171,7 +171,7 @@ def read_target(
     return _rows(found, pixels, channels), found.bad
 
 
-def read_picture(path: str | Path, size: int, channels: int) -> Tensor:
+def read_image(path: str | Path, size: int, channels: int) -> Tensor:
     """The picture in a file, ``uint8 [1, channels, size, size]``.
 
     Raises:
@@ -184,7 +184,7 @@ def read_picture(path: str | Path, size: int, channels: int) -> Tensor:
             found = decode(Path(path).read_bytes(), size)
     except OSError as error:
         raise DataError(f"Cannot read the picture {path}: {error.strerror}.") from error
-    except PictureError as error:
+    except ImageError as error:
         raise DataError(f"Cannot ask about {path}: {error}.") from error
     return in_channels(torch.from_numpy(found)[None], channels)
 

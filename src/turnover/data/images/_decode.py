@@ -19,7 +19,7 @@ from turnover.errors import DataError, MissingExtra
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["PictureError", "decode", "need_pillow", "shorter_side"]
+__all__ = ["ImageError", "decode", "need_pillow", "shorter_side"]
 
 # No plugin that runs another program (EPS), or that takes any bytes for a picture (TGA).
 FORMATS = ("AVIF", "BMP", "GIF", "ICO", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
@@ -28,7 +28,7 @@ DEEPEST = 65535
 SHOWN = 12
 
 
-class PictureError(DataError):
+class ImageError(DataError):
     """A file that holds no picture that can be used; what is wrong, and after a colon details."""
 
 
@@ -48,20 +48,20 @@ def decode(content: bytes, size: int) -> NDArray[np.uint8]:
     """The picture in a file of this content, ``uint8 [3, size, size]``.
 
     Raises:
-        PictureError: for a file without a picture, too large or damaged.
+        ImageError: for a file without a picture, too large or damaged.
     """
     from PIL.Image import Resampling
     from PIL.ImageOps import fit
 
-    with _opened(content) as picture:
+    with _opened(content) as image:
         try:
-            picture.draft(None, (2 * size, 2 * size))  # of a JPEG, decode no more than is needed
-            fitted = fit(_rgb(_upright(picture)), (size, size), method=Resampling.BICUBIC)
+            image.draft(None, (2 * size, 2 * size))  # of a JPEG, decode no more than is needed
+            fitted = fit(_rgb(_upright(image)), (size, size), method=Resampling.BICUBIC)
             return np.array(fitted).transpose(2, 0, 1)
-        except PictureError:
+        except ImageError:
             raise
         except Exception as error:  # decoders raise whatever a damaged file makes them raise
-            raise PictureError(f"damaged picture: {_said(error)}") from error
+            raise ImageError(f"damaged picture: {_said(error)}") from error
 
 
 def shorter_side(content: bytes | Path) -> int | None:
@@ -70,8 +70,8 @@ def shorter_side(content: bytes | Path) -> int | None:
 
     try:
         source = io.BytesIO(content) if isinstance(content, bytes) else content
-        with Image.open(source, formats=_formats()) as picture:
-            return min(picture.size) or None
+        with Image.open(source, formats=_formats()) as image:
+            return min(image.size) or None
     except Exception:  # what is wrong with it is found again, and told, when it is decoded
         return None
 
@@ -80,24 +80,24 @@ def _opened(content: bytes) -> "Image":
     from PIL import Image, UnidentifiedImageError
 
     if not content:
-        raise PictureError("empty file")
+        raise ImageError("empty file")
     try:
-        picture = Image.open(io.BytesIO(content), formats=_formats())
+        image = Image.open(io.BytesIO(content), formats=_formats())
     except Image.DecompressionBombError as error:
-        raise PictureError(f"too many pixels: {_said(error)}") from error
+        raise ImageError(f"too many pixels: {_said(error)}") from error
     except UnidentifiedImageError as error:
-        raise PictureError(f"no picture: its first bytes are {content[:SHOWN]!r}") from error
+        raise ImageError(f"no picture: its first bytes are {content[:SHOWN]!r}") from error
     except Exception as error:  # as above
-        raise PictureError(f"damaged picture: {_said(error)}") from error
-    width, height = picture.size
+        raise ImageError(f"damaged picture: {_said(error)}") from error
+    width, height = image.size
     if width < 1 or height < 1:
-        raise PictureError(f"damaged picture: {width} × {height} pixels")
+        raise ImageError(f"damaged picture: {width} × {height} pixels")
     if Image.MAX_IMAGE_PIXELS is not None and width * height > Image.MAX_IMAGE_PIXELS:
-        raise PictureError(
+        raise ImageError(
             f"too many pixels: {width:,} × {height:,}, above the {Image.MAX_IMAGE_PIXELS:,} of "
             "PIL.Image.MAX_IMAGE_PIXELS"
         )
-    return picture
+    return image
 
 
 @cache
@@ -109,42 +109,42 @@ def _formats() -> tuple[str, ...]:
     return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
-def _upright(picture: "Image") -> "Image":
+def _upright(image: "Image") -> "Image":
     from PIL.ImageOps import exif_transpose
 
     try:
-        return exif_transpose(picture)
+        return exif_transpose(image)
     except Exception:  # notes of a camera that are damaged say nothing of the pixels
-        return picture
+        return image
 
 
-def _rgb(picture: "Image") -> "Image":
-    if picture.mode in DEEP:
-        return _eight_bits(picture).convert("RGB")
-    if picture.mode == "F":
-        raise PictureError("unsupported pixels: floating-point numbers, of unknown range")
-    if picture.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in picture.info:
-        return _on_white(picture.convert("RGBA"))
-    return picture.convert("RGB")
+def _rgb(image: "Image") -> "Image":
+    if image.mode in DEEP:
+        return _eight_bits(image).convert("RGB")
+    if image.mode == "F":
+        raise ImageError("unsupported pixels: floating-point numbers, of unknown range")
+    if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
+        return _on_white(image.convert("RGBA"))
+    return image.convert("RGB")
 
 
-def _eight_bits(picture: "Image") -> "Image":
+def _eight_bits(image: "Image") -> "Image":
     from PIL import Image
 
-    values = np.asarray(picture).astype(np.int64)
+    values = np.asarray(image).astype(np.int64)
     if values.min() < 0 or values.max() > DEEPEST:
-        raise PictureError(
+        raise ImageError(
             f"unsupported pixels: integers from {values.min():,} to {values.max():,}, not 0 to "
             f"{DEEPEST:,}"
         )
     return Image.fromarray(((values * 255 + DEEPEST // 2) // DEEPEST).astype(np.uint8))
 
 
-def _on_white(picture: "Image") -> "Image":
+def _on_white(image: "Image") -> "Image":
     from PIL import Image
 
-    white = Image.new("RGBA", picture.size, "white")
-    return Image.alpha_composite(white, picture).convert("RGB")
+    white = Image.new("RGBA", image.size, "white")
+    return Image.alpha_composite(white, image).convert("RGB")
 
 
 def _said(error: Any) -> str:

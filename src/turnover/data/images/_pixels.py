@@ -21,13 +21,13 @@ import torch
 from torch import Tensor
 
 from turnover import _parts
-from turnover.data.images._decode import PictureError, decode, shorter_side
+from turnover.data.images._decode import ImageError, decode, shorter_side
 from turnover.errors import DataError, RunError
 
 __all__ = ["decode_all", "in_channels", "own_size", "quietly", "refuse_memory"]
 
 DECODER = "pixels-1"
-PICTURES_PER_PART = 256
+IMAGES_PER_PART = 256
 SAMPLE = 1000
 SMALL, LARGE = 32, 64
 SMALLEST = 8
@@ -95,8 +95,8 @@ def decode_all(
     problems: list[str | None] = []
     side = _side_of_raw(values)
     with quietly(), ThreadPoolExecutor(os.cpu_count()) as pool:
-        for start in range(0, len(values), PICTURES_PER_PART):
-            found = values[start : start + PICTURES_PER_PART]
+        for start in range(0, len(values), IMAGES_PER_PART):
+            found = values[start : start + IMAGES_PER_PART]
             path, work = None, ""
             if parts is not None:
                 path, work = _part(parts, [DECODER, size, side or 0, *pool.map(_digest, found)])
@@ -124,10 +124,10 @@ def in_channels(pixels: Tensor, channels: int) -> Tensor:
         return pixels
     weights = torch.tensor([19595, 38470, 7471])
     made = torch.empty(len(pixels), 1, *pixels.shape[2:], dtype=torch.uint8)
-    for start in range(0, len(pixels), PICTURES_PER_PART):
-        part = pixels[start : start + PICTURES_PER_PART].to(torch.int64)
+    for start in range(0, len(pixels), IMAGES_PER_PART):
+        part = pixels[start : start + IMAGES_PER_PART].to(torch.int64)
         gray = (part * weights[:, None, None]).sum(dim=1, keepdim=True) + 2**15 >> 16
-        made[start : start + PICTURES_PER_PART] = gray.to(torch.uint8)
+        made[start : start + IMAGES_PER_PART] = gray.to(torch.uint8)
     return made
 
 
@@ -181,7 +181,7 @@ def _decoded(content: bytes | str, size: int, side: int | None) -> "np.ndarray[A
         content = b"P5 %d %d 255\n" % (side, side) + content
     try:
         return decode(content, size)
-    except PictureError as error:
+    except ImageError as error:
         return str(error)
 
 

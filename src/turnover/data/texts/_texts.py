@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, final
 
 from turnover import _parts
-from turnover.data import BadRow, Classes, Labelled, OnBadRows, read_labelled, set_apart
+from turnover.data import BadRow, Classes, Labelled, OnBadRows, hold_out_rows, read_labelled
 
 __all__ = ["Columns", "Texts", "read_target", "read_texts"]
 
@@ -79,7 +79,7 @@ def read_texts(
     if evaluation is not None:
         test = _read(evaluation, columns, train.classes, on_bad_rows)
         return Texts(train, test, held_out=False, columns=columns)
-    kept, test = set_apart(train, hold_out, data=data, seed=seed)
+    kept, test = hold_out_rows(train, hold_out, data=data, seed=seed)
     return Texts(kept, test, held_out=True, columns=columns)
 
 

@@ -1,7 +1,7 @@
-"""Damping without re-training: towers are trainings on halves, and check what is predicted of them.
+"""Damping without re-training: a split ensemble checks the predictions of its own scores.
 
-The towers of pair j saw complementary halves of the data, so that their outputs on a training
-instance differ by what the halves did to it. Scores predict that difference,
+The two members of pair j saw complementary halves of the data. Their outputs on a training instance
+differ by the effect of these halves. Scores predict that difference,
 
     f_left,j(x) − f_right,j(x) ≈ Σ_z (2 b_j(z) − 1) influence(x, z),
 
@@ -15,38 +15,38 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["LADDER", "climb", "prediction_of_halves"]
+__all__ = ["GRID", "hill_climb", "prediction_of_halves"]
 
-LADDER = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
-START = LADDER.index(0.3)
+GRID = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
+START = GRID.index(0.3)
 
 
-def climb(quality: Callable[[float], float]) -> float:
+def hill_climb(quality: Callable[[float], float]) -> float:
     """The rung of the ladder with the highest quality, found uphill from 0.3."""
     known: dict[int, float] = {}
 
     def at(rung: int) -> float:
         if rung not in known:
-            known[rung] = quality(LADDER[rung])
+            known[rung] = quality(GRID[rung])
         return known[rung]
 
     best = START
     while True:
-        higher = max((r for r in (best - 1, best + 1) if 0 <= r < len(LADDER)), key=at)
+        higher = max((r for r in (best - 1, best + 1) if 0 <= r < len(GRID)), key=at)
         if at(higher) <= at(best):
-            return LADDER[best]
+            return GRID[best]
         best = higher
 
 
 def prediction_of_halves(
     influence: Sequence[Tensor], outputs: Tensor, members: Tensor
 ) -> tuple[float, float]:
-    """Agreement of predicted with observed differences of towers, and the slope between them.
+    """Agreement of predicted with observed differences between members, and their slope.
 
     Args:
-        influence: for each tower, the influence ``[probe, train]`` of instances on outputs.
-        outputs: ``[tower, probe]``.
-        members: ``bool [tower, train]``.
+        influence: for each member, the influence ``[probe, train]`` of instances on outputs.
+        outputs: ``[member, probe]``.
+        members: ``bool [member, train]``.
 
     Returns:
         The correlation over probes and pairs, each pair centred, and the slope of observation on

@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from turnover._rows import Batch, Loss, beside, count_rows, per_example
+from turnover._rows import Batch, Loss, count_rows, per_example, to_device_of
 from turnover.errors import ConversionError, LossError
 
 __all__ = ["Factor", "factors", "maps_of"]
@@ -31,7 +31,7 @@ Expand = Callable[[Any, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 @final
 @dataclass(frozen=True)
-class Kind:
+class FactorRule:
     """How a kind of module lays out its gradient.
 
     Attributes:
@@ -43,7 +43,7 @@ class Kind:
     elementwise: bool = False
 
 
-KINDS: dict[type[nn.Module], Kind] = {}
+FACTOR_RULES: dict[type[nn.Module], FactorRule] = {}
 
 
 @final
@@ -73,12 +73,12 @@ def maps_of(model: nn.Module) -> tuple[dict[str, nn.Module], list[str]]:
     known, left_out = {}, []
     for name, module in model.named_modules():
         if any(p.requires_grad for p in module.parameters(recurse=False)):
-            if type(module) in KINDS and getattr(module, "groups", 1) == 1:
+            if type(module) in FACTOR_RULES and getattr(module, "groups", 1) == 1:
                 known[name] = module
             else:
                 left_out.append(f"{name or 'the model itself'} ({type(module).__name__})")
     if not known:
-        kinds = ", ".join(sorted(kind.__name__ for kind in KINDS))
+        kinds = ", ".join(sorted(kind.__name__ for kind in FACTOR_RULES))
         raise ConversionError(
             f"No trainable module of this {type(model).__name__} is one of {kinds}, so there are "
             f"no gradients to compare; found {', '.join(left_out) or 'nothing trainable'}."
@@ -110,7 +110,7 @@ def factors(
     with ExitStack() as hooks, torch.inference_mode(False), torch.enable_grad():
         for module in modules:
             hooks.callback(module.register_forward_hook(keep).remove)
-        losses = per_example(loss(model, beside(model, batch)), count_rows(batch))
+        losses = per_example(loss(model, to_device_of(model, batch)), count_rows(batch))
         if not torch.isfinite(losses).all():
             bad = int(torch.nonzero(~torch.isfinite(losses))[0])
             raise LossError(
@@ -123,7 +123,7 @@ def factors(
     merged: dict[nn.Module, list[tuple[Tensor, Tensor]]] = {}
     for (module, a, _), gradient in zip(calls, gradients, strict=True):
         g = gradient * weights.view(-1, *[1] * (gradient.dim() - 1))
-        merged.setdefault(module, []).append(KINDS[type(module)].expand(module, a, g))
+        merged.setdefault(module, []).append(FACTOR_RULES[type(module)].expand(module, a, g))
     return [_joined(module, parts) for module, parts in merged.items()], losses.detach()
 
 
@@ -133,7 +133,7 @@ def _joined(module: nn.Module, parts: list[tuple[Tensor, Tensor]]) -> Factor:
     trained = [
         getattr(getattr(module, name, None), "requires_grad", False) for name in ("weight", "bias")
     ]
-    if KINDS[type(module)].elementwise:
+    if FACTOR_RULES[type(module)].elementwise:
         sums = ((g * a).sum(dim=1), g.sum(dim=1))
         made = torch.cat([part for part, own in zip(sums, trained, strict=True) if own], dim=1)
         return Factor(made.unsqueeze(1), torch.ones_like(made[:, :1]).unsqueeze(1))
@@ -173,9 +173,9 @@ def _layer_norm(module: nn.LayerNorm, a: Tensor, g: Tensor) -> tuple[Tensor, Ten
     return normed.reshape(shape), g.reshape(shape)
 
 
-KINDS |= {
-    nn.Linear: Kind(_linear),
-    nn.Conv1d: Kind(_conv1d),
-    nn.Conv2d: Kind(_conv2d),
-    nn.LayerNorm: Kind(_layer_norm, elementwise=True),
+FACTOR_RULES |= {
+    nn.Linear: FactorRule(_linear),
+    nn.Conv1d: FactorRule(_conv1d),
+    nn.Conv2d: FactorRule(_conv2d),
+    nn.LayerNorm: FactorRule(_layer_norm, elementwise=True),
 }

@@ -1,9 +1,10 @@
 """Features of a training set in every network of a run, factorised and ready for queries.
 
 Residual and curvature of a training instance come from p_z, averaged over networks that saw it and
-networks that did not. With :class:`turnover.nn.Towers` these are trainings on random halves of the
+networks that did not. With :class:`turnover.nn.SplitEnsemble` these are trainings on random halves
+of the
 data, in the middle of the subsets that influence is about; there λ is chosen, and the unit of the
-scores calibrated, by what the towers say of each other (``_damping``).
+scores calibrated, by what the split ensembles say of each other (``_damping``).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -17,15 +18,15 @@ from torch import Tensor, nn
 from turnover import _parts
 from turnover._rows import Batch, Loss, select_rows, tensors_of
 from turnover.data import Rows
-from turnover.estimators.kernel._damping import climb, prediction_of_halves
+from turnover.estimators.kernel._damping import hill_climb, prediction_of_halves
 from turnover.estimators.kernel._features import Block, kernel, numbers, stacked
 from turnover.estimators.kernel._links import SMALLEST, Link
 from turnover.estimators.kernel._ridge import Ridge, is_dual
-from turnover.nn import Towers, evaluating, is_converted
+from turnover.nn import SplitEnsemble, evaluating, is_converted
 from turnover.scores import Ranking, Scores
 from turnover.training import losses_of
 
-__all__ = ["FittedKernel", "Plan", "fit_kernel", "networks_of"]
+__all__ = ["FittedKernel", "KernelConfig", "fit_kernel", "networks_of"]
 
 DEFAULT_DAMPING = 0.3
 PROBES, PROBED_PAIRS = 256, 4
@@ -37,7 +38,7 @@ Features = Callable[[nn.Module, Batch], list[Block]]
 
 @final
 @dataclass(frozen=True)
-class Plan:
+class KernelConfig:
     """What a kernel is made of: see :class:`turnover.estimators.GradientKernel`."""
 
     model: nn.Module
@@ -86,14 +87,15 @@ class FittedKernel:
     Attributes:
         train_ids: ``int64 [train]``.
         damping: λ over the mean of w_z ‖φ_z‖², as given or chosen.
-        agreement: correlation of what was predicted of the towers' differences with what they are,
+        agreement: correlation of what was predicted of the split ensembles' differences with what
+        they are,
             each pair without itself; None for fewer than two pairs. It needs no re-training, and
             says how good the scores are.
         slope: what scores were multiplied by so that their unit is that of the observed
-            differences; 1 without towers, and where they contradict the scores.
+            differences; 1 without split ensembles, and where they contradict the scores.
         bytes_per_instance: what is kept for each instance, factorisations included.
         about: how the scores are made; plain JSON values.
-        plan: what the kernel is made of.
+        config: what the kernel is made of.
         networks: the networks of the run.
         ridges: the factorised linear model of each.
         residual: r_z ``[train]``, averaged over networks.
@@ -105,20 +107,21 @@ class FittedKernel:
     slope: float
     bytes_per_instance: float
     about: dict[str, object]
-    plan: Plan
+    config: KernelConfig
     networks: tuple[nn.Module, ...]
     ridges: tuple[Ridge, ...]
     residual: Tensor
 
     @property
     def pairs(self) -> int:
-        """Pairs of towers; 0 for other models."""
-        return self.plan.model.pairs if isinstance(self.plan.model, Towers) else 0
+        """Pairs of networks; 0 for other models."""
+        return self.config.model.pairs if isinstance(self.config.model, SplitEnsemble) else 0
 
     def scores(self, queries: Batch | Rows) -> Scores:
         """Scores ``[query, train]`` in nats, positive = helped.
 
-        With two or more pairs of towers they have standard errors s / √P, of the spread s of the P
+        With two or more pairs of networks they have standard errors s / √P, of the spread s of the
+        P
         pairs, each a training of its own: what the scores owe to chance in training, and nothing of
         what is wrong with all kernels alike.
         """
@@ -130,9 +133,9 @@ class FittedKernel:
         for number in range(step):
             found = torch.zeros_like(values)
             for network, ridge in (members := runs[number::step]):
-                asked = self.plan.features_of(network, rows)
+                asked = self.config.features_of(network, rows)
                 found += ridge.influence(asked).float().cpu() / len(members)
-                wrong += self.plan.link.residual(losses_of(network, self.plan.loss, rows))
+                wrong += self.config.link.residual(losses_of(network, self.config.loss, rows))
             change = found - values
             values += change / (number + 1)
             if spread is not None:
@@ -172,20 +175,20 @@ class FittedKernel:
 
 
 def networks_of(model: nn.Module) -> list[nn.Module]:
-    """The towers of a model of towers, or the model itself."""
-    return list(model.towers) if isinstance(model, Towers) else [model]
+    """The split ensembles of a model of a split ensemble, or the model itself."""
+    return list(model.members) if isinstance(model, SplitEnsemble) else [model]
 
 
-def fit_kernel(plan: Plan, rows: Rows) -> FittedKernel:
+def fit_kernel(config: KernelConfig, rows: Rows) -> FittedKernel:
     """Features, residuals, damping and one factorisation for each network."""
-    networks = networks_of(plan.model)
-    losses = _losses(plan, rows)
-    residual = torch.stack([plan.link.residual(part) for part in losses]).mean(dim=0)
-    curvature = plan.link.curvature(residual)
-    known = [plan.kept(network, rows, number) for number, network in enumerate(networks)]
+    networks = networks_of(config.model)
+    losses = _losses(config, rows)
+    residual = torch.stack([config.link.residual(part) for part in losses]).mean(dim=0)
+    curvature = config.link.curvature(residual)
+    known = [config.kept(network, rows, number) for number, network in enumerate(networks)]
     grams = _grams(known)
-    outputs = torch.stack([plan.link.output(part) for part in losses])
-    halves = _Halves(plan, rows, known, grams, outputs, residual, curvature)
+    outputs = torch.stack([config.link.output(part) for part in losses])
+    halves = _Halves(config, rows, known, grams, outputs, residual, curvature)
     damping, agreement, slope = halves.choose()
     ridges = tuple(
         Ridge.of(blocks, curvature, damping, gram)
@@ -193,8 +196,8 @@ def fit_kernel(plan: Plan, rows: Rows) -> FittedKernel:
     )
     factors = sum(ridge.factor.numel() for ridge in ridges) / len(rows)
     stored = 4 * (sum(numbers(blocks) for blocks in known) + factors)
-    about = {**plan.about, "damping": damping, "agreement": agreement, "networks": len(networks)}
-    more = (about, plan, tuple(networks), ridges, residual)
+    about = {**config.about, "damping": damping, "agreement": agreement, "networks": len(networks)}
+    more = (about, config, tuple(networks), ridges, residual)
     return FittedKernel(rows.ids, damping, agreement, slope, stored, *more)
 
 
@@ -206,20 +209,20 @@ def _grams(known: Sequence[list[Block]]) -> list[Tensor | None]:
     return [kernel(blocks, blocks) for blocks in known]
 
 
-def _losses(plan: Plan, rows: Rows) -> list[Tensor]:
+def _losses(config: KernelConfig, rows: Rows) -> list[Tensor]:
     """Losses of all instances in networks that saw them and that did not, as far as there are."""
-    if isinstance(plan.model, Towers):
-        return [losses_of(tower, plan.loss, rows) for tower in plan.model.towers]
-    if is_converted(plan.model):
-        return [losses_of(plan.model, plan.loss, rows, side) for side in ("seen", "unseen")]
-    return [losses_of(plan.model, plan.loss, rows)]
+    if isinstance(config.model, SplitEnsemble):
+        return [losses_of(member, config.loss, rows) for member in config.model.members]
+    if is_converted(config.model):
+        return [losses_of(config.model, config.loss, rows, side) for side in ("seen", "unseen")]
+    return [losses_of(config.model, config.loss, rows)]
 
 
 @dataclass(frozen=True)
 class _Halves:
-    """What towers say of each other: damping, agreement and slope."""
+    """What split ensembles say of each other: damping, agreement and slope."""
 
-    plan: Plan
+    config: KernelConfig
     rows: Rows
     known: Sequence[list[Block]]
     grams: Sequence[Tensor | None]
@@ -232,9 +235,9 @@ class _Halves:
 
         One pair cannot be predicted without itself, and would choose too little damping.
         """
-        given = DEFAULT_DAMPING if self.plan.damping == "auto" else self.plan.damping
-        model = self.plan.model
-        if not isinstance(model, Towers):
+        given = DEFAULT_DAMPING if self.config.damping == "auto" else self.config.damping
+        model = self.config.model
+        if not isinstance(model, SplitEnsemble):
             return given, None, 1.0
         tried: dict[float, tuple[float, float]] = {}
 
@@ -243,22 +246,22 @@ class _Halves:
             return tried[damping][0]
 
         several = model.pairs > 1
-        chosen = climb(quality) if several and self.plan.damping == "auto" else given
+        chosen = hill_climb(quality) if several and self.config.damping == "auto" else given
         if chosen not in tried:
             quality(chosen)
         agreement, slope = tried[chosen]
         # A wrong sign is noise: it must not turn help into harm.
         return chosen, agreement if several else None, slope if slope > 0 else 1.0
 
-    def _predicted(self, model: Towers, damping: float) -> tuple[float, float]:
+    def _predicted(self, model: SplitEnsemble, damping: float) -> tuple[float, float]:
         few = min(model.pairs, PROBED_PAIRS)
-        towers = [*range(few), *range(model.pairs, model.pairs + few)]
+        ensemble = [*range(few), *range(model.pairs, model.pairs + few)]
         order = torch.randperm(len(self.rows), generator=torch.Generator("cpu").manual_seed(0))
         probes = order[:PROBES]
         influence = []
-        for tower in towers:
-            ridge = Ridge.of(self.known[tower], self.curvature, damping, self.grams[tower])
-            found = ridge.influence([block.rows(probes) for block in self.known[tower]])
+        for member in ensemble:
+            ridge = Ridge.of(self.known[member], self.curvature, damping, self.grams[member])
+            found = ridge.influence([block.rows(probes) for block in self.known[member]])
             influence.append(found.float().cpu() * self.residual)
-        members = model.members(self.rows.mask_ids)[towers]
-        return prediction_of_halves(influence, self.outputs[towers][:, probes], members)
+        members = model.trains_on(self.rows.mask_ids)[ensemble]
+        return prediction_of_halves(influence, self.outputs[ensemble][:, probes], members)

@@ -18,15 +18,15 @@ from typing import Literal, final
 import torch
 from torch import nn
 
-from turnover._rows import Batch, Loss, beside
+from turnover._rows import Batch, Loss, to_device_of
 from turnover.data import Rows
 from turnover.errors import ScoreError
 from turnover.estimators.kernel._factors import factors, maps_of
 from turnover.estimators.kernel._features import Block, blocks_of, sketched
-from turnover.estimators.kernel._fitted import FittedKernel, Plan, fit_kernel, networks_of
+from turnover.estimators.kernel._fitted import FittedKernel, KernelConfig, fit_kernel, networks_of
 from turnover.estimators.kernel._links import link_named
 from turnover.estimators.masked._gates import gate_gradients
-from turnover.nn import Towers
+from turnover.nn import SplitEnsemble
 from turnover.scores import Scores
 
 __all__ = ["GateKernel", "GradientKernel"]
@@ -43,11 +43,11 @@ class GradientKernel:
     """Scores from gradients with respect to all trainable parameters.
 
     Attributes:
-        model: :class:`turnover.nn.Towers`, a converted model, or any other; left as found.
+        model: :class:`turnover.nn.SplitEnsemble`, a converted model, or any other; left as found.
         loss: (model, batch) → per-example losses ``[rows]`` in nats.
         link: what the loss is: ``"log-odds"`` for cross-entropy, ``"squared"`` for ½ (y − f)²,
             ``"none"`` for sums over tokens and everything else.
-        damping: λ over the mean of w_z ‖φ_z‖². ``"auto"`` lets two or more pairs of towers choose
+        damping: λ over the mean of w_z ‖φ_z‖². ``"auto"`` lets two or more pairs of networks choose
             it, and takes 0.3 for other models.
         sketch: numbers that a sketch keeps for each instance, above 12,000 instances (whose dual
             would not fit into memory); 0 never sketches, a negative number is an error.
@@ -84,8 +84,10 @@ class GradientKernel:
             "sketch": size,
             "left_out": maps_of(networks_of(self.model)[0])[1],
         }
-        plan = Plan(self.model, self.loss, link, features, self.damping, self.folder, about)
-        return fit_kernel(plan, rows)
+        config = KernelConfig(
+            self.model, self.loss, link, features, self.damping, self.folder, about
+        )
+        return fit_kernel(config, rows)
 
     def scores(self, queries: Batch | Rows, rows: Rows) -> Scores:
         """Scores ``[query, train]``: :meth:`fit`, then ask."""
@@ -117,11 +119,12 @@ class GateKernel:
         Raises:
             ConversionError: for a model without turn-over layers.
             LossError: for losses that are not finite or do not depend on any masked layer.
-            ScoreError: as :meth:`GradientKernel.fit`, and for towers, whose gates are few.
+            ScoreError: as :meth:`GradientKernel.fit`, and for split ensembles, whose gates are few.
         """
-        if isinstance(self.model, Towers):
+        if isinstance(self.model, SplitEnsemble):
             raise ScoreError(
-                f"These towers have {self.model.pairs} gates in all, too few to tell instances "
+                f"These split ensembles have {self.model.pairs} gates in all, too few to tell "
+                f"instances "
                 "apart. Use GradientKernel, which reads the networks themselves."
             )
 
@@ -130,12 +133,14 @@ class GateKernel:
         def features(network: nn.Module, batch: Batch) -> list[Block]:
             gradients = torch.cat(gate_gradients(network, self.loss, batch)[1], dim=1)
             with torch.no_grad():
-                losses = self.loss(network, beside(network, batch)).float().cpu()
+                losses = self.loss(network, to_device_of(network, batch)).float().cpu()
             return [Block(gradients * link.scale(losses)[:, None])]
 
         about = {"estimator": "gate kernel", "link": self.link}
-        plan = Plan(self.model, self.loss, link, features, self.damping, self.folder, about)
-        return fit_kernel(plan, rows)
+        config = KernelConfig(
+            self.model, self.loss, link, features, self.damping, self.folder, about
+        )
+        return fit_kernel(config, rows)
 
     def scores(self, queries: Batch | Rows, rows: Rows) -> Scores:
         """Scores ``[query, train]``: :meth:`fit`, then ask."""

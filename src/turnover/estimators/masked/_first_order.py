@@ -21,18 +21,18 @@ from torch import Tensor, nn
 from turnover._rows import Batch, Loss, select_rows
 from turnover.data import Rows
 from turnover.estimators._agreement import Agreement, agreement
-from turnover.estimators._answer import Answer, rank_exact, rank_linear
+from turnover.estimators._answer import Answer, rank_linear, rank_two_pass
 from turnover.estimators.masked._gates import Gradients, gate_gradients, saturated
 from turnover.estimators.masked._linear import LinearScores
 from turnover.estimators.masked._scan import checked_ids, scan
 from turnover.estimators.masked._topk import Keep, extremes
-from turnover.estimators.masked._two_pass import Exact
-from turnover.masks import ghost_ids
+from turnover.estimators.masked._two_pass import TwoPass
+from turnover.masks import null_ids
 from turnover.scores import Scores
 
 __all__ = ["FirstOrder", "LowAgreementWarning", "SaturatedQueryWarning"]
 
-LADDER = (0, 8, 32)
+RERANKED = (0, 8, 32)
 GAIN, GOOD, LOW = 0.01, 0.99, 0.8
 SAMPLE_IDS, SAMPLE_QUERIES = 200, 8
 
@@ -79,11 +79,11 @@ class FirstOrder:
         """
         batch = queries.batch if isinstance(queries, Rows) else queries
         sample = _sample(checked_ids(ids))
-        ladder = LADDER if self.masks == "auto" else (self.masks,)
+        ladder = RERANKED if self.masks == "auto" else (self.masks,)
         whole = gate_gradients(self.model, self.loss, batch, masks=ladder[0])
         alive = torch.nonzero(~saturated(whole[1])).flatten()[:SAMPLE_QUERIES]
         few = select_rows(batch, alive)
-        exact = Exact(self.model, self.loss).scores(few, sample).values
+        exact = TwoPass(self.model, self.loss).scores(few, sample).values
         best: tuple[Gradients, Agreement] | None = None
         for masks in ladder:
             found = gate_gradients(self.model, self.loss, few, masks=masks)
@@ -119,7 +119,7 @@ class FirstOrder:
         k: int = 10,
         *,
         rerank: int = 0,
-        ghosts: int = 2000,
+        nulls: int = 2000,
         keep: Keep | None = None,
         checkpoint: Path | None = None,
         progress: Callable[[int, int], object] | None = None,
@@ -127,14 +127,14 @@ class FirstOrder:
         """The k most helpful and the k most harmful instances of every query, with significance.
 
         Never holds a ``[query, train]`` array. Without re-ranking, the null distribution of a
-        score follows from the mask bits; with it, from exact scores of ghosts.
+        score follows from the mask bits; with it, from exact scores of null ids.
 
         Args:
             queries: a batch of any structure, or :class:`Rows`.
             ids: the training rows, or their ids; a range is never written out in full.
             k: how many of each kind.
             rerank: score the first ``rerank`` of each kind exactly and rank them again.
-            ghosts: ids never trained on, scored exactly for significance when re-ranking.
+            nulls: ids never trained on, scored exactly for significance when re-ranking.
             keep: filter of instances, as in :func:`turnover.estimators.top`. Their q-values still
                 count every id as a test, which is conservative.
             checkpoint: file from which an interrupted scan resumes.
@@ -158,25 +158,25 @@ class FirstOrder:
         )
         if not rerank:
             return rank_linear(linear, listed, len(ids), measured)
-        exact = Exact(self.model, self.loss)
-        return rank_exact(
+        exact = TwoPass(self.model, self.loss)
+        return rank_two_pass(
             exact,
             batch,
             listed,
             k=k,
             instances=len(ids),
-            ghosts=ghost_ids(ghosts, _near_ghosts(ids, ghosts)),
+            nulls=null_ids(nulls, _near_null_ids(ids, nulls)),
             measured=measured,
         )
 
 
-def _near_ghosts(ids: Tensor | range, ghosts: int) -> Tensor:
-    """The ids that might be taken for ghosts: all of a tensor, few or none of a range."""
+def _near_null_ids(ids: Tensor | range, nulls: int) -> Tensor:
+    """The ids that might be taken for null ids: all of a tensor, few or none of a range."""
     if isinstance(ids, Tensor):
         return ids
     rising = ids if ids.step > 0 else ids[::-1]
-    first = int(ghost_ids(1)[0])
-    window = range(first, first + 2 * ghosts)
+    first = int(null_ids(1)[0])
+    window = range(first, first + 2 * nulls)
     near = rising[max(0, -((rising.start - window.start) // rising.step)) :]
     near = near[: max(0, -((near.start - window.stop) // near.step))]
     return torch.tensor(list(near), dtype=torch.int64)

@@ -65,7 +65,9 @@ def _random_gates(specs: dict[str, MaskSpec], masks: int) -> dict[str, Tensor]:
     ids = torch.arange(RANDOM_MASKS, RANDOM_MASKS + (masks + 1) // 2)
 
     def draw(spec: MaskSpec, unseen: bool) -> Tensor:
-        return gates(ids, spec.units, seed=spec.seed, layer=spec.layer, p=spec.p, unseen=unseen)
+        return gates(
+            ids, spec.units, seed=spec.seed, layer=spec.layer, keep=spec.keep, unseen=unseen
+        )
 
     return {
         name: torch.cat([draw(spec, False), draw(spec, True)])[:masks]

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from turnover.errors import ScoreError
-from turnover.masks import MaskSpec, keep_probability
+from turnover.masks import MaskSpec, keep_rate
 
 __all__ = ["LinearScores"]
 
@@ -72,7 +72,7 @@ class LinearScores:
         slopes, offset = [], torch.zeros(queries, dtype=torch.float64, device=gradients[0].device)
         for place, (spec, gradient) in enumerate(zip(specs, gradients, strict=True)):
             _check_shape(f"gradients[{place}]", gradient, (queries, spec.units))
-            p = keep_probability(spec.p)
+            p = keep_rate(spec.keep)
             slopes.append((gradient.double() * (-1 / p - 1 / (1 - p))).float())
             offset += gradient.double().sum(-1) / (1 - p)
         return cls(tuple(specs), tuple(slopes), offset.float())
@@ -87,18 +87,18 @@ class LinearScores:
         """Expected score of a random mask, float32 ``[query]``: offset + Σ p · slope, in nats."""
         total = self.offsets.double()
         for spec, slope in zip(self.specs, self.slopes, strict=True):
-            total = total + keep_probability(spec.p) * slope.double().sum(-1)
+            total = total + keep_rate(spec.keep) * slope.double().sum(-1)
         return total.float()
 
     @property
     def std(self) -> Tensor:
         """Spread over random masks, float32 ``[query]``: √(Σ p (1 − p) slope²), in nats.
 
-        What ghosts would show, in closed form; it assumes that no two specs are the same.
+        What null ids would show, in closed form; it assumes that no two specs are the same.
         """
         total = torch.zeros_like(self.offsets, dtype=torch.float64)
         for spec, slope in zip(self.specs, self.slopes, strict=True):
-            p = keep_probability(spec.p)
+            p = keep_rate(spec.keep)
             total = total + p * (1 - p) * slope.double().square().sum(-1)
         return total.sqrt().float()
 

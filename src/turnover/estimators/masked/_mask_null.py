@@ -1,4 +1,4 @@
-"""The exact null distribution of scores that are linear in mask bits: no ghosts needed.
+"""The exact null distribution of scores that are linear in mask bits: no null ids needed.
 
 An instance without influence has a random mask, so its score is a sum of independent terms with a
 known cumulant generating function, and its tails follow from a saddlepoint:
@@ -30,7 +30,7 @@ from torch import Tensor
 
 from turnover.errors import ScoreError
 from turnover.estimators.masked._linear import LinearScores
-from turnover.masks import MaskSpec, keep_probability
+from turnover.masks import MaskSpec, keep_rate
 from turnover.stats import testable
 
 __all__ = ["MaskNull"]
@@ -46,7 +46,7 @@ TINY = torch.finfo(torch.float64).tiny
 @final
 @dataclass(frozen=True)
 class MaskNull:
-    """The distribution of linear scores over random masks, with the interface of ``GhostNull``.
+    """The distribution of linear scores over random masks, with the interface of ``EmpiricalNull``.
 
     Attributes:
         linear: scores as a function of mask bits, of one run or averaged over several.
@@ -116,7 +116,7 @@ class MaskNull:
         slopes: dict[MaskSpec, Tensor] = {}
         for spec, slope in zip(self.linear.specs, self.linear.slopes, strict=True):
             slopes[spec] = slopes.get(spec, torch.zeros_like(slope)) + slope.double()
-        return [(slope, keep_probability(spec.p)) for spec, slope in slopes.items()]
+        return [(slope, keep_rate(spec.keep)) for spec, slope in slopes.items()]
 
     def _cumulants(self, query: int) -> "_Cumulants":
         """Of the standardised score of one query."""

@@ -65,7 +65,7 @@ class CompiledScan:
 def _plan(spec: MaskSpec) -> tuple[Array, Array, Array, Array]:
     """For every 128 units: Philox counters and digits of the bit planes, their number, the keys."""
     blocks = -(-spec.units // UNITS_PER_CALL)
-    ladder = planes(spec.p)
+    ladder = planes(spec.keep)
     counters, ones = np.zeros((2, blocks, MOST_PLANES), np.uint32)
     for step, (counter, one) in enumerate(ladder):
         counters[:, step] = np.arange(blocks) | counter

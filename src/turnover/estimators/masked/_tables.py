@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from turnover.estimators.masked._linear import LinearScores
-from turnover.masks import UNITS_PER_CALL, keep_probability
+from turnover.masks import UNITS_PER_CALL, keep_rate
 
 __all__ = ["bytes_of", "nibbles_of"]
 
@@ -30,7 +30,7 @@ def nibbles_of(linear: LinearScores) -> Tensor:
     entries = []
     for spec, slope in zip(linear.specs, linear.slopes, strict=True):
         slope = pad(slope.double(), (0, -spec.units % UNITS_PER_CALL))
-        p = keep_probability(spec.p)
+        p = keep_rate(spec.keep)
         entries.append(torch.stack([-p * slope, (1 - p) * slope], -1).float())
     each = torch.cat(entries, 1).unflatten(1, (-1, FOUR))
     unit = torch.arange(FOUR, device=each.device)

@@ -236,7 +236,7 @@ class _Scan:
                 "might go on with another filter. Give keep as a bool tensor or as a SameGroup."
             )
         groups = [keep.queries, keep.train] if isinstance(keep, SameGroup) else [keep]
-        specs = [[s.units, s.layer, s.seed, s.p] for s in self.linear.specs]
+        specs = [[s.units, s.layer, s.seed, s.keep] for s in self.linear.specs]
         return _parts.fingerprint(
             specs,
             *self.linear.slopes,

@@ -26,7 +26,7 @@ from turnover.masks import gates, unique_ids
 from turnover.nn import evaluating, full, gated, masked_layers
 from turnover.scores import Scores
 
-__all__ = ["Exact"]
+__all__ = ["TwoPass"]
 
 Progress = Callable[[int, int], None]
 PREFIX = {True: "shared", False: "repeated"}
@@ -34,7 +34,7 @@ PREFIX = {True: "shared", False: "repeated"}
 
 @final
 @dataclass(frozen=True)
-class Exact:
+class TwoPass:
     """The score of the paper, for every query and every instance.
 
     Attributes:
@@ -121,7 +121,7 @@ class Exact:
                 layer.spec.units,
                 seed=layer.seed,
                 layer=layer.layer,
-                p=layer.p,
+                keep=layer.keep,
                 unseen=unseen,
                 dtype=dtype,
             )

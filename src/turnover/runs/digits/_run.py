@@ -13,7 +13,15 @@ from torch import Tensor, nn
 from turnover.data import Rows
 from turnover.errors import RunError
 from turnover.leaks import check
-from turnover.runs import Kind, Run, Subject, describe_masks, explain_errors, fingerprint, verify
+from turnover.runs import (
+    ClassifierRun,
+    Run,
+    RunLoader,
+    describe_masks,
+    explain_errors,
+    fingerprint,
+    verify,
+)
 from turnover.runs.digits._data import CLASSES, Digits, load_digits
 from turnover.runs.digits._model import cross_entropy, logits
 from turnover.runs.digits._train import (
@@ -27,7 +35,7 @@ from turnover.runs.digits._train import (
 )
 from turnover.training import Curve, accuracy, losses_of
 
-__all__ = ["KIND", "run_demo", "steps_of_demo"]
+__all__ = ["LOADER", "run_demo", "steps_of_demo"]
 
 Progress = Callable[[str, int], None]
 EPOCHS = 20
@@ -118,7 +126,7 @@ def _run(folder: str | Path, arguments: dict[str, Any], progress: Progress) -> R
 
 
 def measure_demo(
-    subject: Subject,
+    subject: ClassifierRun,
     models: dict[str, nn.Module],
     digits: Digits,
     curves: dict[str, list[Curve]],
@@ -153,7 +161,7 @@ def measure_demo(
     }
 
 
-def _open(run: Run) -> Subject:
+def _open(run: Run) -> ClassifierRun:
     try:
         model = TURNOVER.build(run.arguments["seed"])
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
@@ -164,16 +172,16 @@ def _open(run: Run) -> Subject:
     return _subject(run, model, rows["train"], rows["test"])
 
 
-KIND = Kind(_open)
+LOADER = RunLoader(_open)
 
 
-def _subject(run: Run, model: nn.Module, train: Rows, test: Rows) -> Subject:
+def _subject(run: Run, model: nn.Module, train: Rows, test: Rows) -> ClassifierRun:
     truth = train.batch["truth"]
 
     def show(side: str, row: int) -> dict[str, Any]:
         return {"truth": int(truth[row])} if side == "train" else {}
 
-    return Subject(
+    return ClassifierRun(
         run,
         model,
         logits,
@@ -184,7 +192,7 @@ def _subject(run: Run, model: nn.Module, train: Rows, test: Rows) -> Subject:
         CONTROL.build,
         show,
         lambda: [image.numpy().tobytes() for image in train.batch["image"]],
-        noun="image",
+        row_word="image",
     )
 
 

@@ -6,7 +6,7 @@ from functools import partial
 import torch
 from torch import nn
 
-from turnover.runs import Course, Run, cosine, learn
+from turnover.runs import Run, TrainingJob, cosine, train
 from turnover.runs.digits._data import Digits
 from turnover.runs.digits._model import Network, cross_entropy
 from turnover.training import Curve, Recipe
@@ -38,14 +38,14 @@ def train_network(
     model = network.build(seed)
     batch = digits.train.batch
     clean = digits.train.select(torch.nonzero(batch["label"] == batch["truth"]).flatten())
-    course = Course(
+    course = TrainingJob(
         cross_entropy,
         recipe_of(epochs, seed),
         digits.train,
         digits.test,
         clean if network.turnover else None,
     )
-    return model, learn(run, network.name, model, course, tick)
+    return model, train(run, network.name, model, course, tick)
 
 
 def untrained(seed: int, network: str = TURNOVER.name) -> nn.Module:

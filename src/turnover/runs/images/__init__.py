@@ -7,7 +7,7 @@ strides between two masks need no thought. A picture trains the channels of its 
 those of its unseen half alone, as far as masks reach: see :func:`build_network`.
 """
 
-from turnover.runs.images._classifier import KIND
+from turnover.runs.images._classifier import LOADER
 from turnover.runs.images._models import (
     ARCHITECTURES,
     Architecture,
@@ -16,13 +16,13 @@ from turnover.runs.images._models import (
     maskable,
 )
 from turnover.runs.images._names import forget_parts, parts_for
-from turnover.runs.images._run import Plan, run_images, steps_of
+from turnover.runs.images._run import ImageConfig, run_images, steps_of
 
 __all__ = [
     "ARCHITECTURES",
-    "KIND",
+    "LOADER",
     "Architecture",
-    "Plan",
+    "ImageConfig",
     "build_network",
     "forget_parts",
     "layers_of",

@@ -11,16 +11,25 @@ from torch import Tensor, nn
 
 from turnover._rows import Loss
 from turnover.data import BadRow, Rows
-from turnover.data.images import Columns, Reading, read_picture, read_target
+from turnover.data.images import Columns, Reading, read_image, read_target
 from turnover.data.images._folders import has_class_folders
 from turnover.errors import RunError
-from turnover.runs import Kind, Other, Query, Run, Subject, classes_of, cosine, verify
+from turnover.runs import (
+    ClassifierRun,
+    ExternalData,
+    Query,
+    Run,
+    RunLoader,
+    classes_of,
+    cosine,
+    verify,
+)
 from turnover.runs.images._augment import augmented
 from turnover.runs.images._models import build_network
 from turnover.runs.images._names import load_names
-from turnover.training import Logits, Recipe, build_towers
+from turnover.training import Logits, Recipe, build_split_ensemble
 
-__all__ = ["KIND", "build", "logits_of", "loss_of", "recipe_of", "subject_of"]
+__all__ = ["LOADER", "build", "classifier_of", "logits_of", "loss_of", "recipe_of"]
 
 MIDDLE, SPREAD = 0.5, 0.25
 
@@ -67,7 +76,7 @@ def recipe_of(arguments: Mapping[str, Any]) -> Recipe:
         arguments["epochs"],
         arguments["batch_size"],
         arguments["seed"],
-        partial(torch.optim.AdamW, lr=arguments["rate"], weight_decay=arguments["decay"]),
+        partial(torch.optim.AdamW, lr=arguments["lr"], weight_decay=arguments["decay"]),
         cosine,
     )
 
@@ -75,11 +84,11 @@ def recipe_of(arguments: Mapping[str, Any]) -> Recipe:
 def build(run: Run, seed: int, *, turnover: bool = False) -> nn.Module:
     """The untrained network of a run; equal seeds give equal weights, with masks and without.
 
-    With ``turnover`` it has masks, or consists of towers if the run says so.
+    With ``turnover`` it has masks, or consists of a split ensemble if the run says so.
     """
     arguments = run.arguments
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    pairs = arguments.get("towers", 0)
+    pairs = arguments.get("pairs", 0)
 
     def network(seed: int) -> nn.Module:
         model = build_network(
@@ -90,14 +99,14 @@ def build(run: Run, seed: int, *, turnover: bool = False) -> nn.Module:
             seed=seed,
             turnover=turnover and not pairs,
             dropout=arguments["dropout"],
-            first=arguments["first"] or None,
+            first=arguments["first_masked_layer"] or None,
         )
         return model.to(device)
 
-    return build_towers(network, pairs, seed=seed) if turnover and pairs else network(seed)
+    return build_split_ensemble(network, pairs, seed=seed) if turnover and pairs else network(seed)
 
 
-def _open(run: Run) -> Subject:
+def _open(run: Run) -> ClassifierRun:
     rows = {name: run.load_rows(name) for name in ("train", "test")}
     try:
         arguments = run.arguments
@@ -113,7 +122,7 @@ def _open(run: Run) -> Subject:
         raise RunError(f"{run.folder / 'manifest.json'} is damaged: {error!r}.") from error
     run.load_model(model)
     verify(run, model, logits, rows)
-    return subject_of(run, model, rows["train"], rows["test"])
+    return classifier_of(run, model, rows["train"], rows["test"])
 
 
 def _refuse_misfits(run: Run, name: str, rows: Rows, shape: list[int], classes: int) -> None:
@@ -136,10 +145,10 @@ def _refuse_misfits(run: Run, name: str, rows: Rows, shape: list[int], classes: 
         )
 
 
-KIND = Kind(_open)
+LOADER = RunLoader(_open)
 
 
-def subject_of(run: Run, model: nn.Module, train: Rows, test: Rows) -> Subject:
+def classifier_of(run: Run, model: nn.Module, train: Rows, test: Rows) -> ClassifierRun:
     """The subject of a run whose model is trained.
 
     Raises:
@@ -157,11 +166,11 @@ def subject_of(run: Run, model: nn.Module, train: Rows, test: Rows) -> Subject:
         return [blake2b(picture.data, digest_size=16).digest() for picture in pixels]
 
     def read(path: str) -> Query:
-        image = read_picture(path, arguments["size"], arguments["channels"])
+        image = read_image(path, arguments["size"], arguments["channels"])
         zero = torch.zeros(1, dtype=torch.int64)
         return Query(Rows({"image": image, "label": zero, "instance": zero}), None, {"name": path})
 
-    return Subject(
+    return ClassifierRun(
         run,
         model,
         logits_of(arguments),
@@ -174,11 +183,11 @@ def subject_of(run: Run, model: nn.Module, train: Rows, test: Rows) -> Subject:
         contents,
         read=read,
         load=partial(_load, run),
-        noun="image",
+        row_word="image",
     )
 
 
-def _load(run: Run, other: Other) -> tuple[Rows, Sequence[BadRow]]:
+def _load(run: Run, other: ExternalData) -> tuple[Rows, Sequence[BadRow]]:
     """Pictures of another folder or file, of the same size and channels."""
     arguments = run.arguments
     columns = None if has_class_folders(other.path) else _columns(run, other)
@@ -186,7 +195,7 @@ def _load(run: Run, other: Other) -> tuple[Rows, Sequence[BadRow]]:
     return read_target(other.path, how, classes_of(run), arguments["channels"])
 
 
-def _columns(run: Run, other: Other) -> Columns | None:
+def _columns(run: Run, other: ExternalData) -> Columns | None:
     """Columns as they were typed, or as in training; None where they are neither."""
     found = {**(run.manifest.get("columns") or {}), **other.columns}
     both = {"image", "label"} <= set(found)

@@ -16,9 +16,9 @@ __all__ = ["VGG11", "VGG19", "Drop", "cnn", "resnet9", "vgg"]
 Drop = Callable[[int], dict[str, nn.Module]]
 """What stands after a layer of this number: by name, an ordinary dropout module or nothing."""
 
-Plan = Sequence[int | Literal["M"]]
-VGG11: Plan = (64, "M", 128, "M", 256, 256, "M", 512, 512, "M", 512, 512, "M")
-VGG19: Plan = (
+LayerPlan = Sequence[int | Literal["M"]]
+VGG11: LayerPlan = (64, "M", 128, "M", 256, 256, "M", 512, 512, "M", 512, 512, "M")
+VGG19: LayerPlan = (
     *(64, 64, "M", 128, 128, "M", *(256,) * 4, "M"),
     *(*(512,) * 4, "M", *(512,) * 4, "M"),
 )
@@ -38,7 +38,7 @@ def cnn(drop: Drop, channels: int, classes: int) -> nn.Sequential:
 
 
 def vgg(
-    plan: Plan, drop: Drop, channels: int, classes: int, *, norm: bool = False, shrink: int = 1
+    plan: LayerPlan, drop: Drop, channels: int, classes: int, *, norm: bool = False, shrink: int = 1
 ) -> nn.Sequential:
     """Convolutions of 3 × 3 and pools as planned, two linear layers and the output.
 

@@ -9,7 +9,7 @@
 
 Masked are the channels of a feature map, as a whole, and the units of a linear layer, both after
 the activation. Where masks begin at layer 1 and there is no BatchNorm (``cnn``, ``vgg11-slim``,
-``vgg19`` with ``first=1``), no weight belongs to both halves, and the leak audit is clean. Two
+``vgg19`` with ``first=1``), no weight belongs to both halves, and the leak check is clean. Two
 leaks are left to whoever wants them: layers before the first mask, which all pictures train (the
 paper's footnote 7 argues that they say little of a single picture; ``experiments/leak_curve.py``
 measures it), and BatchNorm, whose statistics mix the pictures of a batch. ``turnover.leaks.check``

@@ -9,12 +9,12 @@ from typing import Any, final
 
 from turnover.data import Rows
 from turnover.data.images import Images
-from turnover.runs import STEPS_BESIDES, Run, Work
-from turnover.runs.images._classifier import build, loss_of, recipe_of, subject_of
+from turnover.runs import STEPS_BESIDES, Run, TrainingPipeline
+from turnover.runs.images._classifier import build, classifier_of, loss_of, recipe_of
 from turnover.runs.images._models import build_network
 from turnover.runs.images._names import forget_parts, save_names
 
-__all__ = ["Plan", "run_images", "steps_of"]
+__all__ = ["ImageConfig", "run_images", "steps_of"]
 
 Progress = Callable[[str, int], None]
 RATES = {"vgg19": 3e-4, "vgg11": 3e-4}  # deep, without BatchNorm: a cautious guess, not measured
@@ -27,14 +27,15 @@ STEPS, FEWEST, MOST = 1500, 10, 60
 
 @final
 @dataclass(frozen=True)
-class Plan:
+class ImageConfig:
     """How a classifier of pictures is made.
 
     Attributes:
         model: a name that :func:`build_network` knows.
-        towers: train so many pairs of ordinary networks, each on its own half of the pictures, in
+        pairs: train so many pairs of ordinary networks, each on its own half of the pictures, in
             place of one with masks: more training, the most accurate scores. 0 for none.
-        first: number of the layer after which masks begin, counted from 1; 0 for the last before
+        first_masked_layer: number of the layer after which masks begin, counted from 1; 0 for the
+        last before
             the output of ``cnn``, and for what :func:`build_network` does with others. Later
             masks: more accurate, and more that all pictures train together.
         augment: shift and mirror pictures in training.
@@ -43,7 +44,7 @@ class Plan:
         epochs: passes over the training pictures; 0 for about 1,500 steps, from 10 to 60 passes.
         batch_size: pictures per step; a few more where a single one would be left for the last
             step, of which BatchNorm knows no spread.
-        rate: learning rate of AdamW, which falls to zero along a cosine; 0 for 1e-3, or 3e-4 for
+        lr: learning rate of AdamW, which falls to zero along a cosine; 0 for 1e-3, or 3e-4 for
             VGG without BatchNorm.
         decay: weight decay.
         seed: seed of weights, order, masks and augmentation.
@@ -51,39 +52,38 @@ class Plan:
     """
 
     model: str = SMALL
-    towers: int = 0
-    first: int = 0
+    pairs: int = 0
+    first_masked_layer: int = 0
     augment: bool = True
     dropout: float | None = None
     epochs: int = 0
     batch_size: int = 64
-    rate: float = 0.0
+    lr: float = 0.0
     decay: float = DECAY
     seed: int = 0
     control: bool = True
 
-    def settled(self, train: int) -> "Plan":
+    def resolved(self, train: int) -> "ImageConfig":
         """The plan for so many training pictures, with its own choice in place of zeros."""
         batch = next(b for b in count(self.batch_size) if train % b != 1 or train == 1)
         epochs = self.epochs or min(MOST, max(FEWEST, -(-STEPS // -(-train // batch))))
-        rate = self.rate or RATES.get(self.model, RATE)
-        first = self.first or FIRST.get(self.model, 0)
+        lr = self.lr or RATES.get(self.model, RATE)
+        first = self.first_masked_layer or FIRST.get(self.model, 0)
         usual = DROPOUT if self.model == SMALL and first == FIRST[SMALL] else LITTLE_DROPOUT
         dropout = usual if self.dropout is None else self.dropout
-        return replace(
-            self, first=first, epochs=epochs, batch_size=batch, rate=rate, dropout=dropout
-        )
+        found = replace(self, first_masked_layer=first, batch_size=batch, dropout=dropout)
+        return replace(found, epochs=epochs, lr=lr)
 
 
-def steps_of(plan: Plan, images: Images) -> int:
+def steps_of(plan: ImageConfig, images: Images) -> int:
     """How many steps :func:`run_images` reports to ``progress``."""
-    return plan.settled(len(images.train)).epochs * (1 + plan.control) + STEPS_BESIDES
+    return plan.resolved(len(images.train)).epochs * (1 + plan.control) + STEPS_BESIDES
 
 
 def run_images(
     folder: str | Path,
     images: Images,
-    plan: Plan,
+    plan: ImageConfig,
     *,
     command: Sequence[str] = (),
     progress: Progress = lambda what, steps: None,
@@ -105,7 +105,7 @@ def run_images(
         MissingExtra: for a network of timm, when that is not installed.
     """
     start = time.perf_counter()
-    plan = plan.settled(len(images.train))
+    plan = plan.resolved(len(images.train))
     build_network(  # before there is a folder: a network that cannot be built leaves none behind
         plan.model,
         classes=len(images.classes),
@@ -113,13 +113,13 @@ def run_images(
         size=images.size,
         seed=plan.seed,
         dropout=plan.dropout or 0.0,
-        first=plan.first or None,
+        first=plan.first_masked_layer or None,
     )
     run = Run.create(folder, _manifest(images, plan, command))
     if run.complete:
         return run
     train, test = (_kept(run, images, side) for side in ("train", "test"))
-    work = Work(
+    work = TrainingPipeline(
         run,
         train,
         test,
@@ -130,7 +130,7 @@ def run_images(
         progress,
     )
     done = work.complete(
-        lambda model: subject_of(run, model, train, test),
+        lambda model: classifier_of(run, model, train, test),
         control=plan.control,
         bad=images.bad,
         began=start,
@@ -148,7 +148,7 @@ def _kept(run: Run, images: Images, side: str) -> Rows:
     return rows
 
 
-def _manifest(images: Images, plan: Plan, command: Sequence[str]) -> dict[str, Any]:
+def _manifest(images: Images, plan: ImageConfig, command: Sequence[str]) -> dict[str, Any]:
     return {
         "kind": "images",
         "arguments": {

@@ -2,7 +2,7 @@
 
 The places of masks are the modules that timm lists as giving features, in the order of depth, and
 the input of the classifier, which loses its bias. Whatever these networks have between masks
-(norms, attention, whole stages) is theirs, and the leak audit names it.
+(norms, attention, whole stages) is theirs, and the leak check names it.
 """
 
 from importlib import import_module

@@ -6,16 +6,16 @@ its unseen half; or, with ``--adapters``, masked adapters in the transformer its
 """
 
 from turnover.runs.text._adapted import Tokens
-from turnover.runs.text._classifier import KIND
+from turnover.runs.text._classifier import LOADER
 from turnover.runs.text._encoders import ENCODERS, BagOfWords, Encoder, Transformer, encoder_of
-from turnover.runs.text._run import Plan, run_texts, steps_of
+from turnover.runs.text._run import TextConfig, run_texts, steps_of
 
 __all__ = [
     "ENCODERS",
-    "KIND",
+    "LOADER",
     "BagOfWords",
     "Encoder",
-    "Plan",
+    "TextConfig",
     "Tokens",
     "Transformer",
     "encoder_of",

@@ -12,23 +12,32 @@ from turnover import _parts
 from turnover.data import BadRow, Rows
 from turnover.data.texts import Columns, read_target
 from turnover.errors import DataError, RunError
-from turnover.runs import Kind, Other, Query, Run, Subject, classes_of, cosine, verify
+from turnover.runs import (
+    ClassifierRun,
+    ExternalData,
+    Query,
+    Run,
+    RunLoader,
+    classes_of,
+    cosine,
+    verify,
+)
 from turnover.runs.text._adapted import Adapted, Tokens, build_adapted, trim
 from turnover.runs.text._encoders import ENCODERS, Encoder, encoder_of, source_of
 from turnover.runs.text._features import encoded_rows
 from turnover.runs.text._head import build_head, logits
 from turnover.runs.text._names import load_words
 from turnover.runs.text._words import COMMON, Pieces, pieces_of_run, shared_spans
-from turnover.training import Recipe, build_towers
+from turnover.training import Recipe, build_split_ensemble
 
 __all__ = [
-    "KIND",
+    "LOADER",
     "build",
+    "classifier_of",
     "encoder_for",
     "encoding",
     "loss",
     "recipe_of",
-    "subject_of",
 ]
 
 
@@ -47,12 +56,12 @@ def recipe_of(arguments: Mapping[str, Any]) -> Recipe:
         arguments["epochs"],
         arguments["batch_size"],
         arguments["seed"],
-        partial(torch.optim.AdamW, lr=arguments["rate"], weight_decay=0.0),
+        partial(torch.optim.AdamW, lr=arguments["lr"], weight_decay=0.0),
         cosine,
     )
 
 
-def _open(run: Run) -> Subject:
+def _open(run: Run) -> ClassifierRun:
     rows = {name: run.load_rows(name) for name in ("train", "test")}
     try:
         arguments = run.arguments
@@ -62,10 +71,10 @@ def _open(run: Run) -> Subject:
         raise RunError(f"{run.folder / 'manifest.json'} is damaged: {error!r}.") from error
     run.load_model(model)
     verify(run, model, logits, rows)
-    return subject_of(run, model, rows["train"], rows["test"])
+    return classifier_of(run, model, rows["train"], rows["test"])
 
 
-KIND = Kind(_open)
+LOADER = RunLoader(_open)
 
 
 def build(
@@ -83,7 +92,7 @@ def build(
         run: the run.
         train: its training rows.
         seed: of the weights and masks.
-        turnover: whether it has masks, or consists of towers if the run says so.
+        turnover: whether it has masks, or consists of a split ensemble if the run says so.
         most: at most so many units, of a head.
         weights: take pretrained weights, of a transformer.
     """
@@ -92,7 +101,7 @@ def build(
         source = source_of(arguments["model"])
         plan = Adapted(source, run.folder, classes, width, arguments["dropout"])
         return build_adapted(plan, seed=seed, turnover=turnover, weights=weights)
-    pairs = arguments.get("towers", 0)
+    pairs = arguments.get("pairs", 0)
 
     def head(seed: int) -> nn.Module:
         return build_head(
@@ -104,7 +113,7 @@ def build(
             turnover=turnover and not pairs,
         )
 
-    return build_towers(head, pairs, seed=seed) if turnover and pairs else head(seed)
+    return build_split_ensemble(head, pairs, seed=seed) if turnover and pairs else head(seed)
 
 
 def encoder_for(arguments: Mapping[str, Any]) -> Encoder:
@@ -130,7 +139,7 @@ def encoding(arguments: Mapping[str, Any]) -> str:
     return f"{arguments['model']}, {arguments['max_length']}, {bool(arguments['adapters'])}"
 
 
-def subject_of(run: Run, model: nn.Module, train: Rows, test: Rows) -> Subject:
+def classifier_of(run: Run, model: nn.Module, train: Rows, test: Rows) -> ClassifierRun:
     """The subject of a run whose model is trained and whose rows are encoded.
 
     Raises:
@@ -152,7 +161,7 @@ def subject_of(run: Run, model: nn.Module, train: Rows, test: Rows) -> Subject:
         batch = {**trim(found), "label": torch.zeros(1, dtype=torch.int64)}
         return Query(Rows(batch), None, {"text": text})
 
-    return Subject(
+    return ClassifierRun(
         run,
         model,
         logits,
@@ -166,11 +175,11 @@ def subject_of(run: Run, model: nn.Module, train: Rows, test: Rows) -> Subject:
         read=read,
         load=partial(_load, run),
         mark=_marker(run),
-        noun="text",
+        row_word="text",
     )
 
 
-def _load(run: Run, other: Other) -> tuple[Rows, Sequence[BadRow]]:
+def _load(run: Run, other: ExternalData) -> tuple[Rows, Sequence[BadRow]]:
     """Texts of another file with their features, which stay in the run folder."""
     try:
         known = run.manifest["columns"]

@@ -11,22 +11,31 @@ from typing import Any, final
 from turnover.data import Rows
 from turnover.data.texts import Texts
 from turnover.errors import DataError
-from turnover.runs import STEPS_BESIDES, Run, Work
-from turnover.runs.text._classifier import build, encoder_for, encoding, loss, recipe_of, subject_of
+from turnover.runs import STEPS_BESIDES, Run, TrainingPipeline
+from turnover.runs.text._classifier import (
+    build,
+    classifier_of,
+    encoder_for,
+    encoding,
+    loss,
+    recipe_of,
+)
 from turnover.runs.text._encoders import Encoder
 from turnover.runs.text._features import encoded_rows, parts_of
 from turnover.runs.text._names import save_words
 from turnover.runs.text._words import COMMON, TOKENIZER, common_pieces, pieces_of_run
 
-__all__ = ["Plan", "run_texts", "steps_of"]
+__all__ = ["TextConfig", "run_texts", "steps_of"]
 
 Progress = Callable[[str, int], None]
-OF_A_TOWER = 128  # units, beyond which towers gain nothing (experiments/text_labels.py)
+UNITS_OF_A_MEMBER = (
+    128  # units, beyond which split ensembles gain nothing (experiments/text_labels.py)
+)
 
 
 @final
 @dataclass(frozen=True)
-class Plan:
+class TextConfig:
     """How a classifier of texts is made.
 
     Attributes:
@@ -34,14 +43,14 @@ class Plan:
         max_length: pieces of a text that a transformer reads.
         adapters: train adapters of this width in the transformer itself; 0 keeps it frozen and
             trains a layer on top.
-        towers: train so many pairs of ordinary networks, each on its own half of the texts, in
+        pairs: train so many pairs of ordinary networks, each on its own half of the texts, in
             place of one with masks: more training, the most accurate scores. 0 for none.
         units: masked units of that layer; 0 for about as many as there are training texts, from
-            1,024 to 4,096. Of a tower: its units, 0 for 128.
+            1,024 to 4,096. Of a member: its units, 0 for 128.
         dropout: drop probability of ordinary dropout on top.
         epochs: passes over the training texts; 0 for about 300 steps, from 3 to 100 passes.
         batch_size: texts per step; 0 for 64, or 32 with adapters.
-        rate: learning rate of AdamW, which falls to zero along a cosine; 0 for 5e-4, or 2e-3 with
+        lr: learning rate of AdamW, which falls to zero along a cosine; 0 for 5e-4, or 2e-3 with
             adapters.
         seed: seed of weights, order and masks.
         control: also train the same network with ordinary dropout alone, to know the cost.
@@ -50,45 +59,46 @@ class Plan:
     model: str = "bag-of-words"
     max_length: int = 128
     adapters: int = 0
-    towers: int = 0
+    pairs: int = 0
     units: int = 0
     dropout: float = 0.5
     epochs: int = 0
     batch_size: int = 0
-    rate: float = 0.0
+    lr: float = 0.0
     seed: int = 0
     control: bool = True
 
-    def settled(self, train: int) -> "Plan":
+    def resolved(self, train: int) -> "TextConfig":
         """The plan for so many training texts, with its own choice in place of zeros.
 
         Raises:
-            DataError: for towers of transformers.
+            DataError: for split ensembles of transformers.
         """
-        if self.towers and self.adapters:
+        if self.pairs and self.adapters:
             raise DataError(
-                f"--towers {self.towers} with --adapters would train and keep "
-                f"{2 * self.towers} whole transformers. Leave out one of the two: towers stand on "
+                f"--pairs {self.pairs} with --adapters would train and keep "
+                f"{2 * self.pairs} whole transformers. Leave out one of the two: split ensembles "
+                f"stand on "
                 "features that are computed once."
             )
         wide = min(4096, max(1024, 1 << (train - 1).bit_length()))
-        units = self.units or (OF_A_TOWER if self.towers else wide)
+        units = self.units or (UNITS_OF_A_MEMBER if self.pairs else wide)
         batch_size = self.batch_size or (32 if self.adapters else 64)
         epochs = self.epochs or min(100, max(3, -(-300 // -(-train // batch_size))))
-        rate = self.rate or (2e-3 if self.adapters else 5e-4)
-        return replace(self, units=units, epochs=epochs, batch_size=batch_size, rate=rate)
+        lr = self.lr or (2e-3 if self.adapters else 5e-4)
+        return replace(self, units=units, epochs=epochs, batch_size=batch_size, lr=lr)
 
 
-def steps_of(plan: Plan, texts: Texts) -> int:
+def steps_of(plan: TextConfig, texts: Texts) -> int:
     """How many steps :func:`run_texts` reports to ``progress``."""
     parts = parts_of(len(texts.train)) + parts_of(len(texts.test))
-    return parts + plan.settled(len(texts.train)).epochs * (1 + plan.control) + STEPS_BESIDES
+    return parts + plan.resolved(len(texts.train)).epochs * (1 + plan.control) + STEPS_BESIDES
 
 
 def run_texts(
     folder: str | Path,
     texts: Texts,
-    plan: Plan,
+    plan: TextConfig,
     *,
     command: Sequence[str] = (),
     progress: Progress = lambda what, steps: None,
@@ -110,7 +120,7 @@ def run_texts(
         MissingExtra: when a package that the model needs is not installed.
     """
     start = time.perf_counter()
-    plan = plan.settled(len(texts.train))
+    plan = plan.resolved(len(texts.train))
     ready = cache(partial(encoder_for, asdict(plan)))
     if not (Path(folder) / "manifest.json").exists():
         progress(f"Loading {plan.model}", 0)
@@ -119,7 +129,7 @@ def run_texts(
     if run.complete:
         return run
     rows = _encode(run, texts, plan, ready, progress)
-    work = Work(
+    work = TrainingPipeline(
         run,
         rows["train"],
         rows["test"],
@@ -130,14 +140,14 @@ def run_texts(
         progress,
     )
     return work.complete(
-        lambda model: subject_of(run, model, rows["train"], rows["test"]),
+        lambda model: classifier_of(run, model, rows["train"], rows["test"]),
         control=plan.control,
         bad=texts.bad,
         began=start,
     )
 
 
-def _manifest(texts: Texts, plan: Plan, command: Sequence[str]) -> dict[str, Any]:
+def _manifest(texts: Texts, plan: TextConfig, command: Sequence[str]) -> dict[str, Any]:
     classes = texts.train.classes
     return {
         "kind": "text",
@@ -154,7 +164,7 @@ def _manifest(texts: Texts, plan: Plan, command: Sequence[str]) -> dict[str, Any
 
 
 def _encode(
-    run: Run, texts: Texts, plan: Plan, ready: Callable[[], Encoder], progress: Progress
+    run: Run, texts: Texts, plan: TextConfig, ready: Callable[[], Encoder], progress: Progress
 ) -> dict[str, Rows]:
     """Features of both sides; texts, names and pieces are left beside them."""
     rows = {}

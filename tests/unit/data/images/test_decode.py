@@ -8,7 +8,7 @@ import zlib
 import numpy as np
 import pytest
 
-from turnover.data.images._decode import PictureError, decode, shorter_side
+from turnover.data.images._decode import ImageError, decode, shorter_side
 from turnover.data.images._pixels import quietly
 from turnover.errors import MissingExtra
 
@@ -161,14 +161,14 @@ BAD = {
 @pytest.mark.parametrize("bad", BAD)
 def test_what_is_no_picture_is_refused(bad):
     content, says = BAD[bad]
-    with quietly(), pytest.raises(PictureError, match=f"^({says})"):
+    with quietly(), pytest.raises(ImageError, match=f"^({says})"):
         decode(content, 16)
 
 
 def test_the_limit_is_that_of_pillow(monkeypatch):
     content = encoded(plain("RGB", "red", (30, 20)))
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 599)
-    with quietly(), pytest.raises(PictureError, match="30 × 20, above the 599"):
+    with quietly(), pytest.raises(ImageError, match="30 × 20, above the 599"):
         decode(content, 16)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 600)
     assert decode(content, 16).shape == (3, 16, 16)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from turnover.data import id_of
-from turnover.data.images import Columns, Reading, read_images, read_picture, read_target
+from turnover.data.images import Columns, Reading, read_image, read_images, read_target
 from turnover.data.images import _pixels as pixels
 from turnover.data.images._pixels import decode_all, in_channels, own_size, refuse_memory
 from turnover.errors import DataError, RunError
@@ -199,7 +199,7 @@ def test_too_many_pixels_for_the_memory_are_refused(monkeypatch):
 
 
 def test_decoding_goes_on_where_it_stopped(tmp_path, monkeypatch):
-    monkeypatch.setattr(pixels, "PICTURES_PER_PART", 4)
+    monkeypatch.setattr(pixels, "IMAGES_PER_PART", 4)
     contents = [png(noise()) for _ in range(9)] + [b"no picture"]
     whole, problems = decode_all(contents, 8, parts=None, what="", tick=lambda *_: None)
     decoded, lock = [], threading.Lock()
@@ -253,8 +253,8 @@ def test_a_target_has_the_classes_and_channels_of_the_run(tmp_path):
 def test_one_picture_is_read_like_those_of_the_run(tmp_path):
     images = read_images(folder_of(tmp_path), Reading(size=8))
     name = images.names["train"][2]
-    assert torch.equal(read_picture(tmp_path / name, 8, 3)[0], images.train.batch["image"][2])
-    assert read_picture(tmp_path / name, 8, 1).shape == (1, 1, 8, 8)
+    assert torch.equal(read_image(tmp_path / name, 8, 3)[0], images.train.batch["image"][2])
+    assert read_image(tmp_path / name, 8, 1).shape == (1, 1, 8, 8)
 
 
 @pytest.mark.parametrize(
@@ -265,7 +265,7 @@ def test_one_that_is_no_picture_is_refused(tmp_path, name, says):
     folder_of(tmp_path, each=1)
     (tmp_path / "x.png").write_text("x")
     with pytest.raises(DataError, match=says):
-        read_picture(tmp_path / name, 8, 3)
+        read_image(tmp_path / name, 8, 3)
 
 
 @pytest.mark.parametrize(

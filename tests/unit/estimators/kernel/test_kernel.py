@@ -1,4 +1,4 @@
-"""Kernel scores against their closed form, and damping that towers choose."""
+"""Kernel scores against their closed form, and damping that split ensembles choose."""
 
 import copy
 from dataclasses import replace
@@ -15,11 +15,11 @@ from turnover.data import Rows
 from turnover.errors import LossError, RunError, ScoreError
 from turnover.estimators import GateKernel, GradientKernel, gate_gradients
 from turnover.estimators.kernel import _fitted, _kernel
-from turnover.estimators.kernel._damping import LADDER, climb, prediction_of_halves
+from turnover.estimators.kernel._damping import GRID, hill_climb, prediction_of_halves
 from turnover.estimators.kernel._links import LINKS, link_named
 from turnover.estimators.kernel._ridge import Ridge
 from turnover.nn import convert
-from turnover.training import Recipe, fit, fit_towers, losses_of
+from turnover.training import Recipe, fit, fit_split_ensemble, losses_of
 
 SGD = partial(torch.optim.SGD, lr=0.2, momentum=0.9, weight_decay=0.001)
 # float32 kernels of a few dozen products, factorised with condition numbers of up to 1e3.
@@ -62,8 +62,8 @@ def trained(rows):
 
 
 @pytest.fixture(scope="module")
-def towers(rows):
-    return fit_towers(build, rows, loss, Recipe(5, 20, optimizer=SGD), pairs=3)
+def ensemble(rows):
+    return fit_split_ensemble(build, rows, loss, Recipe(5, 20, optimizer=SGD), pairs=3)
 
 
 def twin(networks, queries, rows, damping):
@@ -97,9 +97,9 @@ def test_scores_are_the_equation(trained, queries, rows, damping):
     assert torch.equal(found.query_ids, queries.ids)
 
 
-def test_scores_of_towers_are_the_mean_of_the_equation(towers, queries, rows):
-    kernel = GradientKernel(towers, loss, damping=0.3).fit(rows)
-    wanted = twin(list(towers.towers), queries, rows, 0.3) * kernel.slope
+def test_scores_of_split_ensembles_are_the_mean_of_the_equation(ensemble, queries, rows):
+    kernel = GradientKernel(ensemble, loss, damping=0.3).fit(rows)
+    wanted = twin(list(ensemble.members), queries, rows, 0.3) * kernel.slope
     torch.testing.assert_close(kernel.scores(queries).values, wanted.float(), **ROUNDING)
 
 
@@ -167,10 +167,10 @@ def test_gate_scores_read_the_gates(trained, queries, rows):
     torch.testing.assert_close(kernel.residual, (sides[0] + sides[1]) / 2)
 
 
-def test_self_scores_are_the_diagonal(trained, towers, rows):
+def test_self_scores_are_the_diagonal(trained, ensemble, rows):
     converted = copy.deepcopy(trained)
     convert(converted, "1")
-    for kernel in (GradientKernel(trained, loss), GradientKernel(towers, loss)):
+    for kernel in (GradientKernel(trained, loss), GradientKernel(ensemble, loss)):
         fitted = kernel.fit(rows)
         wanted = fitted.scores(rows).values.diagonal()
         torch.testing.assert_close(fitted.self_scores(), wanted, **ROUNDING)
@@ -188,16 +188,16 @@ def test_a_sketch_takes_the_place_of_a_dual_too_large(trained, queries, rows, mo
     assert torch.equal(GradientKernel(trained, loss).scores(queries, rows).values, exact)
 
 
-def test_blocks_of_rows_change_nothing(towers, queries, rows, monkeypatch):
-    whole = GradientKernel(towers, loss).scores(queries, rows).values
+def test_blocks_of_rows_change_nothing(ensemble, queries, rows, monkeypatch):
+    whole = GradientKernel(ensemble, loss).scores(queries, rows).values
     monkeypatch.setattr(_fitted, "ROWS_PER_BLOCK", 7)
     torch.testing.assert_close(
-        GradientKernel(towers, loss).scores(queries, rows).values, whole, **ROUNDING
+        GradientKernel(ensemble, loss).scores(queries, rows).values, whole, **ROUNDING
     )
 
 
-def test_the_first_of_a_stream_are_those_of_all(towers, queries, rows):
-    kernel = GradientKernel(towers, loss).fit(rows)
+def test_the_first_of_a_stream_are_those_of_all(ensemble, queries, rows):
+    kernel = GradientKernel(ensemble, loss).fit(rows)
     for kind in ("helpful", "harmful"):
         wanted = kernel.scores(queries).top(4, kind)
         found = kernel.top(queries, 4, kind, memory_mb=1e-9)
@@ -205,8 +205,8 @@ def test_the_first_of_a_stream_are_those_of_all(towers, queries, rows):
         torch.testing.assert_close(found.scores, wanted.scores, **ROUNDING)
 
 
-def test_models_are_left_as_found(trained, towers, queries, rows):
-    for model in (trained, towers):
+def test_models_are_left_as_found(trained, ensemble, queries, rows):
+    for model in (trained, ensemble):
         model.train()
         model.zero_grad()
         state = {name: value.clone() for name, value in model.state_dict().items()}
@@ -216,8 +216,8 @@ def test_models_are_left_as_found(trained, towers, queries, rows):
         assert all(parameter.grad is None for parameter in model.parameters())
 
 
-def test_features_are_kept_and_checked(towers, queries, rows, tmp_path):
-    kernel = GradientKernel(towers, loss, folder=tmp_path)
+def test_features_are_kept_and_checked(ensemble, queries, rows, tmp_path):
+    kernel = GradientKernel(ensemble, loss, folder=tmp_path)
     first = kernel.scores(queries, rows).values
     assert len(list(tmp_path.glob("features-*.safetensors"))) == 6
     next(tmp_path.glob("features-2*")).unlink()
@@ -229,36 +229,36 @@ def test_features_are_kept_and_checked(towers, queries, rows, tmp_path):
         replace(kernel, link="none").fit(rows)
 
 
-def test_towers_choose_the_damping(towers, rows):
-    kernel = GradientKernel(towers, loss).fit(rows)
-    assert kernel.damping in LADDER
-    near = LADDER.index(kernel.damping)
+def test_split_ensembles_choose_the_damping(ensemble, rows):
+    kernel = GradientKernel(ensemble, loss).fit(rows)
+    assert kernel.damping in GRID
+    near = GRID.index(kernel.damping)
     for rung in (near - 1, near + 1):
-        if 0 <= rung < len(LADDER):
-            other = GradientKernel(towers, loss, damping=LADDER[rung]).fit(rows)
+        if 0 <= rung < len(GRID):
+            other = GradientKernel(ensemble, loss, damping=GRID[rung]).fit(rows)
             assert other.agreement <= kernel.agreement
     assert kernel.agreement > 0.3, "halves of 30 instances differ by what they hold"
     assert kernel.about["agreement"] == kernel.agreement
 
 
-def test_without_towers_the_damping_is_the_default(trained, rows):
+def test_without_split_ensembles_the_damping_is_the_default(trained, rows):
     kernel = GradientKernel(trained, loss).fit(rows)
     assert (kernel.damping, kernel.agreement, kernel.slope) == (0.3, None, 1.0)
 
 
-@pytest.mark.parametrize("peak", range(len(LADDER)))
+@pytest.mark.parametrize("peak", range(len(GRID)))
 def test_climbing_finds_the_highest_rung(peak):
     tried = []
 
     def quality(damping):
         tried.append(damping)
-        return -abs(LADDER.index(damping) - peak)
+        return -abs(GRID.index(damping) - peak)
 
-    assert climb(quality) == LADDER[peak]
-    assert len(tried) == len(set(tried)) <= abs(peak - LADDER.index(0.3)) + 3
+    assert hill_climb(quality) == GRID[peak]
+    assert len(tried) == len(set(tried)) <= abs(peak - GRID.index(0.3)) + 3
 
 
-def test_differences_of_linear_towers_are_predicted_exactly():
+def test_differences_of_linear_split_ensembles_are_predicted_exactly():
     torch.manual_seed(0)
     influence, coins = torch.randn(20, 50), torch.rand(3, 50) < 0.5
     members = torch.cat([coins, ~coins])
@@ -270,8 +270,8 @@ def test_differences_of_linear_towers_are_predicted_exactly():
     assert abs(prediction_of_halves(noise, outputs, members)[0]) < 0.5
 
 
-def test_a_pair_is_predicted_without_its_own_towers():
-    """Pair 0 is predicted by the towers of pair 1, and the other way round."""
+def test_a_pair_is_predicted_without_its_own_split_ensembles():
+    """Pair 0 is predicted by the split ensembles of pair 1, and the other way round."""
     torch.manual_seed(0)
     coins = torch.rand(2, 50) < 0.5
     members, outputs = torch.cat([coins, ~coins]), torch.randn(4, 20)
@@ -293,16 +293,16 @@ def test_halves_that_do_not_differ_agree_with_nothing():
 
 
 def test_a_prediction_of_the_wrong_sign_does_not_turn_the_scores(
-    towers, queries, rows, monkeypatch
+    ensemble, queries, rows, monkeypatch
 ):
     """Noise must not make every helpful instance a harmful one."""
     monkeypatch.setattr(_fitted, "prediction_of_halves", lambda *_: (-0.1, -0.2))
-    kernel = GradientKernel(towers, loss, damping=0.3).fit(rows)
+    kernel = GradientKernel(ensemble, loss, damping=0.3).fit(rows)
     assert (kernel.agreement, kernel.slope) == (-0.1, 1.0)
     assert (kernel.self_scores() > 0).all()
 
 
-def test_bad_arguments_are_refused(trained, towers, rows, queries):
+def test_bad_arguments_are_refused(trained, ensemble, rows, queries):
     for wrong in (0.0, -1.0):
         with pytest.raises(ScoreError, match="above 0"):
             GradientKernel(trained, loss, damping=wrong).fit(rows)
@@ -311,7 +311,7 @@ def test_bad_arguments_are_refused(trained, towers, rows, queries):
     with pytest.raises(ScoreError, match="at least 0"):
         GradientKernel(trained, loss, sketch=-1).fit(rows)
     with pytest.raises(ScoreError, match="too few"):
-        GateKernel(towers, loss).fit(rows)
+        GateKernel(ensemble, loss).fit(rows)
     with pytest.raises(LossError):
         GradientKernel(trained, lambda model, batch: loss(model, batch).mean()).fit(rows)
     flat = nn.Sequential(nn.Linear(6, 3))

@@ -9,7 +9,7 @@ from torch import nn
 
 from tests.reference import exact as reference
 from tests.zoo import FEATURES, UNITS, ZOO, IsolatedCNN, IsolatedDict, IsolatedMLP, Model, loss
-from turnover import Exact, Recipe, Rows, convert, fit
+from turnover import Recipe, Rows, TwoPass, convert, fit
 from turnover.errors import ConversionError, IdError, LossError, ScoreError
 from turnover.masks import mask
 from turnover.nn import masked_layers, unseen
@@ -91,9 +91,9 @@ def modes(model):
     "kind", [*ZOO, Branching, BranchingPrefix, InPlace], ids=lambda kind: kind.__name__
 )
 def test_scores_are_those_of_the_double_loop(kind, form):
-    model, queries = kind.make(p=0.3), kind.batch(QUERIES)
+    model, queries = kind.make(keep=0.3), kind.batch(QUERIES)
     wanted = reference.scores(model, loss, queries, QUERIES, IDS, form)
-    assert_scores(Exact(model, loss, form).scores(queries, IDS), wanted)
+    assert_scores(TwoPass(model, loss, form).scores(queries, IDS), wanted)
 
 
 @pytest.mark.parametrize("share_prefix", [True, False])
@@ -103,7 +103,7 @@ def test_scores_are_those_of_the_double_loop(kind, form):
 def test_scores_do_not_depend_on_the_blocks(kind, form, memory_mb, share_prefix):
     model, queries = kind.make(), kind.batch(QUERIES)
     wanted = reference.scores(model, loss, queries, QUERIES, IDS, form)
-    found = Exact(model, loss, form, share_prefix, memory_mb).scores(queries, IDS)
+    found = TwoPass(model, loss, form, share_prefix, memory_mb).scores(queries, IDS)
     assert_scores(found, wanted)
 
 
@@ -111,7 +111,7 @@ def test_scores_do_not_depend_on_the_blocks(kind, form, memory_mb, share_prefix)
 def test_a_small_budget_makes_small_blocks(memory_mb):
     model, queries = IsolatedMLP.make(), IsolatedMLP.batch(QUERIES)
     rows = rows_through(model.first)
-    Exact(model, loss, share_prefix=False, memory_mb=memory_mb).scores(queries, range(100))
+    TwoPass(model, loss, share_prefix=False, memory_mb=memory_mb).scores(queries, range(100))
     bytes_per_pair = 3 * 4 * UNITS
     both_sides_of_one_pair = 2
     allowed = max(both_sides_of_one_pair, memory_mb * 2**20 / bytes_per_pair)
@@ -122,16 +122,16 @@ def test_a_small_budget_makes_small_blocks(memory_mb):
 @pytest.mark.parametrize("function", [token_loss, squared_error])
 def test_any_loss_of_one_number_per_row(function, share_prefix):
     kind = Tokens if function is token_loss else IsolatedMLP
-    model, queries = kind.make(p=0.7), kind.batch(QUERIES)
+    model, queries = kind.make(keep=0.7), kind.batch(QUERIES)
     wanted = reference.scores(model, function, queries, QUERIES, IDS)
-    assert_scores(Exact(model, function, share_prefix=share_prefix).scores(queries, IDS), wanted)
+    assert_scores(TwoPass(model, function, share_prefix=share_prefix).scores(queries, IDS), wanted)
 
 
 @pytest.mark.parametrize("kind", [IsolatedMLP, Branching])
 def test_losses_of_all_pairs(kind):
-    model, queries = kind.make(p=0.3), kind.batch(QUERIES)
+    model, queries = kind.make(keep=0.3), kind.batch(QUERIES)
     wanted = reference.losses(model, loss, queries, QUERIES, IDS, unseen)
-    found = Exact(model, loss).losses(queries, IDS, unseen=True)
+    found = TwoPass(model, loss).losses(queries, IDS, unseen=True)
     torch.testing.assert_close(found, wanted, rtol=0, atol=TOLERANCE)
 
 
@@ -140,7 +140,7 @@ def test_a_linear_model_has_a_closed_form():
     model = nn.Sequential(nn.Identity(), nn.Linear(UNITS, 1, bias=False))
     convert(model, "0", seed=3)
     x = torch.randn(QUERIES, UNITS)
-    found = Exact(model, lambda model, x: model(x)[:, 0]).scores(x, IDS)
+    found = TwoPass(model, lambda model, x: model(x)[:, 0]).scores(x, IDS)
     with torch.no_grad():
         wanted = x * model[1].weight @ (2 * (1 - 2 * mask(IDS, UNITS, seed=3).float())).T
     assert_scores(found, wanted)
@@ -149,17 +149,17 @@ def test_a_linear_model_has_a_closed_form():
 def test_an_instance_helps_itself():
     model, rows = IsolatedMLP.make(), Rows(IsolatedMLP.batch(24), torch.arange(100, 124))
     fit(model, rows, loss, Recipe(epochs=60))
-    values = Exact(model, loss).scores(rows, rows.ids).values
+    values = TwoPass(model, loss).scores(rows, rows.ids).values
     assert values.diagonal().mean() > values.mean() + 0.1
 
 
 def test_the_prefix_runs_once_per_query():
     model, queries = BranchingPrefix.make(), BranchingPrefix.batch(QUERIES)
     rows = rows_through(model.first)
-    Exact(model, loss).scores(queries, range(10))
+    TwoPass(model, loss).scores(queries, range(10))
     few = sum(rows)
     rows.clear()
-    Exact(model, loss).scores(queries, range(1000))
+    TwoPass(model, loss).scores(queries, range(1000))
     probes = 2
     assert sum(rows) == few == QUERIES + probes
 
@@ -170,7 +170,7 @@ def test_the_prefix_runs_once_per_query():
 def test_otherwise_whole_passes_run_once_per_pair(kind, share_prefix):
     model, queries = kind.make(), kind.batch(QUERIES)
     rows = rows_through(model.head)
-    Exact(model, loss, share_prefix=share_prefix).scores(queries, IDS)
+    TwoPass(model, loss, share_prefix=share_prefix).scores(queries, IDS)
     both_sides = 2
     assert rows.count(both_sides * QUERIES * len(IDS)) == 1
 
@@ -178,7 +178,7 @@ def test_otherwise_whole_passes_run_once_per_pair(kind, share_prefix):
 def test_scores_say_what_they_are_of():
     model = IsolatedMLP.make()
     queries = Rows(IsolatedMLP.batch(3), [7, -1, 2**50])
-    scores = Exact(model, loss, "full").scores(queries, IDS)
+    scores = TwoPass(model, loss, "full").scores(queries, IDS)
     assert torch.equal(scores.query_ids, queries.ids)
     assert torch.equal(scores.train_ids, IDS)
     assert scores.about == {"estimator": "exact", "form": "full", "prefix": "shared"}
@@ -187,7 +187,7 @@ def test_scores_say_what_they_are_of():
 @pytest.mark.parametrize("memory_mb", [ONE_PAIR, SOME_PAIRS, ALL_PAIRS])
 def test_progress_rises_to_the_number_of_pairs(memory_mb):
     model, calls = IsolatedMLP.make(), []
-    estimator = Exact(model, loss, memory_mb=memory_mb)
+    estimator = TwoPass(model, loss, memory_mb=memory_mb)
     estimator.scores(IsolatedMLP.batch(), IDS, progress=lambda *call: calls.append(call))
     done, pairs = [c[0] for c in calls], {c[1] for c in calls}
     assert pairs == {QUERIES * len(IDS)} == {done[-1]}
@@ -205,7 +205,7 @@ def test_a_loss_that_is_no_number_names_query_and_instance(memory_mb):
         losses = loss(model, batch)
         return torch.where(losses > limit, torch.nan, losses)
 
-    full = Exact(model, diverging, "full", memory_mb=memory_mb)
+    full = TwoPass(model, diverging, "full", memory_mb=memory_mb)
     with pytest.raises(LossError, match=f"query {q} and instance {int(IDS[z])} is nan"):
         full.scores(queries, IDS)
 
@@ -222,7 +222,7 @@ def test_a_loss_that_is_no_number_names_query_and_instance(memory_mb):
 )
 def test_a_loss_that_is_not_one_number_per_row_is_refused(reduce, hint, share_prefix):
     model = IsolatedMLP.make()
-    estimator = Exact(model, lambda m, b: reduce(loss(m, b)), share_prefix=share_prefix)
+    estimator = TwoPass(model, lambda m, b: reduce(loss(m, b)), share_prefix=share_prefix)
     with pytest.raises(LossError, match=re.escape(hint)):
         estimator.scores(IsolatedMLP.batch(), IDS)
 
@@ -232,12 +232,12 @@ def test_a_loss_that_is_not_one_number_per_row_is_refused(reduce, hint, share_pr
 )
 def test_unusable_ids_are_refused(ids):
     with pytest.raises(IdError):
-        Exact(IsolatedMLP.make(), loss).scores(IsolatedMLP.batch(), ids)
+        TwoPass(IsolatedMLP.make(), loss).scores(IsolatedMLP.batch(), ids)
 
 
 def test_a_model_without_masks_is_refused():
     with pytest.raises(ConversionError, match="no turn-over layer"):
-        Exact(IsolatedMLP(), loss).scores(IsolatedMLP.batch(), IDS)
+        TwoPass(IsolatedMLP(), loss).scores(IsolatedMLP.batch(), IDS)
 
 
 def test_a_mask_that_is_never_reached_is_refused():
@@ -246,18 +246,18 @@ def test_a_mask_that_is_never_reached_is_refused():
             return self.head(self.second(self.act1(self.first(x))))
 
     with pytest.raises(ConversionError, match=r"never reaches .*act2"):
-        Exact(Detour.make(), loss).scores(Detour.batch(), IDS)
+        TwoPass(Detour.make(), loss).scores(Detour.batch(), IDS)
 
 
 def test_an_unknown_form_is_refused():
     with pytest.raises(ScoreError, match="'seen' or 'full', not 'both'"):
-        Exact(IsolatedMLP.make(), loss, "both").scores(IsolatedMLP.batch(), IDS)
+        TwoPass(IsolatedMLP.make(), loss, "both").scores(IsolatedMLP.batch(), IDS)
 
 
 def test_an_error_of_the_model_is_shown_as_it_is():
     model, (x, y) = IsolatedMLP.make(), IsolatedMLP.batch()
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
-        Exact(model, loss).scores((x[:, 1:], y), IDS)
+        TwoPass(model, loss).scores((x[:, 1:], y), IDS)
 
 
 @pytest.mark.parametrize("fails", [False, True])
@@ -269,9 +269,9 @@ def test_the_model_is_left_as_found(fails):
     hooks = [len(module._forward_hooks) for module in model.modules()]
     if fails:
         with pytest.raises(LossError):
-            Exact(model, lambda m, b: loss(m, b).mean()).scores(queries, IDS)
+            TwoPass(model, lambda m, b: loss(m, b).mean()).scores(queries, IDS)
     else:
-        Exact(model, loss).scores(queries, IDS)
+        TwoPass(model, loss).scores(queries, IDS)
     assert modes(model) == before
     assert [len(module._forward_hooks) for module in model.modules()] == hooks
     layers = masked_layers(model).values()
@@ -282,8 +282,8 @@ def test_the_model_is_left_as_found(fails):
 def test_ordinary_dropout_plays_no_part():
     model, queries = IsolatedMLP.make(dropout=0.5), IsolatedMLP.batch(QUERIES)
     model.train()
-    first = Exact(model, loss).scores(queries, IDS).values
-    assert torch.equal(Exact(model, loss).scores(queries, IDS).values, first)
+    first = TwoPass(model, loss).scores(queries, IDS).values
+    assert torch.equal(TwoPass(model, loss).scores(queries, IDS).values, first)
     wanted = reference.scores(model, loss, queries, QUERIES, IDS)
     assert (first - wanted).abs().max() < TOLERANCE
 
@@ -293,7 +293,7 @@ def test_a_small_budget_still_shares_the_prefix():
     rows = rows_through(model.first)
     bytes_per_pair = 3 * 4 * UNITS
     half_of_one_query = 100 * bytes_per_pair / 2**20
-    Exact(model, loss, memory_mb=half_of_one_query).scores(queries, range(100))
+    TwoPass(model, loss, memory_mb=half_of_one_query).scores(queries, range(100))
     probes = 2
     assert sum(rows) == 2 * QUERIES + probes
 
@@ -301,13 +301,13 @@ def test_a_small_budget_still_shares_the_prefix():
 def test_an_error_in_the_users_loss_is_not_hidden():
     model, queries = IsolatedMLP.make(), IsolatedMLP.batch()
     with pytest.raises(LossError, match="one loss"):
-        Exact(model, lambda m, b: loss(m, b).mean()).scores(queries, IDS)
+        TwoPass(model, lambda m, b: loss(m, b).mean()).scores(queries, IDS)
 
 
 def test_rows_stand_for_their_ids_or_groups():
     model, queries = IsolatedMLP.make(), IsolatedMLP.batch()
     x, y = IsolatedMLP.batch(6)
-    by_id = Exact(model, loss).scores(queries, Rows((x, y), torch.arange(10, 16)))
+    by_id = TwoPass(model, loss).scores(queries, Rows((x, y), torch.arange(10, 16)))
     assert by_id.train_ids.tolist() == list(range(10, 16))
-    by_group = Exact(model, loss).scores(queries, Rows((x, y), groups=[5, 5, 7, 7, 5, 9]))
-    assert torch.equal(by_group.values, Exact(model, loss).scores(queries, [5, 7, 9]).values)
+    by_group = TwoPass(model, loss).scores(queries, Rows((x, y), groups=[5, 5, 7, 7, 5, 9]))
+    assert torch.equal(by_group.values, TwoPass(model, loss).scores(queries, [5, 7, 9]).values)

@@ -18,11 +18,11 @@ from tests.zoo import (
     IsolatedTanh,
     loss,
 )
-from turnover import Exact, FirstOrder, Rows, convert
+from turnover import FirstOrder, Rows, TwoPass, convert
 from turnover.errors import ConversionError, IdError, LossError, RunError, ScoreError
-from turnover.estimators import Agreement, Answer, Found, LowAgreementWarning, SameGroup
+from turnover.estimators import Agreement, Answer, LowAgreementWarning, SameGroup, TopInstances
 from turnover.estimators.masked import _topk
-from turnover.estimators.masked._first_order import LADDER, SAMPLE_QUERIES, _sample
+from turnover.estimators.masked._first_order import RERANKED, SAMPLE_QUERIES, _sample
 from turnover.masks import MaskSpec
 from turnover.nn import masked_layers
 
@@ -36,11 +36,11 @@ QUERIES, WIDE = 4, 256
 TOLERANCE = 1e-5
 
 
-def wide(p=0.5, seed=3):
+def wide(keep=0.5, seed=3):
     """One masked layer, a linear head: the output is linear in the gates."""
     torch.manual_seed(seed)
     model = nn.Sequential(nn.Linear(5, WIDE), nn.ReLU(), nn.Linear(WIDE, 3, bias=False))
-    convert(model, "1", seed=seed, p=p)
+    convert(model, "1", seed=seed, keep=keep)
     return model
 
 
@@ -79,11 +79,11 @@ def test_scores_are_gates_times_gradients(kind, masks):
     assert found.about["agreement"]["masks"] == masks
 
 
-@pytest.mark.parametrize("p", [0.5, 0.3, 0.8])
-def test_they_are_exact_where_the_loss_is_linear_in_the_gates(p):
-    model, queries = wide(p), batch()
+@pytest.mark.parametrize("keep", [0.5, 0.3, 0.8])
+def test_they_are_exact_where_the_loss_is_linear_in_the_gates(keep):
+    model, queries = wide(keep), batch()
     found = FirstOrder(model, chosen_output).scores(queries, IDS)
-    wanted = Exact(model, chosen_output).scores(queries, IDS).values
+    wanted = TwoPass(model, chosen_output).scores(queries, IDS).values
     # 256 products of order 0.1, in float32, on either side.
     assert (found.values - wanted).abs().max() < TOLERANCE
     slow = exact_reference.scores(model, chosen_output, queries, QUERIES, IDS[:5])
@@ -107,7 +107,7 @@ def test_queries_do_not_know_each_other(queries, masks):
 def test_masks_are_added_only_while_they_help():
     model = IsolatedMLP.make()
     queries = IsolatedMLP.batch(3)
-    tried = {k: FirstOrder(model, loss, k).linear(queries, IDS)[1] for k in LADDER}
+    tried = {k: FirstOrder(model, loss, k).linear(queries, IDS)[1] for k in RERANKED}
     found = FirstOrder(model, loss).linear(queries, IDS)[1]
     assert found == tried[found.masks]
     assert found.spearman >= tried[0].spearman
@@ -176,8 +176,8 @@ def test_ids_outside_the_training_set_are_just_ids():
 @pytest.mark.parametrize("rerank", [30, len(IDS), 10 * len(IDS)])
 def test_reranking_gives_exact_scores_in_exact_order(rerank):
     model = wide()
-    found = FirstOrder(model, loss, 0).ask(batch(), IDS, 5, rerank=rerank, ghosts=200)
-    exact = Exact(model, loss).scores(batch(), IDS).values
+    found = FirstOrder(model, loss, 0).ask(batch(), IDS, 5, rerank=rerank, nulls=200)
+    exact = TwoPass(model, loss).scores(batch(), IDS).values
     fast = FirstOrder(model, loss, 0).scores(batch(), IDS).values
     for kind, largest in ((found.helpful, True), (found.harmful, False)):
         listed = reference.ranked(fast, min(rerank, len(IDS)), largest)
@@ -215,7 +215,7 @@ def test_an_instance_that_matters_is_named(rerank):
 
 @pytest.mark.parametrize("rerank", [0, 40])
 def test_nothing_matters_in_a_model_that_learned_nothing(rerank):
-    found = FirstOrder(wide(), loss).ask(batch(), IDS, 3, rerank=rerank, ghosts=500)
+    found = FirstOrder(wide(), loss).ask(batch(), IDS, 3, rerank=rerank, nulls=500)
     for query in range(QUERIES):
         assert found.significant(query, q=0.01) == []
         assert found.verdict(query, q=0.01).startswith(
@@ -228,7 +228,7 @@ def test_a_verdict_names_five_and_counts_the_rest():
     def kind(*q):
         numbers = torch.tensor([q], dtype=torch.float64)
         ids = torch.arange(len(q))[None] + int(10 * sum(q))
-        return Found(ids, numbers, ids, numbers, numbers, numbers)
+        return TopInstances(ids, numbers, ids, numbers, numbers, numbers)
 
     measured = Agreement(1.0, 1.0, 0, 2, 1)
     answer = Answer(kind(*[0.01] * 4), kind(*[0.05] * 4), 1_000_000, "exact", measured)
@@ -316,7 +316,7 @@ def test_a_model_without_masks_is_refused():
 
 def test_the_model_is_left_as_found():
     model = wide().train()
-    FirstOrder(model, loss).ask(batch(), IDS, rerank=20, ghosts=100)
+    FirstOrder(model, loss).ask(batch(), IDS, rerank=20, nulls=100)
     assert all(module.training for module in model.modules())
     assert all(parameter.grad is None for parameter in model.parameters())
     layers = masked_layers(model).values()
@@ -359,21 +359,21 @@ def test_inference_mode_changes_nothing():
 def test_reranking_takes_what_a_filter_leaves():
     keep = torch.zeros(len(IDS), dtype=torch.bool)
     keep[:20] = True
-    found = FirstOrder(wide(), loss).ask(batch(), IDS, 3, rerank=100, keep=keep, ghosts=200)
+    found = FirstOrder(wide(), loss).ask(batch(), IDS, 3, rerank=100, keep=keep, nulls=200)
     assert set(found.helpful.ids.flatten().tolist()) <= set(IDS[:20].tolist())
-    wanted = Exact(wide(), loss).scores(batch(), IDS[:20]).top(3)
+    wanted = TwoPass(wide(), loss).scores(batch(), IDS[:20]).top(3)
     assert torch.equal(found.helpful.ids, wanted.ids)
 
 
-def test_ghosts_avoid_the_ids_of_a_range():
+def test_null_ids_avoid_the_ids_of_a_range():
     first = -(2**62)
     ids = range(first - 50, first + 50)
-    found = FirstOrder(wide(), loss).ask(batch(), ids, 3, rerank=10, ghosts=200)
+    found = FirstOrder(wide(), loss).ask(batch(), ids, 3, rerank=10, nulls=200)
     assert found.estimator == "exact"
 
 
 def test_a_short_list_says_at_least():
-    found = Found(*(torch.zeros(1, 2) for _ in range(6)))
+    found = TopInstances(*(torch.zeros(1, 2) for _ in range(6)))
     answer = Answer(found, found, 40, "first-order", Agreement(1.0, 1.0, 0, 200, 1))
     assert answer.verdict(0).startswith("At least 1 of 40 training instances matters")
 

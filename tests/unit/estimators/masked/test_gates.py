@@ -61,9 +61,9 @@ def test_gradients_are_central_differences(kind, masks):
     assert_close(found, reference.gradients(model, loss, queries, QUERIES, masks))
 
 
-@pytest.mark.parametrize("p", [0.3, 0.75])
-def test_masks_keep_their_probability(p):
-    model, queries = in_double(IsolatedMLP, p=p)
+@pytest.mark.parametrize("keep", [0.3, 0.75])
+def test_masks_keep_their_probability(keep):
+    model, queries = in_double(IsolatedMLP, keep=keep)
     _, found = gate_gradients(model, loss, queries, masks=3)
     assert_close(found, reference.gradients(model, loss, queries, QUERIES, 3))
 
@@ -107,7 +107,7 @@ def test_the_model_is_left_as_found(fails):
     model.train()
     model.second.eval()
     model.first.weight.grad = torch.full_like(model.first.weight, 7.0)
-    before, weights = modes(model), [p.clone() for p in model.parameters()]
+    before, weights = modes(model), [keep.clone() for keep in model.parameters()]
     if fails:
         with pytest.raises(LossError):
             gate_gradients(model, lambda m, b: loss(m, b) * torch.nan, queries)
@@ -116,7 +116,7 @@ def test_the_model_is_left_as_found(fails):
     assert modes(model) == before
     assert all(layer.ids is None and layer.gate is None for layer in masked_layers(model).values())
     assert (model.first.weight.grad == 7).all()
-    assert all(p.grad is None for n, p in model.named_parameters() if n != "first.weight")
+    assert all(keep.grad is None for n, keep in model.named_parameters() if n != "first.weight")
     assert all(torch.equal(a, b) for a, b in zip(weights, model.parameters(), strict=True))
 
 

@@ -1,4 +1,5 @@
-"""The null distribution of linear scores: enumerated masks, a million ghosts, the normal limit."""
+"""The null distribution of linear scores: enumerated masks, a million null ids, the normal
+limit."""
 
 import itertools
 
@@ -12,8 +13,8 @@ from turnover.estimators._ensemble import average
 from turnover.estimators.masked._linear import LinearScores
 from turnover.estimators.masked._mask_null import MaskNull
 from turnover.estimators.masked._scan import scan
-from turnover.masks import MaskSpec, ghost_ids
-from turnover.stats import GhostNull
+from turnover.masks import MaskSpec, null_ids
+from turnover.stats import EmpiricalNull
 
 UNITS = 12
 SLOPES = {
@@ -28,9 +29,9 @@ SLOPES = {
 }
 
 
-def linear_of(slopes, p=0.5, offset=0.0):
+def linear_of(slopes, keep=0.5, offset=0.0):
     slopes = torch.atleast_2d(torch.as_tensor(slopes, dtype=torch.float32))
-    specs = (MaskSpec(slopes.shape[1], p=p),)
+    specs = (MaskSpec(slopes.shape[1], keep=keep),)
     return LinearScores(specs, (slopes,), torch.full((len(slopes),), offset))
 
 
@@ -39,7 +40,7 @@ def enumerated(linear):
     (spec,), (slopes,) = linear.specs, linear.slopes
     bits = torch.tensor(list(itertools.product([0.0, 1.0], repeat=spec.units))).double()
     values, order = (linear.offsets + bits @ slopes[0].double()).sort()
-    weight = (spec.p**bits * (1 - spec.p) ** (1 - bits)).prod(dim=1)[order]
+    weight = (spec.keep**bits * (1 - spec.keep) ** (1 - bits)).prod(dim=1)[order]
     below = torch.cat([torch.zeros(1), weight.cumsum(0)]).double()
     width = 1e-6 * (values[-1] - values[0])
     lower = below[torch.searchsorted(values, values + width)]
@@ -91,8 +92,8 @@ def test_equal_slopes_count_a_part_of_the_jump():
 
 
 @pytest.mark.parametrize("p", [0.5, 0.3])
-def test_p_values_are_the_shares_of_a_million_ghosts(p):
-    """Counts of ghosts below a p-value of α lie within four standard deviations of 10⁶ α."""
+def test_p_values_are_the_shares_of_a_million_null_ids(p):
+    """Counts of null ids below a p-value of α lie within four standard deviations of 10⁶ α."""
     random = torch.Generator().manual_seed(3)
     layers = (MaskSpec(100, 0, 5, p), MaskSpec(28, 1, 5, 0.5))
     slopes = tuple(torch.randn(3, spec.units, generator=random) ** 3 for spec in layers)
@@ -159,16 +160,16 @@ def test_checkpoints_of_one_run_share_their_masks():
     )
 
 
-def test_ghosts_say_the_same():
+def test_null_ids_say_the_same():
     linear = linear_of(torch.randn(3, 128, generator=torch.Generator().manual_seed(0)), offset=1.0)
     values = scan(linear, torch.arange(200))
-    exact, ghosts = MaskNull(linear), GhostNull(scan(linear, ghost_ids(20_000)))
-    # 20,000 ghosts measure a p-value of 0.02 to 7 %, and smaller ones are fitted.
-    ratio = ghosts.p(values) / exact.p(values)
+    exact, nulls = MaskNull(linear), EmpiricalNull(scan(linear, null_ids(20_000)))
+    # 20,000 null ids measure a p-value of 0.02 to 7 %, and smaller ones are fitted.
+    ratio = nulls.p(values) / exact.p(values)
     assert ((ratio.log().abs() < 0.25) | (exact.p(values) < 0.02)).all()
     torch.testing.assert_close(exact.mean, linear.mean.double(), rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(exact.std, linear.std.double(), rtol=1e-5, atol=0)
-    torch.testing.assert_close(exact.z(values), ghosts.z(values), rtol=0.05, atol=0.05)
+    torch.testing.assert_close(exact.z(values), nulls.z(values), rtol=0.05, atol=0.05)
 
 
 def test_a_query_without_slopes_has_nothing_that_stands_out():

@@ -10,7 +10,7 @@ from torch import nn
 from turnover import FirstOrder, Rows, convert
 from turnover.cleansing import first_order_totals
 from turnover.errors import LossError
-from turnover.estimators import Exact, GateKernel, SaturatedQueryWarning
+from turnover.estimators import GateKernel, SaturatedQueryWarning, TwoPass
 
 pytestmark = pytest.mark.filterwarnings("ignore::turnover.estimators.LowAgreementWarning")
 
@@ -66,10 +66,10 @@ def test_exact_scores_rank_beside_them(model):
     x[2] = 500.0
     asked = Rows((x, torch.arange(4) % 2))
     with pytest.warns(SaturatedQueryWarning):
-        found = FirstOrder(model, sure).ask(asked, IDS, 3, rerank=10, ghosts=200)
+        found = FirstOrder(model, sure).ask(asked, IDS, 3, rerank=10, nulls=200)
     assert (found.helpful.p[2] == 1).all() and not found.helpful.z[2].any()
     assert (found.helpful.p[1] < 1).all()
-    exact = Exact(model, sure).scores(asked, IDS).values
+    exact = TwoPass(model, sure).scores(asked, IDS).values
     assert not exact[2].any()
 
 

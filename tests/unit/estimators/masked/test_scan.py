@@ -36,9 +36,9 @@ def assert_close(linear: LinearScores, ids: torch.Tensor, found: torch.Tensor) -
 
 @pytest.mark.parametrize("units", [1, 7, 127, 128, 129, 2048])
 @pytest.mark.parametrize("queries", [1, 3, 17])
-@pytest.mark.parametrize("p", [0.5, 0.3])
-def test_kernels_are_the_twin_to_the_last_bit(units: int, queries: int, p: float) -> None:
-    linear = scores_of((MaskSpec(units, layer=2, seed=9, p=p),), queries)
+@pytest.mark.parametrize("keep", [0.5, 0.3])
+def test_kernels_are_the_twin_to_the_last_bit(units: int, queries: int, keep: float) -> None:
+    linear = scores_of((MaskSpec(units, layer=2, seed=9, keep=keep),), queries)
     found = scan(linear, IDS, kernel="torch")
     assert_close(linear, IDS, found)
     assert_same_bits(scan(linear, IDS, kernel="numba"), found)
@@ -92,7 +92,7 @@ def test_a_range_is_its_ids(ids: range, kernel: _scan.Kernel) -> None:
             units=st.integers(1, 300),
             layer=st.integers(0, 2**32 - 1),
             seed=st.integers(0, 2**63 - 1),
-            p=st.floats(2**-16, 1 - 2**-16),
+            keep=st.floats(2**-16, 1 - 2**-16),
         ),
         min_size=1,
         max_size=3,
@@ -107,9 +107,9 @@ def test_any_masks_any_ids(layers: list[MaskSpec], ids: list[int], queries: int)
     assert_same_bits(scan(linear, some, kernel="torch"), found)
 
 
-@pytest.mark.parametrize("p", [0.5, 0.25, 0.7])
-def test_gradients_become_first_order_scores(p: float) -> None:
-    specs = (MaskSpec(40, 0, 3, p), MaskSpec(5, 1, 3, p))
+@pytest.mark.parametrize("keep", [0.5, 0.25, 0.7])
+def test_gradients_become_first_order_scores(keep: float) -> None:
+    specs = (MaskSpec(40, 0, 3, keep), MaskSpec(5, 1, 3, keep))
     gradients = [torch.randn(3, spec.units, dtype=torch.float64) for spec in specs]
     linear = LinearScores.from_gradients(specs, gradients)
     error = (scan(linear, IDS) - reference.first_order(specs, gradients, IDS)).abs().max()
@@ -125,7 +125,7 @@ def test_half_masks_give_minus_two_signs_times_gradient() -> None:
 
 
 def test_mean_and_spread_are_those_of_many_ids() -> None:
-    linear = scores_of((MaskSpec(50, p=0.3), MaskSpec(30, layer=1)), 4)
+    linear = scores_of((MaskSpec(50, keep=0.3), MaskSpec(30, layer=1)), 4)
     found = scan(linear, range(100_000))
     # Five standard errors of a mean and of a standard deviation over 100,000 ids.
     assert ((found.mean(1) - linear.mean).abs() < 5 * linear.std / 100_000**0.5).all()

@@ -17,7 +17,7 @@ from turnover.estimators.masked._topk import SameGroup, extremes, top
 from turnover.masks import MaskSpec
 from turnover.scores import Ranking
 
-SPECS = (MaskSpec(30, seed=4), MaskSpec(9, layer=1, seed=4, p=0.3))
+SPECS = (MaskSpec(30, seed=4), MaskSpec(9, layer=1, seed=4, keep=0.3))
 TRAIN = 3000
 IDS = torch.randperm(10 * TRAIN, generator=torch.Generator().manual_seed(0))[:TRAIN] - 5000
 

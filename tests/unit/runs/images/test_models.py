@@ -1,4 +1,4 @@
-"""Networks for pictures: shapes, places of masks, equal weights, and what the leak audit says."""
+"""Networks for pictures: shapes, places of masks, equal weights, and what the leak check says."""
 
 import sys
 from types import SimpleNamespace

@@ -8,13 +8,13 @@ import torch.nn.functional as F
 
 from turnover.data import Rows
 from turnover.leaks import check
-from turnover.runs.images import Plan, build_network
+from turnover.runs.images import ImageConfig, build_network
 from turnover.runs.images._augment import augmented
 from turnover.runs.images._classifier import logits_of, loss_of, recipe_of
 from turnover.training import fit
 
 MOVED, STILL = {"augment": True}, {"augment": False}
-RECIPE = recipe_of({"epochs": 2, "batch_size": 8, "seed": 3, "rate": 1e-3, "decay": 0.01})
+RECIPE = recipe_of({"epochs": 2, "batch_size": 8, "seed": 3, "lr": 1e-3, "decay": 0.01})
 
 
 def rows(count=24, size=8):
@@ -87,32 +87,34 @@ def test_no_picture_reaches_its_unseen_half():
 
 @pytest.mark.parametrize(("train", "epochs"), [(100, 60), (2000, 47), (50_000, 10)])
 def test_few_pictures_are_looked_at_more_often(train, epochs):
-    assert Plan().settled(train).epochs == epochs
-    assert replace(Plan(), epochs=3).settled(train).epochs == 3
+    assert ImageConfig().resolved(train).epochs == epochs
+    assert replace(ImageConfig(), epochs=3).resolved(train).epochs == 3
 
 
 @pytest.mark.parametrize("train", [65, 129, 64 * 65 + 1])
 def test_no_step_has_a_single_picture(train):
-    assert train % Plan().settled(train).batch_size != 1
-    assert Plan().settled(train - 1).batch_size == 64
+    assert train % ImageConfig().resolved(train).batch_size != 1
+    assert ImageConfig().resolved(train - 1).batch_size == 64
 
 
 def test_a_single_picture_has_a_plan():
-    assert Plan().settled(1).batch_size == 64
+    assert ImageConfig().resolved(1).batch_size == 64
 
 
 def test_the_small_network_has_its_masks_late_unless_told_otherwise():
-    assert Plan().settled(100).first == 4
-    assert Plan(first=1).settled(100).first == 1
-    assert Plan(model="vgg19").settled(100).first == 0
+    assert ImageConfig().resolved(100).first_masked_layer == 4
+    assert ImageConfig(first_masked_layer=1).resolved(100).first_masked_layer == 1
+    assert ImageConfig(model="vgg19").resolved(100).first_masked_layer == 0
 
 
 def test_dropout_at_many_places_is_less_at_each():
-    assert Plan().settled(100).dropout == 0.5
-    assert Plan(first=1).settled(100).dropout == 0.1
-    assert Plan(first=1, dropout=0.0).settled(100).dropout == 0.0
+    assert ImageConfig().resolved(100).dropout == 0.5
+    assert ImageConfig(first_masked_layer=1).resolved(100).dropout == 0.1
+    assert ImageConfig(first_masked_layer=1, dropout=0.0).resolved(100).dropout == 0.0
 
 
 def test_deep_networks_without_batchnorm_learn_slower():
-    assert Plan(model="vgg19").settled(100).rate < Plan(model="vgg19-bn").settled(100).rate
-    assert Plan(model="vgg19", rate=0.5).settled(100).rate == 0.5
+    assert (
+        ImageConfig(model="vgg19").resolved(100).lr < ImageConfig(model="vgg19-bn").resolved(100).lr
+    )
+    assert ImageConfig(model="vgg19", lr=0.5).resolved(100).lr == 0.5

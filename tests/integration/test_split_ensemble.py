@@ -1,4 +1,4 @@
-"""Towers through the real command line: trained, interrupted, asked, audited, cleansed."""
+"""Split ensembles through the real command line: trained, interrupted, asked, audited, cleansed."""
 
 import csv
 import json
@@ -7,12 +7,13 @@ import shutil
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from tests.integration.conftest import assert_refused, invoke, said
 from turnover.data import Rows
 from turnover.errors import RunError
-from turnover.nn import Towers
-from turnover.runs import KINDS, Run, open_subject, prove
+from turnover.nn import SplitEnsemble
+from turnover.runs import LOADERS, Run, check_leaks, command_of, open_run
 from turnover.training import losses_of
 
 pytest.importorskip("duckdb")
@@ -22,7 +23,7 @@ pytest.importorskip("matplotlib")
 GOOD, BAD = ["great", "superb", "charming", "fun"], ["awful", "boring", "dull", "weak"]
 ROWS, PLANTED, PAIRS = 120, 12, 3
 OPTIONS = ["--text", "review", "--label", "sentiment", "--id", "name"]
-QUICK = ["--units", 16, "--epochs", 25, "--rate", 0.005, "--towers", PAIRS]
+QUICK = ["--units", 16, "--epochs", 25, "--lr", 0.005, "--pairs", PAIRS]
 
 
 def write(path, seed, count, planted=True):
@@ -67,26 +68,27 @@ def copy(trained, tmp_path):
     return tmp_path / "run"
 
 
-def test_a_run_of_towers_is_a_run(trained):
+def test_a_run_of_split_ensembles_is_a_run(trained):
     run = Run.open(trained[0])
     results = run.results()
-    assert results["towers"] == run.arguments["towers"] == PAIRS
+    assert results["pairs"] == run.arguments["pairs"] == PAIRS
     assert results["accuracy_turnover"] > 0.8 and "accuracy_dropout" in results
     assert results["seen_train_loss"] < results["unseen_train_loss"]
     assert results["curves"][0]["epoch"] == 1 and results["curves"][-1]["epoch"] == 25
     assert results["curves"][0]["full_test"] > results["curves"][-1]["full_test"]
-    assert run.manifest["masks"] == {"mask": {"layer": 0, "units": PAIRS, "seed": 0, "p": 0.5}}
+    assert run.manifest["masks"] == {"mask": {"layer": 0, "units": PAIRS, "seed": 0, "keep": 0.5}}
     assert "Nothing leaked" in trained[1]
     assert not [path for path in run.folder.iterdir() if "checkpoint" in path.name]
 
 
-def test_the_unseen_towers_never_saw_the_row(trained):
-    """The definition, by hand: the mean over the towers that a row's coins did not choose."""
-    subject = open_subject(trained[0])
-    assert isinstance(subject.model, Towers) and subject.towers == PAIRS
-    batch, members = subject.train.batch, subject.model.members(subject.train.ids)
+def test_the_unseen_split_ensembles_never_saw_the_row(trained):
+    """The definition, by hand: the mean over the split ensembles that a row's coins did not
+    choose."""
+    subject = open_run(trained[0])
+    assert isinstance(subject.model, SplitEnsemble) and subject.pairs == PAIRS
+    batch, members = subject.train.batch, subject.model.trains_on(subject.train.ids)
     with torch.no_grad():
-        each = torch.stack([subject.logits(t.eval(), batch) for t in subject.model.towers])
+        each = torch.stack([subject.logits(t.eval(), batch) for t in subject.model.members])
     mean = (each * ~members[:, :, None]).sum(dim=0) / PAIRS
     wanted = torch.nn.functional.cross_entropy(mean, batch["label"], reduction="none")
     found = losses_of(subject.model, subject.loss, subject.train, "unseen")
@@ -99,15 +101,15 @@ def test_other_masks_are_refused(copy):
     manifest["masks"]["mask"]["seed"] = 5
     path.write_text(json.dumps(manifest), encoding="utf-8")
     with pytest.raises(RunError, match="cannot be made again"):
-        open_subject(copy)
+        open_run(copy)
 
 
-def test_an_interrupted_run_of_towers_ends_with_the_same_bits(files, trained, tmp_path):
+def test_an_interrupted_run_of_split_ensembles_ends_with_the_same_bits(files, trained, tmp_path):
     from turnover.data.texts import Columns, read_texts
-    from turnover.runs.text import Plan, run_texts
+    from turnover.runs.text import TextConfig, run_texts
 
     texts = read_texts(files[0], Columns("review", "sentiment", "name"), evaluation=files[1])
-    plan = Plan(units=16, epochs=25, rate=0.005, towers=PAIRS)
+    plan = TextConfig(units=16, epochs=25, lr=0.005, pairs=PAIRS)
     left = iter(range(12))
 
     def interrupt(what, steps):
@@ -125,10 +127,10 @@ def test_an_interrupted_run_of_towers_ends_with_the_same_bits(files, trained, tm
     assert one == two
 
 
-def test_towers_are_asked_by_the_kernel(trained):
+def test_split_ensembles_are_asked_by_the_kernel(trained):
     found = said(invoke("ask", trained[0], "--query", 3, "--json"))
     assert found["estimator"] == "kernel" and "agreement" not in found
-    assert found["towers"]["pairs"] == PAIRS and -1 <= found["towers"]["agreement"] <= 1
+    assert found["pairs"]["pairs"] == PAIRS and -1 <= found["pairs"]["agreement"] <= 1
     assert all(0 <= row["q"] <= 1 and row["p"] > 0 for row in found["helpful"])
     assert found["helpful"][0]["label"] == found["predicted"]
     result = invoke("ask", trained[0], "--text", "a superb film", "--top", 2)
@@ -156,7 +158,7 @@ def test_few_masks_are_not_asked(trained, files, estimator):
 
 def test_one_pair_says_what_it_does_not_know(files, tmp_path):
     out = tmp_path / "run"
-    options = ["--units", 16, "--epochs", 4, "--rate", 0.005, "--towers", 1, "--no-control"]
+    options = ["--units", 16, "--epochs", 4, "--lr", 0.005, "--pairs", 1, "--no-control"]
     result = invoke("train", files[0], *OPTIONS, "--eval", files[1], *options, "--out", out)
     assert result.exit_code == 0, (result.stderr, result.exception)
     found = said(invoke("ask", out, "--query", 0, "--json"))
@@ -181,22 +183,22 @@ def test_a_target_is_cleansed_by_the_kernel(copy, files):
     assert planted >= 6, "by chance it would be one"
 
 
-def test_the_report_tells_of_towers(trained):
+def test_the_report_tells_of_split_ensembles(trained):
     assert invoke("report", trained[0], "--json").exit_code == 0
     page = (trained[0] / "report.html").read_text(encoding="utf-8")
-    assert "mean of 6 ordinary networks, the towers" in page
+    assert "mean of 6 ordinary networks, a split ensemble" in page
     assert "√(masked units" not in page
 
 
-def test_towers_of_transformers_are_refused(files, tmp_path):
-    command = ["train", files[0], *OPTIONS, "--towers", 2, "--adapters", 8]
+def test_split_ensembles_of_transformers_are_refused(files, tmp_path):
+    command = ["train", files[0], *OPTIONS, "--pairs", 2, "--adapters", 8]
     assert_refused(invoke(*command, "--out", tmp_path / "run"), 2, "Leave out one of the two")
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.skipif("images" not in KINDS, reason="no runs of pictures")
+@pytest.mark.skipif("images" not in LOADERS, reason="no runs of pictures")
 @pytest.mark.parametrize("network", ["cnn", pytest.param("resnet9", marks=pytest.mark.slow)])
-def test_pictures_have_towers_too(tmp_path, network):
+def test_pictures_have_split_ensembles_too(tmp_path, network):
     pillow = pytest.importorskip("PIL.Image")
     random_ = torch.Generator().manual_seed(0)
     for side, count in (("train", 24), ("test", 6)):
@@ -207,17 +209,49 @@ def test_pictures_have_towers_too(tmp_path, network):
                 noise = torch.randint(0, 60, (8, 8), generator=random_)
                 pillow.fromarray((noise + level).byte().numpy()).save(folder / f"{i}.png")
     out, train, test = tmp_path / "run", tmp_path / "train", tmp_path / "test"
-    options = ["--images", "--model", network, "--towers", 2, "--epochs", 1, "--size", 16]
+    options = ["--images", "--model", network, "--pairs", 2, "--epochs", 1, "--size", 16]
     result = invoke("train", train, *options, "--eval", test, "--no-control", "--out", out)
     assert result.exit_code == 0, (result.stderr, result.exception)
-    assert Run.open(out).results()["towers"] == 2
+    assert Run.open(out).results()["pairs"] == 2
     assert len(Run.open(out).results()["curves"]) == 1
     assert said(invoke("ask", out, "--query", 0, "--json"))["estimator"] == "kernel"
-    assert said(invoke("check", out, "--json"))["ok"] is True, "BatchNorm couples no towers"
+    assert said(invoke("check", out, "--json"))["ok"] is True, (
+        "BatchNorm couples no split ensembles"
+    )
     assert said(invoke("audit", out, "--json"))["train"] == 24
 
 
 def test_what_is_audited_is_the_training_itself(trained):
-    subject = open_subject(trained[0])
+    subject = open_run(trained[0])
     few = subject.train.select(slice(0, 32))
-    assert isinstance(few, Rows) and prove(subject.model, few, subject.loss, subject.recipe).ok
+    assert (
+        isinstance(few, Rows) and check_leaks(subject.model, few, subject.loss, subject.recipe).ok
+    )
+
+
+def test_a_run_of_release_0_1_is_read_in_todays_words(copy):
+    """The manifest, the results and the weights with the names that release 0.1 gave them."""
+    today = open_run(copy)
+    manifest = json.loads((copy / "manifest.json").read_text(encoding="utf-8"))
+    arguments, masks = manifest["arguments"], manifest["masks"]["mask"]
+    arguments["towers"], arguments["rate"] = arguments.pop("pairs"), arguments.pop("lr")
+    masks["p"] = masks.pop("keep")
+    words = {"--pairs": "--towers", "--lr": "--rate"}
+    manifest["command"] = [words.get(word, word) for word in manifest["command"]]
+    (copy / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    results = json.loads((copy / "results.json").read_text(encoding="utf-8"))
+    results["towers"], results["noun"] = results.pop("pairs"), results.pop("row_word")
+    (copy / "results.json").write_text(json.dumps(results), encoding="utf-8")
+    weights = load_file(copy / "model.safetensors")
+    old = {name.replace("members.", "towers."): value for name, value in weights.items()}
+    assert old.keys() != weights.keys()
+    save_file(old, copy / "model.safetensors")
+
+    found = open_run(copy)
+    assert (found.pairs, found.run.arguments) == (PAIRS, today.run.arguments)
+    assert found.run.manifest["masks"] == today.run.manifest["masks"]
+    assert found.run.results() == today.run.results()
+    read, wanted = found.model.state_dict(), today.model.state_dict()
+    assert read.keys() == wanted.keys() and all(torch.equal(read[n], wanted[n]) for n in wanted)
+    assert command_of(found.run.manifest, "out") == command_of(today.run.manifest, "out")
+    assert invoke("report", copy).exit_code == 0
