@@ -9,6 +9,7 @@ costs no more. What trained nothing of its own pays for the network that it expl
 
 import argparse
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -114,7 +115,7 @@ def _panel(panel: Any, task: str, rows: list[Row]) -> None:
         [r["lds"] for r in best],
         where="post",
         color="#333333",
-        label="front (names of gradient kernels without “gradient kernel”)",
+        label="front: gradient kernels (members of a split ensemble)",
         lw=1,
     )
     rivals = [row for row in measured(rows) if kind(row) in ("peer", "classic")]
@@ -131,9 +132,10 @@ def _panel(panel: Any, task: str, rows: list[Row]) -> None:
 
 
 def _name(panel: Any, row: Row, *, above: bool) -> None:
-    """The method beside its point, without what the picture says already."""
+    """The method beside its point, without the words that stand in the legend."""
     name = row["method"].removeprefix("gradient kernel, ").split(" ", 1)
     short = name[1] if kind(row) == "peer" else " ".join(name)
+    short = re.sub(r"split ensemble of (\d+).*", r"\1 members", short)
     panel.annotate(
         short + (f" ×{row['runs']}" if row["runs"] > 1 else ""),
         (max(cost(row), LEAST), row["lds"]),

@@ -292,7 +292,7 @@ def draw(table: dict[str, Any], path: Path) -> None:
         errors = [row["auc_stderr"] or 0 for _, row in rows]
         values = [row["auc"] for _, row in rows]
         axis.errorbar(values, heights, xerr=errors, fmt="o", ms=5, label=f"{data}, {kind}")
-    axis.set_yticks([-at for at in range(len(names))], names)
+    axis.set_yticks([-at for at in range(len(names))], [n.replace("_", " ") for n in names])
     axis.set(xlabel="AUC, wrong labels before right ones", xlim=(0.5, 1))
     axis.grid(axis="y", lw=0.4)
     axis.spines[["top", "right"]].set_visible(False)
