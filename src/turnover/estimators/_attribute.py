@@ -10,7 +10,7 @@ from torch import nn
 from turnover._rows import Batch, Loss
 from turnover.data import Rows
 from turnover.errors import ConversionError
-from turnover.estimators.kernel._factors import maps_of
+from turnover.estimators.kernel._factors import unchecked
 from turnover.estimators.kernel._fitted import networks_of
 from turnover.estimators.kernel._kernel import LARGEST_DUAL, SKETCH, GradientKernel
 from turnover.estimators.masked._first_order import FirstOrder
@@ -104,7 +104,7 @@ def _kernel_seconds(model: nn.Module, loss: Loss, rows: Rows) -> float | None:
     """Measured on a few rows and a small factorisation, and scaled; None without factors."""
     networks = networks_of(model)
     try:
-        maps_of(networks[0])
+        unchecked(networks[0])
     except ConversionError:
         return None
     few = rows.select(slice(0, PROBE_ROWS))

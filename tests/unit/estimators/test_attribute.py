@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from turnover.data import Rows
-from turnover.errors import ConversionError, ScoreError
+from turnover.errors import ScoreError
 from turnover.estimators import (
     FirstOrder,
     GradientKernel,
@@ -84,19 +84,6 @@ def test_no_time_gives_first_order_scores(converted, rows, queries):
 def test_without_masks_there_is_only_the_kernel(rows, queries):
     plain = build(0)
     assert attribute(plain, loss, queries, rows, budget=0.0).estimator == "gradient kernel"
-
-
-def test_a_model_that_nothing_can_read_is_an_error(rows, queries):
-    class Table(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.weight = nn.Parameter(torch.randn(4, 3))
-
-        def forward(self, x):
-            return x @ self.weight
-
-    with pytest.raises(ConversionError, match="train split ensembles"):
-        attribute(Table(), loss, queries, rows)
 
 
 def test_a_kernel_ranks_and_masks_test(converted, rows, queries):

@@ -1,49 +1,29 @@
 """Gradients of single examples, as factors that one batched backward pass leaves behind.
 
-The gradient of a linear map's weight for one example is a sum over positions p of outer products of
-the map's input and the gradient of its output,
-
-    ∇W = Σ_p g_p a_pᵀ,      so that  ⟨∇W, ∇W'⟩ = (a·a')(g·g')  where there is one position,
-
-and no gradient of parameters is ever made. Convolutions are linear maps of patches. A bias is an
-input that is always 1. Norm layers multiply features one by one, so that their gradients are as
-small as their outputs, and are made. Only what requires a gradient takes part, weight and bias each
-by itself.
+Hooks keep the input of every module and the gradient of its output; the rule of the module's kind
+(``_rules``) makes factors of them. A weight that several modules share is summed once. Parameters
+that no module reads are differentiated row by row, which is exact and slower.
 """
 
-import math
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, final
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from turnover._rows import Batch, Loss, count_rows, per_example, to_device_of
+from turnover._functional import per_example_gradients
+from turnover._rows import Batch, Loss, count_rows, per_example, select_rows, to_device_of
 from turnover.errors import ConversionError, LossError
+from turnover.estimators.kernel._project import EXPLICIT, SIDE, compressed, signs
+from turnover.estimators.kernel._rules import local_gradients, rule_of
 
-__all__ = ["Factor", "factors", "maps_of"]
+__all__ = ["Factor", "Reading", "by_row", "factors", "read", "recorded", "unchecked"]
 
-Expand = Callable[[Any, Tensor, Tensor], tuple[Tensor, Tensor]]
-
-
-@final
-@dataclass(frozen=True)
-class FactorRule:
-    """How a kind of module lays out its gradient.
-
-    Attributes:
-        expand: from inputs and output gradients to ``[row, position, in]`` and ``[.., out]``.
-        elementwise: the weight's gradient is Σ_p g_p ⊙ a_p instead of Σ_p g_p a_pᵀ.
-    """
-
-    expand: Expand
-    elementwise: bool = False
-
-
-FACTOR_RULES: dict[type[nn.Module], FactorRule] = {}
+Scale = Callable[[Tensor], Tensor]
+HALF = {torch.float16, torch.bfloat16}
+ROWS_AT_ONCE = 16
 
 
 @final
@@ -64,30 +44,176 @@ class Factor:
         return torch.einsum("rpo,rpi->roi", self.g, self.a).flatten(1)
 
 
-def maps_of(model: nn.Module) -> tuple[dict[str, nn.Module], list[str]]:
-    """The modules whose trainable weights have factors, by name, and the names of those without.
+@final
+@dataclass(frozen=True)
+class Reading:
+    """How the gradients of a model are read.
+
+    Attributes:
+        modules: names of the modules that are read by factors.
+        by_row: names of the parameters that are differentiated row by row.
+        share: share of the trainable numbers that factors read, from 0 to 1.
+        broadcast: names of embeddings that run once for all rows, as of positions.
+        mapped: whether ``torch.vmap`` differentiates several rows at once, with the same result.
+    """
+
+    modules: tuple[str, ...]
+    by_row: tuple[str, ...]
+    share: float
+    broadcast: frozenset[str] | None = None
+    mapped: bool = False
+
+
+def unchecked(model: nn.Module, without: frozenset[str] = frozenset()) -> Reading:
+    """Read all modules that have a rule or no children, and the other parameters row by row.
+
+    Args:
+        model: any module.
+        without: names of parameters that factors must not read.
 
     Raises:
-        ConversionError: when no trainable module has factors.
+        ConversionError: when nothing in the model is trained.
     """
-    known, left_out = {}, []
-    for name, module in model.named_modules():
-        if any(p.requires_grad for p in module.parameters(recurse=False)):
-            if type(module) in FACTOR_RULES and getattr(module, "groups", 1) == 1:
-                known[name] = module
-            else:
-                left_out.append(f"{name or 'the model itself'} ({type(module).__name__})")
-    if not known:
-        kinds = ", ".join(sorted(kind.__name__ for kind in FACTOR_RULES))
+    names = {id(p): name for name, p in model.named_parameters() if p.requires_grad}
+    if not names:
         raise ConversionError(
-            f"No trainable module of this {type(model).__name__} is one of {kinds}, so there are "
-            f"no gradients to compare; found {', '.join(left_out) or 'nothing trainable'}."
+            f"Nothing in this {type(model).__name__} can be trained: it has no parameter that "
+            "requires a gradient, so there are no gradients to compare. Unfreeze some with "
+            "parameter.requires_grad_()."
         )
-    return known, left_out
+    modules, read = [], set()
+    for name, module in model.named_modules():
+        own = {names[id(p)] for p in module.parameters(recurse=False) if p.requires_grad}
+        readable = rule_of(module) is not None or not any(module.children())
+        if own and readable and not own & without and not hasattr(module, "parametrizations"):
+            modules.append(name)
+            read |= own
+    shared = _unlike_owners(model, modules)
+    modules = [n for n in modules if n not in shared]
+    for name in shared:
+        owner = model.get_submodule(name)
+        read -= {names[id(p)] for p in owner.parameters(recurse=False) if p.requires_grad}
+    sizes = {name: p.numel() for name, p in model.named_parameters() if p.requires_grad}
+    share = sum(sizes[name] for name in read) / sum(sizes.values())
+    return Reading(tuple(modules), tuple(n for n in names.values() if n not in read), share)
+
+
+def _unlike_owners(model: nn.Module, modules: list[str]) -> set[str]:
+    """Modules that share a parameter other than as the weight of Linear and Embedding."""
+    owners: dict[int, list[tuple[str, str]]] = {}
+    for name in modules:
+        for own, p in model.get_submodule(name).named_parameters(recurse=False):
+            if p.requires_grad:
+                owners.setdefault(id(p), []).append((name, own))
+    alike = (nn.Linear, nn.Embedding)
+    return {
+        name
+        for found in owners.values()
+        if len(found) > 1
+        for name, _ in found
+        if not all(
+            own == "weight" and isinstance(model.get_submodule(n), alike) for n, own in found
+        )
+    }
+
+
+@final
+@dataclass(frozen=True)
+class _Call:
+    """One call of a module: its input, output, and the gradient of the output."""
+
+    x: Tensor
+    output: Tensor
+
+
+def recorded(
+    model: nn.Module, loss: Loss, batch: Batch, reading: Reading
+) -> tuple[dict[str, list[tuple[Tensor, Tensor]]], Tensor, frozenset[str]]:
+    """Input and output gradient of every call of the modules that are read, by name.
+
+    A module is absent when it did not run, or when an input or output of one of its calls is no
+    tensor with the rows of the batch as its first dimension. The output of an embedding that runs
+    once for all rows is repeated for each, so that it has a gradient of each.
+
+    Returns:
+        The calls; the losses ``[rows]``; and the names of embeddings that ran once for all rows:
+        those of ``reading``, or by their shapes where it does not say.
+
+    Raises:
+        LossError: for losses of a wrong shape, or that are not finite.
+    """
+    rows = count_rows(batch)
+    calls: dict[str, list[_Call]] = {name: [] for name in reading.modules}
+    unlike, once = set[str](), set(reading.broadcast or ())
+
+    def hook(name: str) -> Callable[..., Tensor | None]:
+        def keep(
+            module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: object
+        ) -> Tensor | None:
+            given = [x for x in (*args, *kwargs.values()) if isinstance(x, Tensor)]
+            if not isinstance(output, Tensor) or not output.requires_grad or len(given) != 1:
+                unlike.add(name)
+                return None
+            x = given[0].detach()
+            if name in once or (reading.broadcast is None and _runs_once(module, x, rows)):
+                once.add(name)
+                x, output = _repeated(x, rows), _repeated(output, rows, 1)
+            if not all(each.dim() and len(each) == rows for each in (x, output)):
+                unlike.add(name)
+                return None
+            calls[name].append(_Call(x, output))
+            return output.clone()  # what follows may change its input in place
+
+        return keep
+
+    with ExitStack() as hooks, with_gradients():
+        for name in reading.modules:
+            handle = model.get_submodule(name).register_forward_hook(hook(name), with_kwargs=True)
+            hooks.callback(handle.remove)
+        losses = per_example(loss(model, to_device_of(model, batch)), rows)
+        _finite(losses)
+        kept = {name: list(each) for name, each in calls.items() if each and name not in unlike}
+        outputs = [call.output for each in kept.values() for call in each]
+        gradients = iter(
+            torch.autograd.grad(losses.sum(), outputs, materialize_grads=True) if outputs else ()
+        )
+        found = {n: [(call.x, next(gradients)) for call in each] for n, each in kept.items()}
+    return found, losses.detach(), frozenset(once)
+
+
+def _runs_once(module: nn.Module, ids: Tensor, rows: int) -> bool:
+    """Whether an embedding looks up ``[position]`` or ``[1, position]``, the same for all rows."""
+    return _is_lookup(module) and len(ids) != rows and (ids.dim() == 1 or len(ids) == 1)
+
+
+def _repeated(x: Tensor, rows: int, features: int = 0) -> Tensor:
+    """``[position]`` or ``[1, position]``, and features behind them, as ``[row, position]``."""
+    if x.dim() == 1 + features:
+        x = x.unsqueeze(0)
+    return x.expand(rows, *x.shape[1:]) if len(x) == 1 else x
+
+
+@contextmanager
+def with_gradients() -> Iterator[None]:
+    """Within the block gradients are taken, and compiled modules run as they were written.
+
+    Compiled code calls the hooks of the modules inside at some calls, and not at others.
+    """
+    with torch.inference_mode(False), torch.enable_grad(), torch.compiler.set_stance("force_eager"):
+        yield
+
+
+def _finite(losses: Tensor) -> None:
+    if not torch.isfinite(losses).all():
+        bad = int(torch.nonzero(~torch.isfinite(losses))[0])
+        raise LossError(
+            f"The loss of row {bad} of this batch is {float(losses[bad].detach())}, so it has "
+            "no gradient. Check its inputs and label, and whether training diverged."
+        )
 
 
 def factors(
-    model: nn.Module, loss: Loss, batch: Batch, scale: Callable[[Tensor], Tensor]
+    model: nn.Module, loss: Loss, batch: Batch, scale: Scale, reading: Reading | None = None
 ) -> tuple[list[Factor], Tensor]:
     """Factors of the gradient of scale(L) · L for every example, and the losses.
 
@@ -96,86 +222,170 @@ def factors(
         loss: (model, batch) → per-example losses ``[rows]``.
         batch: a batch of any structure.
         scale: from losses ``[rows]`` to what the gradient of each is multiplied by.
+        reading: how the gradients are read; by default, as :func:`unchecked`.
 
     Raises:
         LossError: for losses of a wrong shape, or that are not finite.
+        ConversionError: for a module that ran otherwise than when ``reading`` was made.
     """
-    modules = list(maps_of(model)[0].values())
-    calls: list[tuple[nn.Module, Tensor, Tensor]] = []
-
-    def keep(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
-        calls.append((module, inputs[0].detach(), output))
-        return output.clone()  # what follows may change its input in place
-
-    with ExitStack() as hooks, torch.inference_mode(False), torch.enable_grad():
-        for module in modules:
-            hooks.callback(module.register_forward_hook(keep).remove)
-        losses = per_example(loss(model, to_device_of(model, batch)), count_rows(batch))
-        if not torch.isfinite(losses).all():
-            bad = int(torch.nonzero(~torch.isfinite(losses))[0])
-            raise LossError(
-                f"The loss of row {bad} of this batch is {float(losses[bad].detach())}, so it has "
-                "no gradient. Check its inputs and label, and whether training diverged."
-            )
-        outputs = [output for _, _, output in calls]
-        gradients = torch.autograd.grad(losses.sum(), outputs, materialize_grads=True)
-    weights = scale(losses.detach())
-    merged: dict[nn.Module, list[tuple[Tensor, Tensor]]] = {}
-    for (module, a, _), gradient in zip(calls, gradients, strict=True):
-        g = gradient * weights.view(-1, *[1] * (gradient.dim() - 1))
-        merged.setdefault(module, []).append(FACTOR_RULES[type(module)].expand(module, a, g))
-    return [_joined(module, parts) for module, parts in merged.items()], losses.detach()
+    reading = unchecked(model) if reading is None else reading
+    calls, losses, _ = recorded(model, loss, batch, reading)
+    if absent := [name for name in reading.modules if name not in calls]:
+        raise ConversionError(
+            f"Module {absent[0]!r} did not run on this batch of {len(losses)} rows as it did on "
+            "the rows that were checked: it was not called, or dimension 0 of its input or output "
+            "is not the row. Its gradients cannot be told apart by row. Give all rows one shape, "
+            "and let the same modules run for each."
+        )
+    weights = scale(losses)
+    found = list(read(model, calls, weights).values())
+    if reading.by_row:
+        found += _by_row(model, loss, batch, reading, weights)
+    return found, losses
 
 
-def _joined(module: nn.Module, parts: list[tuple[Tensor, Tensor]]) -> Factor:
+def read(
+    model: nn.Module, calls: Mapping[str, list[tuple[Tensor, Tensor]]], weights: Tensor
+) -> dict[str, Factor]:
+    """Factors of the modules, by name; a shared weight stands under the name of its first owner."""
+    scaled = {
+        name: [(x, g * weights.to(g).view(-1, *[1] * (g.dim() - 1))) for x, g in each]
+        for name, each in calls.items()
+    }
+    owners: dict[int, list[str]] = {}
+    for name in calls:
+        weight = getattr(model.get_submodule(name), "weight", None)
+        owners.setdefault(id(weight) if isinstance(weight, Tensor) else id(name), []).append(name)
+    found: dict[str, Factor] = {}
+    for number, names in enumerate(owners.values()):
+        modules = [model.get_submodule(name) for name in names]
+        if len(names) == 1 and not _is_lookup(modules[0]):
+            found[names[0]] = _factor(modules[0], scaled[names[0]], number)
+            continue
+        parts = [(m, x, g) for m, n in zip(modules, names, strict=True) for x, g in scaled[n]]
+        weight = modules[0].get_parameter("weight")
+        found[names[0]] = _made(_shared(weight, parts, number))
+        for name, module in zip(names, modules, strict=True):
+            bias = getattr(module, "bias", None)
+            if isinstance(bias, Tensor) and bias.requires_grad:
+                sums = [g.reshape(len(g), -1, g.shape[-1]).sum(dim=1) for _, g in scaled[name]]
+                found[f"{name}.bias"] = _made(torch.stack(sums).sum(dim=0))
+    return found
+
+
+def _is_lookup(module: nn.Module) -> bool:
+    rule = rule_of(module)
+    return rule is not None and rule.lookup
+
+
+def _made(gradients: Tensor) -> Factor:
+    """Gradients ``[row, parameters]`` that were made, as the factors of one position."""
+    return Factor(gradients.unsqueeze(1), torch.ones_like(gradients[:, :1]).unsqueeze(1))
+
+
+def _single(tensor: Tensor) -> Tensor:
+    """In single precision, where it is half."""
+    return tensor.float() if tensor.dtype in HALF else tensor
+
+
+def _factor(module: nn.Module, calls: list[tuple[Tensor, Tensor]], number: int) -> Factor:
     """A module that ran several times has the positions of all its runs."""
+    rule = rule_of(module)
+    if rule is None:
+        return _made(_local(module, calls, number))
+    parts = [rule.expand(module, _single(x), _single(g)) for x, g in calls]
     a, g = (torch.cat(found, dim=1) for found in zip(*parts, strict=True))
+    a = a.to(g.dtype)
     trained = [
         getattr(getattr(module, name, None), "requires_grad", False) for name in ("weight", "bias")
     ]
-    if FACTOR_RULES[type(module)].elementwise:
+    if rule.elementwise:
         sums = ((g * a).sum(dim=1), g.sum(dim=1))
-        made = torch.cat([part for part, own in zip(sums, trained, strict=True) if own], dim=1)
-        return Factor(made.unsqueeze(1), torch.ones_like(made[:, :1]).unsqueeze(1))
+        return _made(torch.cat([part for part, own in zip(sums, trained, strict=True) if own], 1))
     columns = (a, torch.ones_like(a[..., :1]))
     return Factor(torch.cat([c for c, own in zip(columns, trained, strict=True) if own], dim=2), g)
 
 
-def _linear(module: nn.Linear, a: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
-    return a.flatten(1, -2) if a.dim() > 2 else a.unsqueeze(1), (
-        g.flatten(1, -2) if g.dim() > 2 else g.unsqueeze(1)
-    )
+def _local(module: nn.Module, calls: list[tuple[Tensor, Tensor]], number: int) -> Tensor:
+    """Gradients of a module without a rule, ``[row, feature]``: summed over its calls."""
+    total: dict[str, Tensor] = {}
+    for x, g in calls:
+        for name, gradient in local_gradients(module, x, g).items():
+            total[name] = total[name] + gradient if name in total else gradient
+    parts = enumerate(total.values(), start=1000 * number)
+    return torch.cat([compressed(_single(gradient), place) for place, gradient in parts], dim=1)
 
 
-def _conv2d(module: nn.Conv2d, a: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
-    padding = module.padding
-    if isinstance(padding, str) or module.padding_mode != "zeros":
-        sides = module._reversed_padding_repeated_twice
-        mode = "constant" if module.padding_mode == "zeros" else module.padding_mode
-        a, padding = F.pad(a, sides, mode=mode), (0, 0)
-    patches = F.unfold(a, module.kernel_size, module.dilation, padding, module.stride)
-    return patches.transpose(1, 2), g.flatten(2).transpose(1, 2)
+def _shared(weight: Tensor, parts: list[tuple[nn.Module, Tensor, Tensor]], number: int) -> Tensor:
+    """Gradients of a weight ``[out, in]`` of Linear and Embedding modules, ``[row, feature]``.
+
+    Of an embedding, the one-hot vectors of its ids stand in place of the output gradients, and its
+    output gradients in place of inputs.
+    """
+    out, width = weight.shape
+    explicit = weight.numel() <= EXPLICIT
+    like = _single(weight.detach())
+    left = None if explicit else signs(like, out, SIDE, 2 * number) / SIDE**0.5
+    right = None if explicit else signs(like, width, SIDE, 2 * number + 1) / SIDE**0.5
+    total: Tensor | float = 0.0
+    for module, x, gradient in parts:
+        rule = rule_of(module)
+        assert rule is not None
+        a, g = rule.expand(module, x if rule.lookup else _single(x), _single(gradient))
+        if rule.lookup and explicit:
+            made = torch.zeros(len(a), out, width, dtype=g.dtype, device=g.device)
+            rows = torch.arange(len(a), device=g.device)[:, None].expand_as(a)
+            total = total + made.index_put((rows, a), g, accumulate=True).flatten(1)
+            continue
+        if rule.lookup:
+            inputs, grads = g, left[a] if left is not None else a
+        else:
+            inputs, grads = a.to(g.dtype), g if left is None else g @ left
+        total = total + Factor(inputs if right is None else inputs @ right, grads).explicit()
+    assert isinstance(total, Tensor)
+    return total
 
 
-def _conv1d(module: nn.Conv1d, a: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
-    if not isinstance(module.padding, str) and module.padding_mode == "zeros":
-        a = F.pad(a, (module.padding[0], module.padding[0]))
-    else:
-        a = F.pad(a, module._reversed_padding_repeated_twice)
-    shape, dilation, stride = module.kernel_size, module.dilation, module.stride
-    patches = F.unfold(a.unsqueeze(2), (1, *shape), (1, *dilation), 0, (1, *stride))
-    return patches.transpose(1, 2), g.transpose(1, 2)
+def by_row(
+    model: nn.Module, loss: Loss, batch: Batch, names: tuple[str, ...], *, mapped: bool
+) -> dict[str, Tensor]:
+    """Gradients of the named parameters for each row alone, ``[row, *parameter]`` by name.
+
+    Args:
+        model: run as it is.
+        loss: (model, batch) → per-example losses ``[rows]``.
+        batch: a batch of any structure.
+        names: names of parameters of the model.
+        mapped: differentiate several rows at once by ``torch.vmap``, not one by one.
+    """
+    given, batch = dict(model.named_parameters()), to_device_of(model, batch)
+    asked = {name: given[name] for name in names}
+    if mapped:
+        detached = {name: p.detach() for name, p in asked.items()}
+        made = per_example_gradients(model, loss, batch, parameters=detached, rows_per_block=16)
+        cut = torch.cat(list(made)).detach().split([p.numel() for p in asked.values()], dim=1)
+        return {n: g.reshape(len(g), *asked[n].shape) for n, g in zip(names, cut, strict=True)}
+    found: dict[str, list[Tensor]] = {name: [] for name in names}
+    with with_gradients():
+        for row in range(count_rows(batch)):
+            losses = per_example(loss(model, select_rows(batch, slice(row, row + 1))), 1)
+            _finite(losses)
+            gradients = torch.autograd.grad(
+                losses.sum(), list(asked.values()), allow_unused=True, materialize_grads=True
+            )
+            for name, gradient in zip(names, gradients, strict=True):
+                found[name].append(gradient)
+    return {name: torch.stack(each) for name, each in found.items()}
 
 
-def _layer_norm(module: nn.LayerNorm, a: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
-    shape = (len(a), -1, math.prod(module.normalized_shape))
-    normed = F.layer_norm(a, module.normalized_shape, eps=module.eps)
-    return normed.reshape(shape), g.reshape(shape)
-
-
-FACTOR_RULES |= {
-    nn.Linear: FactorRule(_linear),
-    nn.Conv1d: FactorRule(_conv1d),
-    nn.Conv2d: FactorRule(_conv2d),
-    nn.LayerNorm: FactorRule(_layer_norm, elementwise=True),
-}
+def _by_row(
+    model: nn.Module, loss: Loss, batch: Batch, reading: Reading, weights: Tensor
+) -> list[Factor]:
+    """A factor for each parameter that is differentiated row by row, in blocks of few rows."""
+    parts: dict[str, list[Tensor]] = {name: [] for name in reading.by_row}
+    for start in range(0, len(weights), ROWS_AT_ONCE):
+        block = select_rows(batch, slice(start, start + ROWS_AT_ONCE))
+        found = by_row(model, loss, block, reading.by_row, mapped=reading.mapped)
+        for number, (name, gradient) in enumerate(found.items()):
+            parts[name].append(compressed(_single(gradient), 10**6 + 2 * number))
+    return [_made(torch.cat(each) * weights.to(each[0])[:, None]) for each in parts.values()]

@@ -4,8 +4,7 @@ A block is either *dense*, φ ``[row, feature]``, or a *product* (a, g), which s
 product of its two vectors: ⟨φ, φ'⟩ = (a·a')(g·g'). A kernel is the sum over blocks.
 
 Where positions are summed (convolutions, sequences), the gradient is made explicitly while it has
-at most 2¹⁶ numbers for one module; a larger one is projected from both sides, Rᵍ ∇W Rᵃ, with random
-signs (64 × 64 numbers; the two-sided projection of Choe et al. 2024, "LoGra").
+at most 2¹⁶ numbers for one module; a larger one is projected from both sides (``_project``).
 
 A *sketch* is one dense block for all modules, with random signs r: its inner products are those of
 the gradients in the mean (Pham, Pagh 2013),
@@ -21,10 +20,9 @@ import torch
 from torch import Tensor
 
 from turnover.estimators.kernel._factors import Factor
+from turnover.estimators.kernel._project import EXPLICIT, SIDE, signs
 
 __all__ = ["Block", "blocks_of", "kernel", "numbers", "sketched", "stacked"]
-
-EXPLICIT, SIDE = 2**16, 64
 
 
 @final
@@ -66,10 +64,7 @@ def sketched(found: Sequence[Factor], size: int) -> list[Block]:
 
 
 def _signs(like: Tensor, size: int, number: int) -> Tensor:
-    """Random signs ``[width of like, size]``, the same in every process."""
-    generator = torch.Generator("cpu").manual_seed(number)
-    drawn = torch.randint(0, 2, (like.shape[-1], size), generator=generator, device="cpu")
-    return (2 * drawn - 1).to(like)
+    return signs(like, like.shape[-1], size, number)
 
 
 def stacked(parts: Sequence[Sequence[Block]]) -> list[Block]:

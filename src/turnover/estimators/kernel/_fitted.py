@@ -29,7 +29,7 @@ from turnover.training import losses_of
 __all__ = ["FittedKernel", "KernelConfig", "fit_kernel", "networks_of"]
 
 DEFAULT_DAMPING = 0.3
-PROBES, PROBED_PAIRS = 256, 4
+PROBES, PROBED_PAIRS, PROBED_LOSSES = 256, 4, 16
 ROWS_PER_BLOCK = 256
 GRAM_BYTES = 2**30
 
@@ -60,14 +60,16 @@ class KernelConfig:
         """Features of the training set, from their file where there is one.
 
         Raises:
-            RunError: for a file of other rows, weights or features.
+            RunError: for a file of other rows, weights, buffers, losses or features.
         """
         if self.folder is None:
             return self.features_of(network, rows)
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"features-{number}.safetensors"
-        weights = [p.detach() for p in network.parameters()]
-        work = _parts.fingerprint(dict(self.about), rows.ids, *weights, *tensors_of(rows.batch))
+        state = [t.detach() for t in (*network.parameters(), *network.buffers())]
+        few = losses_of(network, self.loss, rows.select(slice(0, PROBED_LOSSES)))  # which loss?
+        own = (rows.ids, few, *state, *tensors_of(rows.batch))
+        work = _parts.fingerprint(dict(self.about), *own)
         if path.exists():
             found = _parts.load(path, work)
             count = sum(name.startswith("a") for name in found)
@@ -183,6 +185,7 @@ def fit_kernel(config: KernelConfig, rows: Rows) -> FittedKernel:
     """Features, residuals, damping and one factorisation for each network."""
     networks = networks_of(config.model)
     losses = _losses(config, rows)
+    config.link.check(torch.stack(losses))
     residual = torch.stack([config.link.residual(part) for part in losses]).mean(dim=0)
     curvature = config.link.curvature(residual)
     known = [config.kept(network, rows, number) for number, network in enumerate(networks)]

@@ -21,10 +21,17 @@ from torch import nn
 from turnover._rows import Batch, Loss, to_device_of
 from turnover.data import Rows
 from turnover.errors import ScoreError
-from turnover.estimators.kernel._factors import factors, maps_of
+from turnover.estimators.kernel._factors import factors
 from turnover.estimators.kernel._features import Block, blocks_of, sketched
-from turnover.estimators.kernel._fitted import FittedKernel, KernelConfig, fit_kernel, networks_of
+from turnover.estimators.kernel._fitted import (
+    ROWS_PER_BLOCK,
+    FittedKernel,
+    KernelConfig,
+    fit_kernel,
+    networks_of,
+)
 from turnover.estimators.kernel._links import link_named
+from turnover.estimators.kernel._reading import reading_of
 from turnover.estimators.masked._gates import gate_gradients
 from turnover.nn import SplitEnsemble
 from turnover.scores import Scores
@@ -52,6 +59,8 @@ class GradientKernel:
         sketch: numbers that a sketch keeps for each instance, above 12,000 instances (whose dual
             would not fit into memory); 0 never sketches, a negative number is an error.
         folder: keeps the features of every network; an interrupted call goes on from there.
+        check: run a few rows alone first. Rows that reach each other are an error; parameters
+            whose gradients cannot be read in batches are differentiated row by row.
     """
 
     model: nn.Module
@@ -60,12 +69,14 @@ class GradientKernel:
     damping: float | Literal["auto"] = "auto"
     sketch: int = SKETCH
     folder: Path | None = None
+    check: bool = True
 
     def fit(self, rows: Rows) -> "FittedKernel":
         """One batched pass over the training set, and one factorisation for each network.
 
         Raises:
-            ConversionError: for a model without a Linear, Conv or LayerNorm to train.
+            ConversionError: for a model without trainable parameters, with rows that reach each
+                other, or with a loss that is random in evaluation mode.
             LossError: for losses of a wrong shape, or that are not finite.
             ScoreError: for a damping or link that does not exist, or gradients that are all zero.
         """
@@ -73,16 +84,19 @@ class GradientKernel:
             raise ScoreError(f"A sketch keeps at least 0 numbers, not {self.sketch}.")
         link = link_named(self.link)
         size = self.sketch if len(rows) > LARGEST_DUAL else 0
+        some = rows.select(slice(0, ROWS_PER_BLOCK)).batch
+        reading = reading_of(networks_of(self.model)[0], self.loss, some, check=self.check)
 
         def features(network: nn.Module, batch: Batch) -> list[Block]:
-            found, _ = factors(network, self.loss, batch, link.scale)
+            found, _ = factors(network, self.loss, batch, link.scale, reading)
             return sketched(found, size) if size else blocks_of(found)
 
         about = {
             "estimator": "gradient kernel",
             "link": self.link,
             "sketch": size,
-            "left_out": maps_of(networks_of(self.model)[0])[1],
+            "read_by_factors": round(reading.share, 4),
+            "read_by_row": list(reading.by_row),
         }
         config = KernelConfig(
             self.model, self.loss, link, features, self.damping, self.folder, about

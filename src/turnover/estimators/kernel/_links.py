@@ -19,11 +19,12 @@ from typing import final
 import torch
 from torch import Tensor
 
-from turnover.errors import ScoreError
+from turnover.errors import LossError, ScoreError
 
 __all__ = ["LINKS", "SMALLEST", "Link", "link_named"]
 
 SMALLEST = 1e-6
+LOWEST = -1e-3  # rounding of −log p in half precision is smaller
 
 
 @final
@@ -35,11 +36,27 @@ class Link:
         residual: from losses in nats to r.
         curvature: from residuals to w.
         output: from losses to the output that φ is the gradient of.
+        signed: whether losses may be negative.
     """
 
     residual: Callable[[Tensor], Tensor]
     curvature: Callable[[Tensor], Tensor]
     output: Callable[[Tensor], Tensor]
+    signed: bool = False
+
+    def check(self, losses: Tensor) -> None:
+        """Refuse losses that this link cannot come from.
+
+        Raises:
+            LossError: for a negative loss, where the link takes it for −log p or a square.
+        """
+        if self.signed or not bool((low := losses.min()) < LOWEST):
+            return
+        raise LossError(
+            f"A loss is {float(low):.4g}, but the link takes losses for −log p or squares, which "
+            "are never negative. Its scores would be wrong. Give the loss without a constant "
+            "taken off, or link='none' for a loss that is neither."
+        )
 
     def scale(self, losses: Tensor) -> Tensor:
         """What ∇L is multiplied by to become φ: −1/r, finite for perfect predictions."""
@@ -61,7 +78,7 @@ LINKS = {
         torch.ones_like,
         lambda losses: -(2 * losses).clamp_min(0).sqrt(),
     ),
-    "none": Link(torch.ones_like, torch.ones_like, lambda losses: -losses),
+    "none": Link(torch.ones_like, torch.ones_like, lambda losses: -losses, signed=True),
 }
 
 

@@ -8,7 +8,7 @@ from torch import nn
 from turnover._functional import per_example_gradients
 from turnover.errors import ConversionError, LossError
 from turnover.estimators.kernel import _features
-from turnover.estimators.kernel._factors import factors, maps_of
+from turnover.estimators.kernel._factors import factors, unchecked
 from turnover.estimators.kernel._features import blocks_of, kernel, numbers, sketched, stacked
 
 # Sums of up to a thousand float64 products, in another order.
@@ -162,12 +162,12 @@ def test_frozen_modules_are_left_out():
     assert all(p.grad is None for p in model.parameters())
 
 
-def test_modules_without_factors_are_named():
+def test_parameters_that_factors_must_not_read_are_named():
     model = nn.Sequential(nn.Linear(6, 3), nn.PReLU())
-    known, left_out = maps_of(model)
-    assert list(known) == ["0"] and left_out == ["1 (PReLU)"]
-    with pytest.raises(ConversionError, match="PReLU"):
-        maps_of(nn.Sequential(nn.PReLU()))
+    found = unchecked(model, frozenset({"1.weight"}))
+    assert (found.modules, found.by_row, found.share) == (("0",), ("1.weight",), 21 / 22)
+    with pytest.raises(ConversionError, match="Nothing in this Sequential can be trained"):
+        unchecked(model.requires_grad_(False))
 
 
 def test_losses_that_are_no_numbers_are_refused():

@@ -1,0 +1,205 @@
+"""Which gradients of a model can be read by factors? A few rows are differentiated alone, too.
+
+Factors believe that dimension 0 of every input and output is the row, and that a weight is used
+where its module runs. Both are tested: derivatives along a random direction v,
+
+    Σ_p g_pᵀ V a_p  of the factors,      ⟨∇W, V⟩  of each row by itself,
+
+must agree. Parameters that fail are differentiated row by row from then on: exact, and slower. The
+losses of the rows alone are compared with their losses among others (``_isolation``).
+"""
+
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from turnover._rows import Batch, Loss, count_rows, per_example, select_rows, to_device_of
+from turnover.errors import TurnoverError
+from turnover.estimators.kernel._factors import HALF, Reading, by_row, recorded, unchecked
+from turnover.estimators.kernel._isolation import check_isolation
+from turnover.estimators.kernel._rules import local_gradients, rule_of
+from turnover.nn import evaluating
+
+__all__ = ["reading_of"]
+
+ROWS, ALONE = 8, 4  # rows of the batch that is checked, and how many of them run alone
+TOLERANCE = 2e-3  # of the longest gradient: batches and single rows round differently
+NEGLIGIBLE = 1e-3  # of the longest gradient of all: such a parameter has 1e-6 of the product
+HALF_TOLERANCE = 0.1  # half precision keeps three digits, and sums lose some
+
+
+def reading_of(model: nn.Module, loss: Loss, batch: Batch, *, check: bool = True) -> Reading:
+    """The fastest reading of gradients that agrees with differentiation of single rows.
+
+    Args:
+        model: one network; left as found.
+        loss: (model, batch) → per-example losses ``[rows]``.
+        batch: rows of the training set; those with the largest losses are compared.
+        check: compare; else believe that rows are isolated and modules used as their kind is.
+
+    Raises:
+        ConversionError: when nothing in the model is trained, or rows reach each other.
+        LossError: for losses of a wrong shape, or that are not finite.
+    """
+    with evaluating(model):
+        reading = unchecked(model)
+        if not check:
+            return reading
+        batch = _hardest(model, loss, batch)
+        check_isolation(model, loss, batch, ALONE, _tolerance(model))
+        few = select_rows(batch, slice(0, ALONE))
+        directions = _directions(model)
+        wanted, longest = _alone(model, loss, few, directions)
+        failed, once = _failed(model, loss, batch, reading, directions, wanted, longest)
+        reading = replace(unchecked(model, failed) if failed else reading, broadcast=once)
+        if reading.by_row:
+            mapped = _maps(model, loss, few, reading, directions, wanted, longest)
+            reading = replace(reading, mapped=mapped)
+        return reading
+
+
+def _tolerance(model: nn.Module) -> float:
+    device = next(model.parameters()).device.type
+    half = torch.is_autocast_enabled(device) or any(p.dtype in HALF for p in model.parameters())
+    return HALF_TOLERANCE if half else TOLERANCE
+
+
+def _hardest(model: nn.Module, loss: Loss, batch: Batch) -> Batch:
+    """The rows with the largest losses, whose gradients are not rounding alone."""
+    with torch.no_grad():
+        losses = per_example(loss(model, to_device_of(model, batch)), count_rows(batch))
+    order = losses.float().nan_to_num(posinf=0.0).argsort(descending=True)[:ROWS]
+    return select_rows(batch, order.cpu())
+
+
+def _directions(model: nn.Module) -> dict[str, Tensor]:
+    """Random signs in the shape of every trainable parameter, by name."""
+    generator = torch.Generator("cpu").manual_seed(0)
+    return {
+        name: (2 * torch.randint(0, 2, p.shape, generator=generator, device="cpu") - 1).to(p)
+        for name, p in model.named_parameters()
+        if p.requires_grad
+    }
+
+
+def _alone(
+    model: nn.Module, loss: Loss, rows: Batch, directions: Mapping[str, Tensor]
+) -> tuple[dict[str, Tensor], dict[str, float]]:
+    """By name, derivatives ``[row]`` along the directions, and the longest gradient's length."""
+    along: dict[str, list[Tensor]] = {name: [] for name in directions}
+    longest = dict.fromkeys(directions, 0.0)
+    for row in range(count_rows(rows)):
+        single = select_rows(rows, slice(row, row + 1))
+        for name, gradient in by_row(model, loss, single, tuple(directions), mapped=False).items():
+            along[name].append((gradient[0] * directions[name]).double().sum())
+            longest[name] = max(longest[name], float(gradient.double().norm()))
+    return {name: torch.stack(each) for name, each in along.items()}, longest
+
+
+def _failed(
+    model: nn.Module,
+    loss: Loss,
+    batch: Batch,
+    reading: Reading,
+    directions: Mapping[str, Tensor],
+    wanted: Mapping[str, Tensor],
+    longest: Mapping[str, float],
+) -> tuple[frozenset[str], frozenset[str]]:
+    """Names of parameters whose factors are absent, or have other derivatives than wanted.
+
+    And names of embeddings that ran once for all rows.
+    """
+    names = {id(p): name for name, p in model.named_parameters() if p.requires_grad}
+    calls, _, once = recorded(model, loss, batch, reading)
+    found: dict[str, Tensor | float] = {}
+    failed: set[str] = set()
+    for name in reading.modules:
+        module = model.get_submodule(name)
+        own = {n: p for n, p in module.named_parameters(recurse=False) if p.requires_grad}
+        if name not in calls:
+            failed |= {names[id(p)] for p in own.values()}
+            continue
+        try:
+            with _slow_is_an_error():
+                along = {
+                    n: _along(module, calls[name], n, directions[names[id(p)]])
+                    for n, p in own.items()
+                }
+        except (TurnoverError, torch.OutOfMemoryError):
+            raise
+        except (RuntimeError, ValueError, IndexError, TypeError, UserWarning):
+            failed |= {names[id(p)] for p in own.values()}  # its rows cannot be mapped
+            continue
+        for n, p in own.items():
+            found[names[id(p)]] = found.get(names[id(p)], 0.0) + along[n]
+    tolerance, count = _tolerance(model), len(next(iter(wanted.values())))
+    least = NEGLIGIBLE * max(longest.values())
+    for name, total in found.items():
+        assert isinstance(total, Tensor)
+        off = (total[:count].double().cpu() - wanted[name].cpu()).abs().max()
+        if not float(off) <= tolerance * (longest[name] + least):
+            failed.add(name)
+    return frozenset(failed), once
+
+
+def _along(
+    module: nn.Module, calls: Sequence[tuple[Tensor, Tensor]], name: str, direction: Tensor
+) -> Tensor:
+    """⟨∇, direction⟩ ``[row]`` of one parameter of a module, from the calls of the module."""
+    rule, total = rule_of(module), torch.zeros((), device=direction.device)
+    for x, gradient in calls:
+        if rule is None:
+            made = local_gradients(module, x, gradient)[name]
+            total = total + (made * direction).flatten(1).double().sum(dim=1)
+            continue
+        a, g = rule.expand(module, x, gradient)
+        if name == "bias":
+            part = g.flatten(2) * direction.flatten()
+        elif rule.lookup:
+            part = direction[a] * g
+        elif rule.elementwise:
+            part = g * a * direction.flatten()
+        else:
+            matrix = direction.T if rule.transposed else direction.flatten(1)
+            part = (g @ matrix.to(g)) * a
+        total = total + part.flatten(1).double().sum(dim=1)
+    return total
+
+
+@contextmanager
+def _slow_is_an_error() -> Iterator[None]:
+    """Within the block, an operator that ``torch.vmap`` maps one row at a time is an error."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "There is a performance drop")
+        yield
+
+
+def _maps(
+    model: nn.Module,
+    loss: Loss,
+    rows: Batch,
+    reading: Reading,
+    directions: Mapping[str, Tensor],
+    wanted: Mapping[str, Tensor],
+    longest: Mapping[str, float],
+) -> bool:
+    """Whether ``torch.vmap`` differentiates several rows at once with the same result."""
+    try:
+        with _slow_is_an_error():
+            found = by_row(model, loss, rows, reading.by_row, mapped=True)
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, ValueError, TypeError, AttributeError, UserWarning):
+        return False
+    tolerance, least = _tolerance(model), NEGLIGIBLE * max(longest.values())
+    for name, gradient in found.items():
+        along = (gradient * directions[name]).flatten(1).double().sum(dim=1).cpu()
+        if not float((along - wanted[name].cpu()).abs().max()) <= tolerance * (
+            longest[name] + least
+        ):
+            return False
+    return True
