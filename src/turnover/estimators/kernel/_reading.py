@@ -12,7 +12,7 @@ losses of the rows alone are compared with their losses among others (``_isolati
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -52,13 +52,11 @@ def reading_of(model: nn.Module, loss: Loss, batch: Batch, *, check: bool = True
         batch = _hardest(model, loss, batch)
         check_isolation(model, loss, batch, ALONE, _tolerance(model))
         few = select_rows(batch, slice(0, ALONE))
-        directions = _directions(model)
-        wanted, longest = _alone(model, loss, few, directions)
-        failed, once = _failed(model, loss, batch, reading, directions, wanted, longest)
+        twin = _Twin.of(model, loss, few)
+        failed, once = _failed(model, loss, batch, reading, twin)
         reading = replace(unchecked(model, failed) if failed else reading, broadcast=once)
         if reading.by_row:
-            mapped = _maps(model, loss, few, reading, directions, wanted, longest)
-            reading = replace(reading, mapped=mapped)
+            reading = replace(reading, mapped=_maps(model, loss, few, reading, twin))
         return reading
 
 
@@ -76,28 +74,47 @@ def _hardest(model: nn.Module, loss: Loss, batch: Batch) -> Batch:
     return select_rows(batch, order.cpu())
 
 
-def _directions(model: nn.Module) -> dict[str, Tensor]:
-    """Random signs in the shape of every trainable parameter, by name."""
-    generator = torch.Generator("cpu").manual_seed(0)
-    return {
-        name: (2 * torch.randint(0, 2, p.shape, generator=generator, device="cpu") - 1).to(p)
-        for name, p in model.named_parameters()
-        if p.requires_grad
-    }
+@dataclass(frozen=True)
+class _Twin:
+    """Derivatives of rows alone along random directions, by plain automatic differentiation.
 
+    Attributes:
+        directions: signs in the shape of every trainable parameter, by its name.
+        along: derivatives ``[row]`` by name.
+        longest: length of the longest gradient by name.
+        tolerance: relative difference that rounding explains.
+    """
 
-def _alone(
-    model: nn.Module, loss: Loss, rows: Batch, directions: Mapping[str, Tensor]
-) -> tuple[dict[str, Tensor], dict[str, float]]:
-    """By name, derivatives ``[row]`` along the directions, and the longest gradient's length."""
-    along: dict[str, list[Tensor]] = {name: [] for name in directions}
-    longest = dict.fromkeys(directions, 0.0)
-    for row in range(count_rows(rows)):
-        single = select_rows(rows, slice(row, row + 1))
-        for name, gradient in by_row(model, loss, single, tuple(directions), mapped=False).items():
-            along[name].append((gradient[0] * directions[name]).double().sum())
-            longest[name] = max(longest[name], float(gradient.double().norm()))
-    return {name: torch.stack(each) for name, each in along.items()}, longest
+    directions: Mapping[str, Tensor]
+    along: Mapping[str, Tensor]
+    longest: Mapping[str, float]
+    tolerance: float
+
+    @classmethod
+    def of(cls, model: nn.Module, loss: Loss, rows: Batch) -> "_Twin":
+        generator = torch.Generator("cpu").manual_seed(0)
+        directions = {
+            name: (2 * torch.randint(0, 2, p.shape, generator=generator, device="cpu") - 1).to(p)
+            for name, p in model.named_parameters()
+            if p.requires_grad
+        }
+        along: dict[str, list[Tensor]] = {name: [] for name in directions}
+        longest = dict.fromkeys(directions, 0.0)
+        for row in range(count_rows(rows)):
+            single = select_rows(rows, slice(row, row + 1))
+            found = by_row(model, loss, single, tuple(directions), mapped=False)
+            for name, gradient in found.items():
+                along[name].append((gradient[0] * directions[name]).double().sum().cpu())
+                longest[name] = max(longest[name], float(gradient.double().norm()))
+        stacked = {name: torch.stack(each) for name, each in along.items()}
+        return cls(directions, stacked, longest, _tolerance(model))
+
+    def agrees(self, name: str, along: Tensor) -> bool:
+        """Whether the derivatives of the first rows are those of these rows alone."""
+        wanted = self.along[name]
+        off = float((along[: len(wanted)].detach().double().cpu() - wanted).abs().max())
+        least = NEGLIGIBLE * max(self.longest.values())
+        return off <= self.tolerance * (self.longest[name] + least)
 
 
 def _failed(
@@ -105,9 +122,7 @@ def _failed(
     loss: Loss,
     batch: Batch,
     reading: Reading,
-    directions: Mapping[str, Tensor],
-    wanted: Mapping[str, Tensor],
-    longest: Mapping[str, float],
+    twin: _Twin,
 ) -> tuple[frozenset[str], frozenset[str]]:
     """Names of parameters whose factors are absent, or have other derivatives than wanted.
 
@@ -115,7 +130,7 @@ def _failed(
     """
     names = {id(p): name for name, p in model.named_parameters() if p.requires_grad}
     calls, _, once = recorded(model, loss, batch, reading)
-    found: dict[str, Tensor | float] = {}
+    found: dict[str, Tensor] = {}
     failed: set[str] = set()
     for name in reading.modules:
         module = model.get_submodule(name)
@@ -126,7 +141,7 @@ def _failed(
         try:
             with _slow_is_an_error():
                 along = {
-                    n: _along(module, calls[name], n, directions[names[id(p)]])
+                    n: _along(module, calls[name], n, twin.directions[names[id(p)]])
                     for n, p in own.items()
                 }
         except (TurnoverError, torch.OutOfMemoryError):
@@ -135,14 +150,9 @@ def _failed(
             failed |= {names[id(p)] for p in own.values()}  # its rows cannot be mapped
             continue
         for n, p in own.items():
-            found[names[id(p)]] = found.get(names[id(p)], 0.0) + along[n]
-    tolerance, count = _tolerance(model), len(next(iter(wanted.values())))
-    least = NEGLIGIBLE * max(longest.values())
-    for name, total in found.items():
-        assert isinstance(total, Tensor)
-        off = (total[:count].double().cpu() - wanted[name].cpu()).abs().max()
-        if not float(off) <= tolerance * (longest[name] + least):
-            failed.add(name)
+            full = names[id(p)]
+            found[full] = found[full] + along[n] if full in found else along[n]
+    failed |= {name for name, total in found.items() if not twin.agrees(name, total)}
     return frozenset(failed), once
 
 
@@ -178,15 +188,7 @@ def _slow_is_an_error() -> Iterator[None]:
         yield
 
 
-def _maps(
-    model: nn.Module,
-    loss: Loss,
-    rows: Batch,
-    reading: Reading,
-    directions: Mapping[str, Tensor],
-    wanted: Mapping[str, Tensor],
-    longest: Mapping[str, float],
-) -> bool:
+def _maps(model: nn.Module, loss: Loss, rows: Batch, reading: Reading, twin: _Twin) -> bool:
     """Whether ``torch.vmap`` differentiates several rows at once with the same result."""
     try:
         with _slow_is_an_error():
@@ -195,11 +197,7 @@ def _maps(
         raise
     except (RuntimeError, ValueError, TypeError, AttributeError, UserWarning):
         return False
-    tolerance, least = _tolerance(model), NEGLIGIBLE * max(longest.values())
-    for name, gradient in found.items():
-        along = (gradient * directions[name]).flatten(1).double().sum(dim=1).cpu()
-        if not float((along - wanted[name].cpu()).abs().max()) <= tolerance * (
-            longest[name] + least
-        ):
-            return False
-    return True
+    return all(
+        twin.agrees(name, (gradient * twin.directions[name]).flatten(1).double().sum(dim=1))
+        for name, gradient in found.items()
+    )
