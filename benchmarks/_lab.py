@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from benchmarks._tasks import CACHE, Task, loss
 from benchmarks.peers import save_case
-from turnover._files import replacing
+from turnover._store import replacing
 from turnover.data import Rows
 from turnover.nn import SplitEnsemble
 from turnover.training import fit, fit_split_ensemble

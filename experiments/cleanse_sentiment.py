@@ -47,7 +47,7 @@ from benchmarks._machine import describe
 from benchmarks._tasks import ROOT
 from experiments._heads import exact_scores
 from experiments.text_accuracy import data_folder
-from turnover import _parts
+from turnover import _store
 from turnover.cleansing import (
     NONE,
     RANDOM,
@@ -129,7 +129,7 @@ def encoded(name: str, rows: Sequence[tuple[int, str, int]]) -> Rows:
     def encode() -> Tensor:
         return encoder_of("minilm").encode(texts)["feature"]
 
-    feature = kept(f"features-{name}", _parts.fingerprint(texts), encode)
+    feature = kept(f"features-{name}", _store.fingerprint(texts), encode)
     return Rows({"feature": feature, "label": torch.tensor(labels)}, torch.tensor(ids))
 
 
@@ -137,10 +137,10 @@ def kept(name: str, work: str, make: TrainingPipeline) -> Tensor:
     """A tensor from its file, or made now and written there."""
     path = FOLDER / f"{name}.safetensors"
     if path.exists():
-        return _parts.load(path, work)["values"]
+        return _store.load(path, work)["values"]
     FOLDER.mkdir(parents=True, exist_ok=True)
     values = make()
-    _parts.save(path, {"values": values}, work)
+    _store.save(path, {"values": values}, work)
     return values
 
 
@@ -203,7 +203,7 @@ def totals(seed: int, plain: Recipe, masked: Recipe) -> tuple[dict[str, Tensor],
     rates = [float(vars(r.optimizer)["keywords"]["lr"]) for r in (plain, masked)]
     for arm, make in arms.items():
         start = time.process_time()
-        work = _parts.fingerprint(arm, seed, settings, rates)
+        work = _store.fingerprint(arm, seed, settings, rates)
         found[arm] = kept(f"totals-{'-'.join(arm.replace(',', '').split())}-{seed}", work, make)
         spent[arm] = round(time.process_time() - start, 1)
     return found, spent
@@ -218,7 +218,7 @@ def kernel_of(seed: int, plain: Recipe, given: float | None) -> FittedKernel:
 
 def damping(plain: Recipe) -> float:
     """The damping that the split ensemble of the first seed chooses; kept, since it is slow."""
-    work = _parts.fingerprint(PAIRS, UNITS, SENTENCES, plain.epochs)
+    work = _store.fingerprint(PAIRS, UNITS, SENTENCES, plain.epochs)
     return float(kept("damping", work, lambda: torch.tensor(kernel_of(0, plain, None).damping)))
 
 

@@ -2,7 +2,7 @@
 
 import re
 
-__all__ = ["plain"]
+__all__ = ["cell", "plain"]
 
 # Control characters but tab and line feed; marks that turn the direction of writing; separators of
 # lines; halves of characters, which no file can hold; letters that nobody sees.
@@ -23,3 +23,15 @@ def plain(text: object, instead: str = "") -> str:
         instead: what stands in the place of each.
     """
     return UNSEEN.sub(instead, str(text))
+
+
+def cell(value: object) -> object:
+    """A value for a CSV file that a spreadsheet takes for what it is, never for a formula.
+
+    Text that begins with ``= + - @``, a tab or a carriage return gets an apostrophe before it;
+    numbers stay numbers.
+    """
+    if not isinstance(value, str):
+        return value
+    text = plain(value)
+    return f"'{text}" if value[:1] in {"=", "+", "-", "@", "\t", "\r"} else text

@@ -18,6 +18,7 @@ from tests.integration.conftest import (
     last_line,
     numbers,
     turnover,
+    without_checksums,
 )
 from turnover.cli import _main
 from turnover.cli._main import app
@@ -246,6 +247,7 @@ DAMAGE = {
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_a_damaged_run_is_refused_and_kept(copy, damage):
     harm, code, found = DAMAGE[damage]
+    without_checksums(copy)
     harm(copy)
     before = contents(copy)
     assert_refused(invoke("ask", copy, "--query", 0, "--json"), code, found)

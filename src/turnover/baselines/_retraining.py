@@ -17,7 +17,7 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
-from turnover import _parts
+from turnover import _store
 from turnover._rows import Loss, tensors_of
 from turnover.baselines._truth import Truth
 from turnover.data import Rows
@@ -158,10 +158,10 @@ class Retraining:
     ) -> Tensor:
         path = self._path(seed, subsets)
         if path is not None and path.exists():
-            return _parts.load(path, work)["losses"]
+            return _store.load(path, work)["losses"]
         losses = self._train(rows, queries, members[subsets], seed)
         if path is not None:
-            _parts.save(path, {"losses": losses}, work)
+            _store.save(path, {"losses": losses}, work)
         return losses
 
     def _train(self, rows: Rows, queries: Rows, members: Tensor, seed: int) -> Tensor:
@@ -186,13 +186,13 @@ class Retraining:
         assert path is not None
         while not path.exists():
             time.sleep(WAIT_SECONDS)
-        return _parts.load(path, work)["losses"]
+        return _store.load(path, work)["losses"]
 
     def _work(self, rows: Rows, queries: Rows, members: Tensor) -> str:
         """What a part must agree on."""
         contents = [*tensors_of(rows.batch), *tensors_of(queries.batch)]
         weights = [p.detach() for p in self.build(0).parameters()]
-        return _parts.fingerprint(self._plan(), rows.ids, queries.ids, members, *contents, *weights)
+        return _store.fingerprint(self._plan(), rows.ids, queries.ids, members, *contents, *weights)
 
 
 @final

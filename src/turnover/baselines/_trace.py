@@ -12,12 +12,11 @@ from typing import final, overload
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from turnover._files import replacing
 from turnover._functional import flat, trainable
 from turnover._rows import Loss
+from turnover._store import refuse_special, write_tensors
 from turnover.data import Rows
 from turnover.errors import ConversionError, DataError, RunError
 from turnover.nn import is_converted
@@ -249,13 +248,13 @@ def _path(folder: Path, epoch: int) -> Path:
 
 def _write(path: Path, tensors: dict[str, Tensor], about: str) -> None:
     try:
-        with replacing(path) as fresh:
-            save_file({k: v.contiguous() for k, v in tensors.items()}, fresh, {FORMAT: about})
+        write_tensors(path, tensors, {FORMAT: about})
     except (OSError, SafetensorError) as error:
         raise RunError(f"Cannot write the trace to {path}: {error}") from error
 
 
 def _read(path: Path, names: Sequence[str]) -> tuple[dict[str, Tensor], dict[str, str]]:
+    refuse_special(path)
     try:
         with safe_open(path, "pt") as file:
             return {name: file.get_tensor(name) for name in names}, file.metadata() or {}

@@ -18,11 +18,10 @@ from typing import Any, final
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
 from torch import Tensor
 
-from turnover._files import replacing
+from turnover._store import read_tensors, write_tensors
 from turnover.errors import DataError, RunError
 
 __all__ = ["Truth"]
@@ -96,10 +95,10 @@ class Truth:
         Raises:
             RunError: when the file cannot be written.
         """
-        tensors = {name: getattr(self, name).contiguous() for name in NAMES}
+        tensors = {name: getattr(self, name) for name in NAMES}
+        header = {FORMAT: json.dumps(dict(self.about), sort_keys=True)}
         try:
-            with replacing(path) as fresh:
-                save_file(tensors, fresh, {FORMAT: json.dumps(dict(self.about), sort_keys=True)})
+            write_tensors(Path(path), tensors, header)
         except (OSError, SafetensorError) as error:
             raise RunError(f"Cannot write the truth to {path}: {error}") from error
 
@@ -111,9 +110,7 @@ class Truth:
             RunError: for a missing, truncated or foreign file.
         """
         try:
-            with safe_open(path, "pt") as file:
-                header = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            tensors, header = read_tensors(Path(path))
         except (OSError, SafetensorError) as error:
             raise RunError(f"Cannot read a truth from {path}: {error}") from error
         try:

@@ -21,7 +21,7 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
-from turnover import _parts
+from turnover import _store
 from turnover._rows import Loss, tensors_of
 from turnover.data import Rows
 from turnover.errors import DataError, RunError
@@ -140,10 +140,10 @@ class Sweep:
         kept[gone] = False
         path, work = None, ""
         if self.folder is not None:
-            work = _parts.fingerprint(self._common, seed, kept)
+            work = _store.fingerprint(self._common, seed, kept)
             path = self.folder / f"training-{work}.safetensors"
             if path.exists():
-                parts = _parts.load(path, work)
+                parts = _store.load(path, work)
                 return parts["losses"], parts["right"]
         model = self.build(seed)
         fit(model, self.train.select(kept), self.loss, replace(self.recipe, seed=seed))
@@ -154,7 +154,7 @@ class Sweep:
         right = says.argmax(dim=1) == labels
         if path is not None:
             _make(path.parent)
-            _parts.save(path, {"losses": losses, "right": right}, work)
+            _store.save(path, {"losses": losses, "right": right}, work)
         return losses, right
 
     @cached_property
@@ -164,7 +164,7 @@ class Sweep:
         optimizer = self.recipe.optimizer(list(model.parameters()))
         settings = {k: v for k, v in optimizer.defaults.items() if isinstance(v, int | float)}
         schedule = self.recipe.schedule
-        return _parts.fingerprint(
+        return _store.fingerprint(
             [self.recipe.epochs, self.recipe.batch_size, type(optimizer).__name__, settings],
             [schedule(tenth / 10) for tenth in range(10)] if schedule else [],
             str(model),
@@ -175,7 +175,7 @@ class Sweep:
 
 def _contents(rows: Rows) -> list[str]:
     """A fingerprint of the rows, whatever the order in which their tensors were read."""
-    return sorted(_parts.fingerprint(tensor) for tensor in (rows.ids, *tensors_of(rows.batch)))
+    return sorted(_store.fingerprint(tensor) for tensor in (rows.ids, *tensors_of(rows.batch)))
 
 
 def _make(folder: Path) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 
 from torch import Tensor
 
-from turnover._files import replacing
+from turnover._store import read_text, replacing
 from turnover.errors import ContextError, RunError
 from turnover.hf._identity import KEY, Collator, Ids, named, without_ids
 from turnover.masks import MASK_VERSION
@@ -148,7 +148,7 @@ def _refuse_other(folder: str | None, about: Mapping[str, Any]) -> None:
     if path is None or not path.is_file():
         return
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(read_text(path))
     except ValueError as error:
         raise RunError(f"{path} is damaged: {error}. Train anew.") from error
     for name, value in about.items():

@@ -102,7 +102,7 @@ def _table(title: str, rows: list[Row]) -> "Table":
     from rich.text import Text
 
     table = Table(
-        title=Text(title, "bold"),
+        title=Text(plain(title), "bold"),
         title_justify="left",
         box=box.SIMPLE_HEAD,
         pad_edge=False,

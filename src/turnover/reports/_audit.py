@@ -140,7 +140,7 @@ def table_of(title: str, columns: Sequence[str]) -> "Table":
     from rich.text import Text
 
     table = Table(
-        title=Text(title, "bold"),
+        title=Text(plain(title), "bold"),
         title_justify="left",
         box=box.SIMPLE_HEAD,
         pad_edge=False,

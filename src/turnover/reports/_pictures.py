@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from turnover._store import refuse_special
 from turnover.errors import RunError
 from turnover.reports._instance import Pixels
 from turnover.runs import Run
@@ -52,6 +53,7 @@ class Pictures:
             RunError: when the file is damaged, or its images are of no known form.
         """
         path = run.folder / f"{name}.safetensors"
+        refuse_special(path)
         if not path.exists():
             return None
         try:

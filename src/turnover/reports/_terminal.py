@@ -69,7 +69,7 @@ def _table(title: str, *columns: str) -> "Table":
     from rich.text import Text
 
     table = Table(
-        box=box.SIMPLE_HEAD, title=Text(title, "bold"), title_justify="left", pad_edge=False
+        box=box.SIMPLE_HEAD, title=Text(plain(title), "bold"), title_justify="left", pad_edge=False
     )
     table.show_edge = False
     for i, name in enumerate(columns):

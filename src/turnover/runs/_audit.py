@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from turnover._files import replacing
+from turnover._plain import cell
+from turnover._store import replacing
 from turnover.cleansing import Inspection, inspect_rows, label_errors
 from turnover.errors import RunError
 from turnover.runs._classifier import ClassifierRun
@@ -82,7 +83,8 @@ def inspection_csv(subject: ClassifierRun, found: Inspection, path: str | Path) 
             shown = [name for name in subject.show("train", 0) if name not in COLUMNS]
             writer = csv.DictWriter(file, [*shown, *COLUMNS], extrasaction="ignore")
             writer.writeheader()
-            writer.writerows(_rows(subject, found))
+            for row in _rows(subject, found):
+                writer.writerow({name: cell(value) for name, value in row.items()})
     except OSError as error:
         raise RunError(f"Cannot write {path}: {error}") from error
 

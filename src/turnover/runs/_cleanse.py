@@ -9,8 +9,9 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from turnover._files import replacing
+from turnover._plain import cell
 from turnover._rows import Loss
+from turnover._store import replacing
 from turnover.cleansing import (
     Sweep,
     cells_of,
@@ -137,7 +138,8 @@ def cleansing_csv(subject: ClassifierRun, totals: Mapping[str, Tensor], path: st
             writer = csv.DictWriter(file, list(_row(subject, 0, totals)))
             writer.writeheader()
             for row in torch.argsort(first, stable=True).tolist():
-                writer.writerow(_row(subject, row, totals))
+                found = _row(subject, row, totals)
+                writer.writerow({name: cell(value) for name, value in found.items()})
     except OSError as error:
         raise RunError(f"Cannot write {path}: {error}") from error
 

@@ -26,11 +26,19 @@ from typing import Any, final
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from turnover._files import replacing
+from turnover._store import (
+    CHECKSUM,
+    PARTIAL,
+    checksum_of,
+    read_tensors,
+    read_text,
+    refuse_links,
+    replacing,
+    write_tensors,
+)
 from turnover.data import Rows
 from turnover.errors import DataError, RunError
 from turnover.masks import MASK_VERSION, STRING_ID_VERSION, check_mask_version
@@ -41,7 +49,14 @@ __all__ = ["Run", "describe_masks", "fingerprint"]
 FORMAT = "turnover-run-1"
 ID, GROUP = "id", "group"
 STRUCTURE = "structure"
-TYPES = {"kind": str, "state": str, "arguments": dict, "masks": dict, "command": list}
+TYPES = {
+    "kind": str,
+    "state": str,
+    "arguments": dict,
+    "masks": dict,
+    "command": list,
+    "checksums": dict,
+}
 RENAMED_ARGUMENTS = {"towers": "pairs", "rate": "lr", "first": "first_masked_layer"}
 RENAMED_OPTIONS = {
     "--towers": "--pairs",
@@ -132,6 +147,8 @@ class Run:
             MaskError: when its masks are of a format that this release cannot make.
         """
         folder = Path(folder)
+        if folder.is_dir():
+            refuse_links(folder)
         manifest = _read_json(folder / "manifest.json")
         found = manifest.get("format") if isinstance(manifest, dict) else type(manifest).__name__
         if not isinstance(manifest, dict) or found != FORMAT:
@@ -145,8 +162,13 @@ class Run:
         return cls(folder, _with_new_names(manifest))
 
     def finish(self, **more: object) -> "Run":
-        """Mark the run complete and add to its manifest."""
-        run = Run(self.folder, {**self.manifest, **more, "state": "complete"})
+        """Mark the run complete and add to its manifest, with checksums of all that it holds."""
+        for left in self.folder.glob(f".*{PARTIAL}"):  # of writers that were killed
+            left.unlink(missing_ok=True)
+        files = [p for p in sorted(self.folder.iterdir()) if _is_kept(p)]
+        checksums = {p.name: checksum_of(p) for p in files}
+        more = {**more, "checksums": checksums, "state": "complete"}
+        run = Run(self.folder, {**self.manifest, **more})
         run._write_json("manifest.json", run.manifest)
         return run
 
@@ -215,6 +237,8 @@ class Run:
     def read_json(self, name: str) -> object:
         """Read a JSON file of the folder; a RunError when it is missing or truncated."""
         found = _read_json(self.folder / name)
+        if name in self.manifest.get("checksums", {}):
+            self._compare(name, checksum_of(self.folder / name))
         if not isinstance(found, dict):
             return found
         return {RENAMED_RESULTS.get(key, key): value for key, value in found.items()}
@@ -236,23 +260,39 @@ class Run:
         self, name: str, tensors: Mapping[str, Tensor], header: dict[str, str] | None = None
     ) -> None:
         path = self.folder / name
-        copies = {k: v.detach().clone().contiguous() for k, v in tensors.items()}
         try:
-            with replacing(path) as fresh:
-                save_file(copies, fresh, header)
+            write_tensors(path, tensors, header)
         except (OSError, SafetensorError) as error:
             raise RunError(f"Cannot write {path}: {error}") from error
 
     def _read_tensors(self, name: str) -> tuple[dict[str, Tensor], dict[str, str]]:
         path = self.folder / name
         try:
-            with safe_open(path, "pt") as file:
-                return load_file(path), file.metadata() or {}
+            tensors, header = read_tensors(path)
         except (OSError, SafetensorError) as error:
             raise RunError(
                 f"Cannot read {self.folder / name}: {error}. The run is incomplete or damaged; the "
                 "command that made it resumes when given the same folder and arguments."
             ) from error
+        self._compare(name, header.get(CHECKSUM))
+        return tensors, header
+
+    def _compare(self, name: str, found: str | None) -> None:
+        """Refuse a file that is not the one of this run; runs of release 0.1 have no checksums."""
+        wanted = self.manifest.get("checksums", {}).get(name)
+        if wanted is not None and wanted != found:
+            raise RunError(
+                f"{self.folder / name} is not the file that this run was finished with: its "
+                "checksum differs from the manifest. Restore it, or make the run anew."
+            )
+
+
+def _is_kept(path: Path) -> bool:
+    """Whether a file is part of a finished run: weights, rows, names, not what is made of them."""
+    made = {"manifest.json", "results.json", "audit.json", "cleanse.json"}
+    return (
+        path.suffix in {".safetensors", ".json"} and path.name[0] != "." and path.name not in made
+    )
 
 
 def describe_masks(model: nn.Module) -> dict[str, dict[str, Any]]:
@@ -316,7 +356,7 @@ def _versions() -> dict[str, str]:
 
 def _read_json(path: Path) -> object:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(read_text(path))
     except FileNotFoundError as error:
         raise RunError(f"There is no {path}. Is this the folder of a run?") from error
     except (OSError, ValueError, RecursionError) as error:

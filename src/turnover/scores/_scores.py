@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any, Literal, final
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from turnover._files import replacing
+from turnover._store import read_tensors, replacing, write_tensors
 from turnover.errors import MissingExtra, RunError, ScoreError
 from turnover.stats import EmpiricalNull, Significance, benjamini_hochberg
 
@@ -194,10 +193,8 @@ class Scores:
                 tensors[name] = tensor
         # One entry only: safetensors writes several in an order that changes from run to run.
         header = {FORMAT: json.dumps(dict(self.about), sort_keys=True)}
-        copies = {k: v.detach().clone().contiguous() for k, v in tensors.items()}
         try:
-            with replacing(path) as fresh:
-                save_file(copies, fresh, header)
+            write_tensors(Path(path), tensors, header)
         except (OSError, SafetensorError) as error:
             raise RunError(f"Cannot write scores to {path}: {error}") from error
 
@@ -208,12 +205,8 @@ class Scores:
         Raises:
             RunError: for a missing, truncated or foreign file.
         """
-        from safetensors import safe_open
-
         try:
-            tensors = load_file(path)
-            with safe_open(path, "pt") as file:
-                header = file.metadata() or {}
+            tensors, header = read_tensors(Path(path))
         except (OSError, SafetensorError) as error:
             raise RunError(f"Cannot read scores from {path}: {error}") from error
         if FORMAT not in header:

@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from turnover._files import replacing
+from turnover._store import read_tensors, write_tensors
 from turnover.data import Rows
 from turnover.errors import RunError
 from turnover.masks import MASK_VERSION
@@ -70,10 +69,8 @@ def save_checkpoint(
                 plain.setdefault(str(parameter), {})[key] = value
     header = {"format": FORMAT, "epochs": str(epochs), "training": json.dumps(about)}
     header["optimizer"] = json.dumps(plain)
-    copies = {k: v.detach().clone().contiguous() for k, v in tensors.items()}
     try:
-        with replacing(path) as fresh:
-            save_file(copies, fresh, header)
+        write_tensors(path, tensors, header)
     except (OSError, SafetensorError) as error:
         raise RunError(f"Cannot write the checkpoint {path}: {error}") from error
 
@@ -94,9 +91,7 @@ def load_checkpoint(
     if path is None or not path.exists():
         return 0
     try:
-        tensors = load_file(path)
-        with safe_open(path, "pt") as file:
-            header = file.metadata() or {}
+        tensors, header = read_tensors(path)
     except (OSError, SafetensorError) as error:
         raise RunError(
             f"Cannot read the checkpoint {path}: {error}. Delete it to begin anew."

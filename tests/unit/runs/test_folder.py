@@ -12,10 +12,10 @@ from safetensors.torch import save_file
 from torch import nn
 
 from tests.zoo import IsolatedMLP
-from turnover import Rows, Run
+from turnover import Rows, Run, _store
 from turnover.errors import DataError, MaskError, RunError
 from turnover.masks import MASK_VERSION, keep_rate
-from turnover.runs import _folder, describe_masks, fingerprint
+from turnover.runs import describe_masks, fingerprint
 
 ARGUMENTS = {"epochs": 3, "noise": 0.1, "layers": (1, 2)}
 MANIFEST = {"kind": "test", "arguments": ARGUMENTS}
@@ -76,6 +76,7 @@ def test_finish_completes_the_manifest(made):
     assert Run.open(made.folder).manifest == {
         **made.manifest,
         "data": "fingerprint",
+        "checksums": {},
         "state": "complete",
     }
 
@@ -301,7 +302,7 @@ def test_results_are_an_object(made, value):
 def test_a_full_disk_keeps_what_was_there(made, name, monkeypatch):
     write(made, name)
     before = contents(made.folder)
-    monkeypatch.setattr(_folder, "save_file", full_disk)
+    monkeypatch.setattr(_store, "save_file", full_disk)
     monkeypatch.setattr(Path, "write_text", full_disk_for_text)
     with pytest.raises(RunError, match=f"Cannot write .*{name}.*No space left"):
         write(made, name, other=True)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from turnover import Scores
+from turnover import Scores, _store
 from turnover.errors import MissingExtra, RunError, ScoreError
 from turnover.scores import _scores
 
@@ -48,7 +48,7 @@ def full_disk(monkeypatch):
             file.write(b"part")
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(_scores, "save_file", write)
+    monkeypatch.setattr(_store, "save_file", write)
 
 
 def test_helpful_come_from_the_top_and_harmful_from_the_bottom():
@@ -211,7 +211,7 @@ def test_a_path_that_cannot_be_written_is_an_error(tmp_path, write):
 def test_a_full_disk_keeps_the_old_scores(tmp_path, full_disk, monkeypatch):
     path, old = tmp_path / "scores.safetensors", make()
     with monkeypatch.context() as patch:
-        patch.setattr(_scores, "save_file", save_file)
+        patch.setattr(_store, "save_file", save_file)
         old.save(path)
     with pytest.raises(RunError, match="No space left"):
         make(values=-VALUES).save(path)

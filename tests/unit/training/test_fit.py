@@ -10,10 +10,9 @@ from safetensors.torch import save_file
 
 from tests.reference import training as reference
 from tests.zoo import IsolatedCNN, IsolatedDict, IsolatedMLP, loss
-from turnover import Recipe, Rows, fit
+from turnover import Recipe, Rows, _store, fit
 from turnover.errors import LossError, RunError
 from turnover.nn import masked_layers, seen, unseen
-from turnover.training import _checkpoint
 
 IDS = torch.tensor([5, 2**40, -7, 0, 11, 6, 2**63 - 1, -(2**63), 3, 40, 41])
 COUNT = len(IDS)
@@ -301,7 +300,7 @@ def test_a_full_disk_keeps_the_last_checkpoint(tmp_path, monkeypatch):
     path = tmp_path / "checkpoint.safetensors"
     trained(path)
     before = path.read_bytes()
-    monkeypatch.setattr(_checkpoint, "save_file", full_disk)
+    monkeypatch.setattr(_store, "save_file", full_disk)
     with pytest.raises(RunError, match="No space left"):
         fit(IsolatedMLP.make(), rows_of(), loss, recipe(), checkpoint=path)
     assert path.read_bytes() == before

@@ -8,7 +8,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from turnover import _parts
+from turnover import _store
 from turnover.data import (
     BadRow,
     Classes,
@@ -111,7 +111,7 @@ class Images:
         sides = (self.train, self.test)
         batches = (part for side in sides for part in (side.batch["image"], side.batch["label"]))
         ids = (side.ids for side in sides)
-        return _parts.fingerprint(*batches, *ids, dict(self.names), list(self.classes.names))
+        return _store.fingerprint(*batches, *ids, dict(self.names), list(self.classes.names))
 
 
 def read_images(

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from turnover import _parts
+from turnover import _store
 from turnover.data.images._decode import ImageError, decode, shorter_side
 from turnover.errors import DataError, RunError
 
@@ -104,9 +104,9 @@ def decode_all(
                 made = pool.map(lambda value: _decoded(_read(value), size, side), found)
                 part = _packed(list(made), size)
                 if path is not None:
-                    _parts.save(path, part, work)
+                    _store.save(path, part, work)
             else:
-                part = _parts.load(path, work)
+                part = _store.load(path, work)
             pixels[start : start + len(found)] = part["image"]
             problems += json.loads(part["problems"].numpy().tobytes())
             tick(f"{what}, {start + len(found):,} done", len(found))
@@ -199,7 +199,7 @@ def _part(folder: Path, how: Sequence[object]) -> tuple[Path, str]:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(f"Cannot make the folder {folder}: {error}") from error
-    work = _parts.fingerprint(*how)
+    work = _store.fingerprint(*how)
     return folder / f"{work}.safetensors", work
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
-from turnover import _parts
+from turnover import _store
 from turnover.data import BadRow, Classes, Labelled, OnBadRows, hold_out_rows, read_labelled
 
 __all__ = ["Columns", "Texts", "read_target", "read_texts"]
@@ -49,7 +49,7 @@ class Texts:
             for side in (self.train, self.test)
             for part in (side.values, side.names, list(side.classes.names), side.labels, side.ids)
         ]
-        return _parts.fingerprint(*parts)
+        return _store.fingerprint(*parts)
 
 
 def read_texts(

@@ -15,7 +15,7 @@ from typing import Literal, final
 import torch
 from torch import Tensor, nn
 
-from turnover import _parts
+from turnover import _store
 from turnover._rows import Batch, Loss, select_rows, tensors_of
 from turnover.data import Rows
 from turnover.estimators.kernel._damping import hill_climb, prediction_of_halves
@@ -69,15 +69,15 @@ class KernelConfig:
         state = [t.detach() for t in (*network.parameters(), *network.buffers())]
         few = losses_of(network, self.loss, rows.select(slice(0, PROBED_LOSSES)))  # which loss?
         own = (rows.ids, few, *state, *tensors_of(rows.batch))
-        work = _parts.fingerprint(dict(self.about), *own)
+        work = _store.fingerprint(dict(self.about), *own)
         if path.exists():
-            found = _parts.load(path, work)
+            found = _store.load(path, work)
             count = sum(name.startswith("a") for name in found)
             return [Block(found[f"a{n}"], found.get(f"g{n}")) for n in range(count)]
         blocks = self.features_of(network, rows)
         tensors = {f"a{n}": block.a for n, block in enumerate(blocks)}
         tensors |= {f"g{n}": block.g for n, block in enumerate(blocks) if block.g is not None}
-        _parts.save(path, tensors, work)
+        _store.save(path, tensors, work)
         return blocks
 
 

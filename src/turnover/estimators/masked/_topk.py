@@ -14,7 +14,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from turnover import _parts
+from turnover import _store
 from turnover.errors import ScoreError
 from turnover.estimators.masked._linear import LinearScores
 from turnover.estimators.masked._scan import Kernel, checked_ids, device_of, scanner
@@ -142,18 +142,18 @@ class _Scan:
         self._check()
         begin, work = self._start(), self._work() if checkpoint else ""
         if checkpoint and checkpoint.exists():
-            begin = begin.loaded(_parts.load(checkpoint, work))
+            begin = begin.loaded(_store.load(checkpoint, work))
         state, saved = begin, time.monotonic()
         try:
             for state in self._states(begin):
                 if progress:
                     progress(state.done, len(self.ids))
                 if checkpoint and time.monotonic() - saved > CHECKPOINT_SECONDS:
-                    _parts.save(checkpoint, state.tensors(), work)
+                    _store.save(checkpoint, state.tensors(), work)
                     saved = time.monotonic()
         except BaseException:
             if checkpoint:
-                _parts.save(checkpoint, state.tensors(), work)
+                _store.save(checkpoint, state.tensors(), work)
             raise
         if checkpoint:
             checkpoint.unlink(missing_ok=True)
@@ -237,7 +237,7 @@ class _Scan:
             )
         groups = [keep.queries, keep.train] if isinstance(keep, SameGroup) else [keep]
         specs = [[s.units, s.layer, s.seed, s.keep] for s in self.linear.specs]
-        return _parts.fingerprint(
+        return _store.fingerprint(
             specs,
             *self.linear.slopes,
             self.linear.offsets,

@@ -12,7 +12,7 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from turnover._files import replacing
+from turnover._store import replacing
 from turnover.errors import DataError, RunError
 from turnover.runs.text._encoders import Encoder, pretrained, tokenizer_json
 

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from turnover import _parts
+from turnover import _store
 from turnover.data import BadRow, Rows
 from turnover.data.texts import Columns, read_target
 from turnover.errors import DataError, RunError
@@ -187,7 +187,7 @@ def _load(run: Run, other: ExternalData) -> tuple[Rows, Sequence[BadRow]]:
     except (KeyError, TypeError) as error:
         raise RunError(f"{run.folder / 'manifest.json'} is damaged: {error!r}.") from error
     found = read_target(other.path, columns, classes_of(run), other.on_bad_rows)
-    name = f"other-{_parts.fingerprint(found.values, found.labels, found.ids)}"
+    name = f"other-{_store.fingerprint(found.values, found.labels, found.ids)}"
     what = f"Encoding {other.path.name}"
     tick = partial(other.tick, what, 1)
     ready = cache(partial(encoder_for, run.arguments))

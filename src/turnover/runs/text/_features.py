@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from turnover import _parts
+from turnover import _store
 from turnover.data import Labelled, Rows
 from turnover.runs import Run
 from turnover.runs.text._adapted import trim
@@ -51,10 +51,10 @@ def encoded_rows(
     found: list[dict[str, Tensor]] = []
     for part, file in enumerate(files):
         texts: Sequence[str] = rows.values[part * TEXTS_PER_PART : (part + 1) * TEXTS_PER_PART]
-        work = _parts.fingerprint(model, texts)
+        work = _store.fingerprint(model, texts)
         if not file.exists():
-            _parts.save(file, ready().encode(texts), work)
-        found.append(_parts.load(file, work))
+            _store.save(file, ready().encode(texts), work)
+        found.append(_store.load(file, work))
         tick()
     whole = {name: torch.cat([part[name] for part in found]) for name in found[0]}
     made = Rows({**trim(whole), "label": rows.labels}, rows.ids)

@@ -1,0 +1,223 @@
+"""Files: one way to write them, to read tensors, and to resume long work part by part.
+
+A file is written under a random hidden name that did not exist, is flushed to the disk, and then
+takes the place of the old one. An interruption leaves the old file or the new one, and two writers
+never share a name. Nothing but regular files is read: a link, pipe or device in a folder from a
+stranger is an error. Files of tensors carry a checksum of their contents.
+"""
+
+import json
+import os
+import secrets
+import stat
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from hashlib import blake2b
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from turnover.errors import RunError
+
+__all__ = [
+    "CHECKSUM",
+    "PARTIAL",
+    "checksum_of",
+    "fingerprint",
+    "load",
+    "read_tensors",
+    "read_text",
+    "refuse_links",
+    "refuse_special",
+    "replacing",
+    "save",
+    "write_tensors",
+]
+
+PARTIAL = ".partial"
+CHECKSUM = "checksum"
+MODE = 0o666  # what the user's umask leaves of it, as of any other file
+
+
+@contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """A path to write to, which takes the place of ``path`` when the block ends.
+
+    Raises:
+        OSError: when the folder cannot be written.
+    """
+    path = Path(path)
+    fresh = path.with_name(f".{path.name[:100]}.{secrets.token_hex(8)}{PARTIAL}")
+    os.close(os.open(fresh, os.O_CREAT | os.O_EXCL | os.O_WRONLY | _NO_LINKS, MODE))
+    try:
+        yield fresh
+        _flush(fresh)
+        os.replace(fresh, path)
+    except BaseException:
+        fresh.unlink(missing_ok=True)
+        raise
+    with suppress(OSError):  # a file system that cannot flush folders
+        _flush(path.parent)
+
+
+_NO_LINKS = getattr(os, "O_NOFOLLOW", 0)  # absent on Windows, whose links need rights of their own
+
+
+def _flush(path: Path) -> None:
+    file = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
+def refuse_special(path: Path) -> None:
+    """Refuse a link, pipe, device or folder in the place of a file. A missing file is none.
+
+    Raises:
+        RunError: for anything but a regular file.
+    """
+    try:
+        mode = os.lstat(path).st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError as error:
+        raise RunError(f"Cannot read {path}: {error}.") from error
+    if not stat.S_ISREG(mode):
+        kinds = {stat.S_IFLNK: "link", stat.S_IFIFO: "pipe", stat.S_IFDIR: "folder"}
+        raise RunError(
+            f"{path} is a {kinds.get(stat.S_IFMT(mode), 'device')}, not a file. Turnover writes "
+            "none, and follows none: it could lead out of the folder. Remove it."
+        )
+
+
+def read_text(path: Path) -> str:
+    """The text of a regular file.
+
+    Raises:
+        OSError, ValueError: when it cannot be read, or is not UTF-8.
+        RunError: for a link, pipe, device or folder.
+    """
+    refuse_special(path)
+    return path.read_text(encoding="utf-8")
+
+
+def fingerprint(*parts: object) -> str:
+    """128 bits that change with any of the parts; tensors count with dtype, shape and contents."""
+    digest = blake2b(digest_size=16)
+    for part in parts:
+        if isinstance(part, Tensor):
+            digest.update(f"{part.dtype}{list(part.shape)}".encode())
+            contents = part.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+            digest.update(contents.numpy().data)
+        else:
+            digest.update(json.dumps(part).encode())
+    return digest.hexdigest()
+
+
+def checksum_of(path: Path) -> str | None:
+    """The checksum of a file's contents: of tensors from its header, or of any other bytes.
+
+    None for a file of tensors without one, as release 0.1 wrote it.
+
+    Raises:
+        OSError, SafetensorError: for a file that is missing, truncated or foreign.
+        RunError: for a link, pipe, device or folder.
+    """
+    refuse_special(path)
+    if path.suffix != ".safetensors":
+        return blake2b(path.read_bytes(), digest_size=16).hexdigest()
+    with safe_open(path, "pt") as file:
+        return dict(file.metadata() or {}).get(CHECKSUM)
+
+
+def refuse_links(folder: Path) -> None:
+    """Refuse a folder that holds a link, pipe or device anywhere below it.
+
+    Raises:
+        RunError: when it does, or cannot be listed.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            found = list(entries)
+        for entry in found:
+            if entry.is_dir(follow_symlinks=False):
+                refuse_links(Path(entry.path))
+            else:
+                refuse_special(Path(entry.path))
+    except OSError as error:
+        raise RunError(f"Cannot list {folder}: {error}.") from error
+
+
+def _checksum(tensors: Mapping[str, Tensor]) -> str:
+    return fingerprint(*(part for name in sorted(tensors) for part in (name, tensors[name])))
+
+
+def write_tensors(
+    path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, str] | None = None
+) -> None:
+    """Replace a safetensors file in one step; its header holds a checksum of the tensors.
+
+    Raises:
+        OSError, SafetensorError: when it cannot be written.
+    """
+    copies = {n: t.detach().cpu().clone().contiguous() for n, t in tensors.items()}
+    with replacing(path) as fresh:
+        save_file(copies, fresh, {**(header or {}), CHECKSUM: _checksum(copies)})
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors of a safetensors file, and its header, which holds their checksum.
+
+    Raises:
+        OSError, SafetensorError: for a file that is missing, truncated or foreign.
+        RunError: for a link, pipe, device or folder, and for contents that changed since they were
+            written.
+    """
+    refuse_special(path)
+    with safe_open(path, "pt") as file:
+        header = dict(file.metadata() or {})
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no dict)
+    wanted = header.get(CHECKSUM)  # none in files of release 0.1
+    if wanted is not None and wanted != _checksum(tensors):
+        raise RunError(
+            f"{path} is damaged: its contents are not those that were written (their checksum "
+            "differs). Restore the file, or delete it and make it anew."
+        )
+    return tensors, header
+
+
+def save(path: Path, tensors: Mapping[str, Tensor], work: str) -> None:
+    """Keep a part of long work: a few tensors, and the name of the work they belong to.
+
+    Raises:
+        RunError: when it cannot be written.
+    """
+    try:
+        write_tensors(path, tensors, {"work": work})
+    except (OSError, SafetensorError) as error:
+        raise RunError(f"The checkpoint {path} cannot be written: {error}.") from error
+
+
+def load(path: Path, work: str) -> dict[str, Tensor]:
+    """The tensors of a part of this very work.
+
+    Raises:
+        RunError: for a file that is damaged or belongs to other work.
+    """
+    try:
+        tensors, header = read_tensors(path)
+    except (OSError, SafetensorError) as error:
+        raise RunError(
+            f"The checkpoint {path} cannot be read: {error}. Delete it to begin anew."
+        ) from error
+    if header.get("work") != work:
+        raise RunError(
+            f"The checkpoint {path} belongs to other work: its data, masks or arguments (ids, "
+            "filter, k, recipe, …) differ, so continuing would mix two results. Repeat the call "
+            "that wrote it, delete it, or give another file."
+        )
+    return tensors
