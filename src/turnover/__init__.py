@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from turnover.leaks import check
     from turnover.masks import string_id
     from turnover.nn import after, convert, instead_of_dropout, seen, unseen
+    from turnover.proof import Proof, prove
     from turnover.runs import Run
     from turnover.scores import Scores
     from turnover.training import Recipe, fit, fit_runs, fit_split_ensemble
@@ -50,6 +51,7 @@ __all__ = [
     "FirstOrder",
     "GradientKernel",
     "Indexed",
+    "Proof",
     "Recipe",
     "Rows",
     "Run",
@@ -63,6 +65,7 @@ __all__ = [
     "fit_runs",
     "fit_split_ensemble",
     "instead_of_dropout",
+    "prove",
     "seen",
     "string_id",
     "unseen",
@@ -76,6 +79,7 @@ _HOMES = {
     "check": "leaks",
     "string_id": "masks",
     **dict.fromkeys(("after", "convert", "instead_of_dropout", "seen", "unseen"), "nn"),
+    **dict.fromkeys(("Proof", "prove"), "proof"),
     "Run": "runs",
     "Scores": "scores",
     **dict.fromkeys(("Recipe", "fit", "fit_runs", "fit_split_ensemble"), "training"),

@@ -22,6 +22,7 @@ CHAIN = [
     "baselines",
     "evaluation",
     "cleansing",
+    "proof",
     "hf",
     "runs",
     "reports",

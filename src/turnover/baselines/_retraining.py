@@ -23,7 +23,7 @@ from turnover.baselines._truth import Truth
 from turnover.data import Rows
 from turnover.errors import DataError, RunError
 from turnover.scores import Scores
-from turnover.training import Recipe, Stack, fit, losses_of
+from turnover.training import Recipe, Stack, describe_recipe, fit, losses_of
 
 __all__ = ["LeaveOneOut", "Retraining", "half_subsets"]
 
@@ -92,22 +92,8 @@ class Retraining:
             RunError: for a folder of other work.
         """
         losses = self._all_losses(rows, queries, members, list(seeds), progress)
-        about = {"seeds": list(seeds), **self._plan()}
+        about = {"seeds": list(seeds), **describe_recipe(self.recipe)}
         return Truth(members, losses, rows.ids, queries.ids, about)
-
-    def _plan(self) -> dict[str, object]:
-        """The recipe as plain values."""
-        recipe = self.recipe
-        optimizer = recipe.optimizer([nn.Parameter(torch.zeros(1))])
-        settings = {k: v for k, v in optimizer.defaults.items() if isinstance(v, int | float)}
-        plan: dict[str, object] = {
-            "epochs": recipe.epochs,
-            "batch_size": recipe.batch_size,
-            "optimizer": {"name": type(optimizer).__name__, **settings},
-        }
-        if recipe.schedule is not None:
-            plan["schedule"] = [recipe.schedule(tenth / 10) for tenth in range(10)]
-        return plan
 
     def _all_losses(
         self,
@@ -192,7 +178,9 @@ class Retraining:
         """What a part must agree on."""
         contents = [*tensors_of(rows.batch), *tensors_of(queries.batch)]
         weights = [p.detach() for p in self.build(0).parameters()]
-        return _store.fingerprint(self._plan(), rows.ids, queries.ids, members, *contents, *weights)
+        return _store.fingerprint(
+            describe_recipe(self.recipe), rows.ids, queries.ids, members, *contents, *weights
+        )
 
 
 @final

@@ -1,5 +1,6 @@
 """Statistics that several rooms share: null distributions, multiple testing, ranks, intervals."""
 
+from turnover.stats._binomial import binomial_interval, mcnemar, sign_test
 from turnover.stats._intervals import Estimate
 from turnover.stats._paired import Paired, compare_paired, holm
 from turnover.stats._significance import EmpiricalNull, Significance, benjamini_hochberg, testable
@@ -10,7 +11,10 @@ __all__ = [
     "Paired",
     "Significance",
     "benjamini_hochberg",
+    "binomial_interval",
     "compare_paired",
     "holm",
+    "mcnemar",
+    "sign_test",
     "testable",
 ]

@@ -2,7 +2,7 @@
 
 from turnover import _renamed
 from turnover.training._curves import Curve, losses_of, measure
-from turnover.training._loop import Recipe, fit
+from turnover.training._loop import Recipe, describe_recipe, fit
 from turnover.training._predict import Logits, accuracy, probabilities
 from turnover.training._runs import fit_runs
 from turnover.training._split_ensemble import (
@@ -19,6 +19,7 @@ __all__ = [
     "Stack",
     "accuracy",
     "build_split_ensemble",
+    "describe_recipe",
     "fit",
     "fit_runs",
     "fit_split_ensemble",

@@ -23,7 +23,16 @@ from turnover.errors import ConversionError, DataError, LossError
 from turnover.nn import is_converted, seen
 from turnover.training._checkpoint import describe_training, load_checkpoint, save_checkpoint
 
-__all__ = ["Recipe", "epoch_seed", "fit", "keeps_statistics", "plan", "set_rates", "training"]
+__all__ = [
+    "Recipe",
+    "describe_recipe",
+    "epoch_seed",
+    "fit",
+    "keeps_statistics",
+    "plan",
+    "set_rates",
+    "training",
+]
 
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 
@@ -147,6 +156,20 @@ def plan(recipe: Recipe) -> dict[str, int]:
     """What of a recipe a checkpoint must agree on."""
     kept = {"seed": recipe.seed, "batch size": recipe.batch_size}
     return kept if recipe.schedule is None else {**kept, "epochs of the schedule": recipe.epochs}
+
+
+def describe_recipe(recipe: Recipe) -> dict[str, object]:
+    """A recipe without its seed as plain JSON values; a schedule by ten of its factors."""
+    optimizer = recipe.optimizer([nn.Parameter(torch.zeros(1))])
+    settings = {k: v for k, v in optimizer.defaults.items() if isinstance(v, int | float)}
+    described: dict[str, object] = {
+        "epochs": recipe.epochs,
+        "batch_size": recipe.batch_size,
+        "optimizer": {"name": type(optimizer).__name__, **settings},
+    }
+    if recipe.schedule is not None:
+        described["schedule"] = [recipe.schedule(tenth / 10) for tenth in range(10)]
+    return described
 
 
 @contextmanager

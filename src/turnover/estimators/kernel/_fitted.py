@@ -148,6 +148,23 @@ class FittedKernel:
         about = dict(self.about)
         return Scores(values * unit, self.train_ids, rows.ids, about=about, stderr=stderr)
 
+    def by_pair(self, queries: Batch | Rows) -> Tensor:
+        """Scores of every pair by itself ``[pair, query, train]`` in nats; their mean is a score.
+
+        What sums of scores owe to chance in training follows from these, and not from the
+        standard errors of single scores. A model without pairs is one.
+        """
+        rows = queries if isinstance(queries, Rows) else Rows(queries)
+        runs, step = list(zip(self.networks, self.ridges, strict=True)), max(1, self.pairs)
+        losses = [losses_of(network, self.config.loss, rows) for network in self.networks]
+        wrong = torch.stack([self.config.link.residual(part) for part in losses]).mean(dim=0)
+        unit = self.slope * self.residual * wrong.clamp_min(SMALLEST)[:, None]
+        each = [
+            ridge.influence(self.config.features_of(network, rows)).float().cpu() * unit
+            for network, ridge in runs
+        ]
+        return torch.stack([torch.stack(each[n::step]).mean(dim=0) for n in range(step)])
+
     def top(
         self,
         queries: Batch | Rows,
