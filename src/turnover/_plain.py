@@ -1,8 +1,9 @@
 """Text from data that others made, without what steers a terminal or hides its meaning."""
 
 import re
+import unicodedata
 
-__all__ = ["cell", "plain"]
+__all__ = ["cell", "normalised", "plain"]
 
 # Control characters but tab and line feed; marks that turn the direction of writing; separators of
 # lines; halves of characters, which no file can hold; letters that nobody sees.
@@ -23,6 +24,17 @@ def plain(text: object, instead: str = "") -> str:
         instead: what stands in the place of each.
     """
     return UNSEEN.sub(instead, str(text))
+
+
+def normalised(text: str) -> str:
+    """What makes two texts copies of each other: letters alone, however they are written.
+
+    Compatible forms of a letter (Unicode's NFKC), capitals, white space, marks that nobody sees and
+    a final full stop make no difference.
+    """
+    letters = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+    seen = "".join(c for c in letters if unicodedata.category(c) != "Cf")
+    return " ".join(seen.split()).rstrip(".。")
 
 
 def cell(value: object) -> object:

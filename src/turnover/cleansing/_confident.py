@@ -2,11 +2,14 @@
 
     t_c = mean of p_i(c) over rows i with label c
     row i is confidently c when p_i(c) ≥ t_c, and c is the most probable class of that sort
-    suspect:  a row that is confidently another class than its label
+    suspect:  a row that is confidently another class than its label, which is not the most
+              probable class
 
 Reference: Northcutt, Jiang, Chuang 2021, "Confident Learning: Estimating Uncertainty in Dataset
 Labels", equations (1) and (2).
 """
+
+import warnings
 
 import torch
 from torch import Tensor
@@ -35,7 +38,7 @@ def confident_errors(probabilities: Tensor, labels: Tensor) -> Tensor:
     thresholds = (own * probabilities).sum(dim=0) / own.sum(dim=0)  # NaN for an absent class
     confident = probabilities.masked_fill(~(probabilities >= thresholds), -1.0)
     best, guess = confident.max(dim=1)
-    return (best >= 0) & (guess != labels)
+    return (best >= 0) & (guess != labels) & (probabilities.argmax(dim=1) != labels)
 
 
 def label_errors(probabilities: Tensor, labels: Tensor) -> tuple[Tensor, str]:
@@ -45,9 +48,13 @@ def label_errors(probabilities: Tensor, labels: Tensor) -> tuple[Tensor, str]:
         DataError: as :func:`confident_errors`.
     """
     own = confident_errors(probabilities, labels)
+    if len(labels.unique()) < 2:  # cleanlab needs two classes
+        return own, "confident learning"
     try:
         from cleanlab.filter import find_label_issues
     except ImportError:
         return own, "confident learning"
-    found = find_label_issues(labels.numpy(), probabilities.double().numpy(), n_jobs=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about small classes, with paths of its own files
+        found = find_label_issues(labels.numpy(), probabilities.double().numpy(), n_jobs=1)
     return torch.from_numpy(found), "cleanlab"

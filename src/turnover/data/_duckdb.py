@@ -8,6 +8,7 @@ import csv
 import gzip
 import io
 import json
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -52,7 +53,7 @@ def _database(path: Path) -> Iterator[Any]:
     connection = duckdb.connect(":memory:", config=LOCKED)
     try:
         yield connection
-    except (duckdb.Error, OSError, EOFError) as error:
+    except (duckdb.Error, OSError, EOFError, zlib.error) as error:
         raise DataError(f"Cannot read {path}: {str(error).splitlines()[0]}") from error
     finally:
         connection.close()
@@ -70,6 +71,7 @@ def _quoted(name: str, mark: str = '"') -> str:
 def read_csv(path: Path, roles: Mapping[str, str]) -> Table:
     """Comma-, tab-, semicolon- or bar-separated values with a header, in UTF-8."""
     content = _content(path)
+    _refuse_other_text(path, content)
     names, delimiter = _header(path, content, roles)
     types = ", ".join(f"{_quoted(name, chr(39))}: 'VARCHAR'" for name in names)
     columns = ", ".join(_quoted(name) for name in roles.values())
@@ -86,15 +88,37 @@ def _content(path: Path) -> bytes:
     try:
         content = path.read_bytes()
         return gzip.decompress(content) if path.suffix.lower() == ".gz" else content
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"Cannot read {path}: {error}") from error
+
+
+def _refuse_other_text(path: Path, content: bytes) -> None:
+    """Refuse text that the readers would take for something else.
+
+    Raises:
+        DataError: for UTF-16 or UTF-32, and for lines that end with a carriage return alone.
+    """
+    if content[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\x00" in content[:4]:
+        raise DataError(
+            f'{path} is text in UTF-16 or UTF-32. Save it in UTF-8: spreadsheets call that "CSV '
+            'UTF-8".'
+        )
+    first = content[: 1 << 16]
+    if b"\r" in first.replace(b"\r\n", b"").partition(b"\n")[0] and b'"' not in first:
+        raise DataError(
+            f"The lines of {path} end with a carriage return alone, as on very old systems. Save "
+            "it with the line ends of this system."
+        )
 
 
 def _header(path: Path, content: bytes, roles: Mapping[str, str]) -> tuple[list[str], str]:
     """Names of the columns, and the delimiter: the first that yields all columns asked for."""
     text = io.StringIO(content[: 1 << 16].decode("utf-8-sig", errors="replace"))
     first = next((line for line in text if line.strip()), "")
-    headers = {mark: next(csv.reader([first], delimiter=mark), []) for mark in DELIMITERS}
+    try:
+        headers = {mark: next(csv.reader([first], delimiter=mark), []) for mark in DELIMITERS}
+    except csv.Error as error:
+        raise DataError(f"Cannot read the header of {path}: {error}.") from error
     for mark, names in headers.items():
         if set(roles.values()) <= set(names):
             if len({name.lower() for name in names}) < len(names):
@@ -215,7 +239,7 @@ def _label_names(metadata: Mapping[bytes, bytes], column: str) -> tuple[str, ...
         plain = json.loads(metadata.get(b"label_names", b"[]"))
         whole = json.loads(metadata.get(b"huggingface", b"{}"))
         names = plain or whole["info"]["features"][column]["names"]
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, RecursionError):
         return ()
     return tuple(map(str, names)) if isinstance(names, list) else ()
 

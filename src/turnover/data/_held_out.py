@@ -1,8 +1,9 @@
-"""A random share of the rows, kept apart to test on."""
+"""A random share of the rows of each class, held out to test on."""
 
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from turnover.data._labelled import Labelled
 from turnover.errors import DataError
@@ -13,7 +14,9 @@ __all__ = ["hold_out_rows"]
 def hold_out_rows(
     rows: Labelled, share: float, *, data: str | Path, seed: int
 ) -> tuple[Labelled, Labelled]:
-    """The rows to train on, and a random share of them to test on; both in their old order.
+    """The rows to train on, and a random share of each class to test on; both in their old order.
+
+    The last row of a class is never held out: a class without training rows cannot be learned.
 
     Args:
         rows: all rows.
@@ -22,7 +25,7 @@ def hold_out_rows(
         seed: of the choice.
 
     Raises:
-        DataError: when that leaves no rows on one side, or one class to train on.
+        DataError: when that leaves no rows on one side, or takes the last row of a class.
     """
     count = round(share * len(rows))
     if not 0 < count < len(rows):
@@ -30,12 +33,33 @@ def hold_out_rows(
             f"Holding out {share:g} of {len(rows)} rows of {data} leaves {len(rows) - count} to "
             f"train on and {count} to test on. Give test data with --eval, or another --hold-out."
         )
-    order = torch.randperm(len(rows), generator=torch.Generator("cpu").manual_seed(seed))
-    kept, apart = (rows.select(part.sort()[0]) for part in (order[count:], order[:count]))
-    if len(found := kept.labels.unique()) < 2:
+    apart_rows = _stratified(rows.labels, count, seed)
+    if len(apart_rows) < count:
         raise DataError(
-            f"Holding out {share:g} of {len(rows)} rows of {data} leaves nothing to train on but "
-            f"{rows.classes.names[int(found[0])]!r}, and there is nothing to tell apart. Give test "
-            "data with --eval, or another --hold-out."
+            f"Holding out {count} of {len(rows)} rows of {data} would take the last row of a "
+            "class, which then could not be learned. Give test data, or hold out a smaller share."
         )
+    left = torch.ones(len(rows), dtype=torch.bool)
+    left[apart_rows] = False
+    kept, apart = rows.select(torch.nonzero(left).flatten()), rows.select(apart_rows)
     return kept, apart
+
+
+def _stratified(labels: Tensor, count: int, seed: int) -> Tensor:
+    """Positions to hold out, in their old order: of each class its share, and never its last row.
+
+    Rows left over by rounding go to the classes with the largest remainders.
+    """
+    order = torch.randperm(len(labels), generator=torch.Generator("cpu").manual_seed(seed))
+    sizes = torch.bincount(labels)
+    exact = sizes.double() * count / len(labels)
+    taken = torch.minimum(exact.floor().long(), (sizes - 1).clamp(min=0))
+    by_remainder = torch.argsort(exact - taken, descending=True, stable=True)
+    while int(taken.sum()) < count:
+        room = [c for c in by_remainder.tolist() if taken[c] < sizes[c] - 1]
+        if not room:
+            break
+        for label in room[: count - int(taken.sum())]:
+            taken[label] += 1
+    chosen = [order[labels[order] == c][: int(n)] for c, n in enumerate(taken.tolist()) if n]
+    return torch.cat(chosen).sort()[0] if chosen else torch.empty(0, dtype=torch.int64)

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, final
 
@@ -19,7 +19,10 @@ OnBadRows = Literal["stop", "skip"]
 Usable = Callable[[Any], str | None]
 INTEGER = re.compile(r"0|-?[1-9]\d{0,18}")
 WHOLE = re.compile(r"-?\d+\.0+")
-MOST_CLASSES = 1000
+FRACTION = re.compile(r"[-+]?\d*\.\d+([eE][-+]?\d+)?|[-+]?\d+[eE]-\d+")
+MOST_CLASSES, FEW_CLASSES = 1000, 20
+NOTHING = {"nan", "none", "null", "na", "n/a", "<na>", "#n/a", "nil", "-"}
+"""Words that other tools write where there is no label, in small letters."""
 
 
 @final
@@ -54,20 +57,22 @@ class Classes:
                 if values
                 else "There are no labels."
             )
-        if len(values) > MOST_CLASSES:
-            raise DataError(
-                f"Found {len(values):,} different labels in {len(labels):,} rows, such as "
-                f"{values[0]!r} and {values[1]!r}. More than {MOST_CLASSES:,} classes are hardly "
-                "labels; is it the right column?"
-            )
+        refuse_other_columns(values, labels)
         names = tuple(_named(value, label_names) for value in values)
         numbers = {name: number for number, name in enumerate(names)}
         return cls(names, numbers | {value: number for number, value in enumerate(values)})
 
     def number(self, label: Any, label_names: Sequence[str] = ()) -> int | None:
-        """The number of a label's class; None when it has none."""
+        """The number of a label's class; None when it has none.
+
+        Where the other file names its classes, names decide: its number 0 may be another class.
+        """
         value = written(label)
-        return self.numbers.get(value, self.numbers.get(_named(value, label_names)))
+        name = _named(value, label_names)
+        if name in self.numbers and (name != value or not label_names):
+            return self.numbers[name]
+        # The other file names this class and these do not know the name: numbers would lie.
+        return self.numbers.get(value) if value in self.names or name == value else None
 
     def __len__(self) -> int:
         return len(self.names)
@@ -82,7 +87,7 @@ def written(label: Any) -> str:
 
 
 def _named(value: str, label_names: Sequence[str]) -> str:
-    if value.isdecimal() and int(value) < len(label_names):
+    if INTEGER.fullmatch(value) and 0 <= int(value) < len(label_names):
         return label_names[int(value)]
     return value
 
@@ -92,6 +97,52 @@ def _in_order(value: str) -> tuple[int, float, str]:
         return 0, float(value), value
     except ValueError:
         return 1, 0.0, value
+
+
+def refuse_other_columns(values: Sequence[str], labels: Sequence[Any]) -> None:
+    """Refuse a column that holds something else than the class of each row.
+
+    Args:
+        values: the different labels, as text.
+        labels: the label of every row.
+
+    Raises:
+        DataError: for lists, for measured numbers, for words that differ in capitals only, and for
+            about as many labels as rows.
+    """
+    shown = f"such as {shortened(values[0])} and {shortened(values[-1])}"
+    lists = sum(isinstance(label, list | tuple | dict) or _is_list(label) for label in labels)
+    if 2 * lists > len(labels):
+        raise DataError(
+            f"The labels are lists, {shown}: several classes for one row. Turnover trains "
+            "classifiers with one class for each row. Write one row or one column for each class, "
+            "and train on each by itself."
+        )
+    measured = sum(bool(FRACTION.fullmatch(value)) for value in values)
+    if measured > FEW_CLASSES or (2 * measured > len(values) and 2 * len(values) > len(labels)):
+        raise DataError(
+            f"The labels are {measured:,} different numbers with a fraction, {shown}: measured "
+            "values, not classes. Turnover trains classifiers. Cut the values into classes first, "
+            "such as low and high, or name another column."
+        )
+    alike: dict[str, str] = {}
+    for value in values:
+        if (other := alike.setdefault(value.casefold(), value)) != value:
+            raise DataError(
+                f"The labels {other!r} and {value!r} differ in capitals only, and would be two "
+                "classes. Write them alike."
+            )
+    most = len(labels) > FEW_CLASSES and 2 * len(values) > len(labels)
+    if len(values) > MOST_CLASSES or most:
+        raise DataError(
+            f"Found {len(values):,} different labels in {len(labels):,} rows, {shown}. Classes "
+            "have many rows each, so these are hardly labels. Is it the right column?"
+        )
+
+
+def _is_list(label: Any) -> bool:
+    """Whether a text is a JSON list, as JSON Lines hold them."""
+    return isinstance(label, str) and label[:1] == "[" and label[-1:] == "]"
 
 
 def id_of(name: Any) -> int:
@@ -145,6 +196,7 @@ def read_labelled(
     classes: Classes | None = None,
     usable: Usable = lambda value: "missing value" if value is None else None,
     on_bad_rows: OnBadRows = "stop",
+    nothing_is_a_class: bool = False,
 ) -> Labelled:
     """Read rows with labels and names, and list the rows that cannot be used.
 
@@ -159,12 +211,19 @@ def read_labelled(
         classes: those of the training data, if this is other data.
         usable: what is wrong with a value (None if it is missing), or None.
         on_bad_rows: ``"stop"`` raises an error that lists them, ``"skip"`` leaves them out.
+        nothing_is_a_class: take words such as ``none`` and ``N/A`` for a class; by default they
+            are missing labels.
 
     Raises:
-        DataError: for bad rows under ``"stop"``, for no usable rows, and as :func:`read_table`.
+        DataError: for bad rows under ``"stop"``, for no usable rows, for a column that holds no
+            classes, and as :func:`read_table`.
     """
+    if value == label:
+        raise DataError(
+            f"{label!r} is both the column to learn from and that of the labels. Name two columns."
+        )
     roles = {"value": value, "label": label} | ({} if id is None else {"id": id})
-    table = read_table(path, roles)
+    table = replace(read_table(path, roles), nothing_is_a_class=nothing_is_a_class)
     return labelled(table, classes=classes, usable=usable, on_bad_rows=on_bad_rows)
 
 
@@ -243,6 +302,10 @@ def _problem(
     seen = shortened(value) if isinstance(value, str) else ""
     if label is None or not written(label) or label != label:
         return "missing label", seen
+    if table.label_names and written(label) == "-1":
+        return "missing label", "-1, which stands for no label in data sets with named classes"
+    if classes is None and not table.nothing_is_a_class and written(label).casefold() in NOTHING:
+        return "missing label", f"the word {written(label)!r}; nothing_is_a_class=True allows it"
     if classes is not None and classes.number(label, table.label_names) is None:
         known = ", ".join(classes.names[:10]) + (", …" if len(classes) > 10 else "")
         return "unknown label", f"{written(label)!r} is not among those trained on: {known}"

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, final
 
@@ -48,6 +49,7 @@ class Table:
         bad: rows that could not be read.
         label_names: names of the classes 0, 1, …, where the file holds them.
         files: the file of each usable row in a folder; None where ``path`` is a file.
+        nothing_is_a_class: whether words such as ``none`` are classes, not missing labels.
     """
 
     path: Path
@@ -57,6 +59,7 @@ class Table:
     bad: tuple[BadRow, ...] = ()
     label_names: tuple[str, ...] = field(default=())
     files: Sequence[str] | None = None
+    nothing_is_a_class: bool = False
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -111,10 +114,17 @@ def chosen(path: Path, roles: Mapping[str, str], found: Sequence[str]) -> None:
     """Refuse a column that the file does not have."""
     for role, name in roles.items():
         if name not in found:
+            near = get_close_matches(_key(name), [_key(column) for column in found], 1, 0.7)
+            meant = next((column for column in found if near and _key(column) == near[0]), None)
+            ask = "" if meant is None else f" Did you mean {meant!r}?"
             raise DataError(
-                f"{path} has no column {name!r} for the {role}. Its columns are: "
+                f"{path} has no column {name!r} for the {role}.{ask} Its columns are: "
                 f"{', '.join(map(repr, found)) or 'none'}."
             )
+
+
+def _key(name: str) -> str:
+    return name.strip().casefold()
 
 
 def listing(bad: Sequence[BadRow]) -> str:

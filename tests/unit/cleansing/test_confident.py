@@ -17,7 +17,9 @@ def slow(probabilities, labels):
     found = []
     for p, label in zip(probabilities, labels, strict=True):
         confident = [c for c in range(classes) if p[c] >= thresholds[c]]
-        found.append(bool(confident) and max(confident, key=lambda c: p[c]) != label)
+        likely = max(range(classes), key=lambda c: p[c])
+        guess = max(confident, key=lambda c: p[c]) if confident else label
+        found.append(guess != label and likely != label)
     return found
 
 
@@ -73,3 +75,21 @@ def test_without_cleanlab_it_is_our_own_rule(monkeypatch):
     found, finder = label_errors(probabilities, labels)
     assert finder == "confident learning"
     assert torch.equal(found, confident_errors(probabilities, labels))
+
+
+@pytest.mark.parametrize("finder", ["built in", "installed"])
+def test_no_suspect_is_suggested_its_own_label(finder, monkeypatch):
+    """Three in a hundred of a rare class, whose threshold is near zero."""
+    if finder == "built in":
+        monkeypatch.setitem(sys.modules, "cleanlab.filter", None)
+    random = torch.Generator().manual_seed(0)
+    labels = (torch.rand(2000, generator=random) < 0.03).long()
+    p = torch.sigmoid(1.5 * (torch.randn(2000, generator=random) + 2 * labels) - 5)
+    probabilities = torch.stack([1 - p, p], dim=1)
+    found, _ = label_errors(probabilities, labels)
+    assert found.any() and not (found & (probabilities.argmax(dim=1) == labels)).any()
+
+
+def test_one_class_has_no_wrong_labels():
+    found, _ = label_errors(torch.tensor([[0.9, 0.1], [0.2, 0.8]]), torch.tensor([0, 0]))
+    assert found.shape == (2,)

@@ -27,6 +27,17 @@ def test_no_side_is_empty(share):
         hold_out_rows(rows([0, 1] * 10), share, data="x.csv", seed=0)
 
 
+def test_every_class_gives_its_share():
+    _, test = hold_out_rows(rows([0] * 80 + [1] * 20), 0.1, data="x.csv", seed=0)
+    assert test.labels.tolist() == [0] * 8 + [1] * 2
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_the_last_row_of_a_class_is_always_trained_on(seed):
+    train, test = hold_out_rows(rows([0] * 30 + [1]), 0.5, data="x.csv", seed=seed)
+    assert 1 in train.labels and 1 not in test.labels and len(test) == round(0.5 * 31)
+
+
 def test_one_class_is_not_left_alone():
-    with pytest.raises(DataError, match="leaves nothing to train on but"):
+    with pytest.raises(DataError, match="would take the last row of a class"):
         hold_out_rows(rows([0, 1]), 0.5, data="x.csv", seed=0)

@@ -59,6 +59,7 @@ def read_texts(
     evaluation: str | Path | None = None,
     hold_out: float = 0.1,
     on_bad_rows: OnBadRows = "stop",
+    nothing_is_a_class: bool = False,
     seed: int = 0,
 ) -> Texts:
     """Read the training texts, and the test texts or a random share of the training file instead.
@@ -69,13 +70,14 @@ def read_texts(
         evaluation: test texts, with columns of the same names; their ids may be missing.
         hold_out: share of the rows of ``data`` to test on when there is no ``evaluation``.
         on_bad_rows: ``"stop"`` at rows that cannot be used, or ``"skip"`` them.
+        nothing_is_a_class: take words such as ``none`` for a class, not for a missing label.
         seed: of the choice of held-out rows.
 
     Raises:
         DataError: for bad rows under ``"stop"``, files that cannot be read, too few rows.
         MissingExtra: when DuckDB is not installed.
     """
-    train = _read(data, columns, None, on_bad_rows)
+    train = _read(data, columns, None, on_bad_rows, nothing_is_a_class)
     if evaluation is not None:
         test = _read(evaluation, columns, train.classes, on_bad_rows)
         return Texts(train, test, held_out=False, columns=columns)
@@ -95,7 +97,11 @@ def read_target(
 
 
 def _read(
-    path: str | Path, columns: Columns, classes: Classes | None, on_bad_rows: OnBadRows
+    path: str | Path,
+    columns: Columns,
+    classes: Classes | None,
+    on_bad_rows: OnBadRows,
+    nothing_is_a_class: bool = False,
 ) -> Labelled:
     return read_labelled(
         path,
@@ -105,6 +111,7 @@ def _read(
         classes=classes,
         usable=_usable,
         on_bad_rows=on_bad_rows,
+        nothing_is_a_class=nothing_is_a_class,
     )
 
 

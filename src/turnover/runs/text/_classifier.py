@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from turnover import _store
+from turnover._plain import normalised
 from turnover.data import BadRow, Rows
 from turnover.data.texts import Columns, read_target
 from turnover.errors import DataError, RunError
@@ -152,7 +153,7 @@ def classifier_of(run: Run, model: nn.Module, train: Rows, test: Rows) -> Classi
         return {"name": names[row], "text": texts[row]}
 
     def contents() -> Sequence[Hashable]:
-        return [" ".join(text.casefold().split()) for text in words["train"][0]]
+        return [normalised(text) for text in words["train"][0]]
 
     def read(text: str) -> Query:
         if not text.strip():
