@@ -27,6 +27,7 @@ __all__ = [
     "PARTIAL",
     "checksum_of",
     "fingerprint",
+    "header_of",
     "load",
     "read_tensors",
     "read_text",
@@ -38,7 +39,7 @@ __all__ = [
 ]
 
 PARTIAL = ".partial"
-CHECKSUM = "checksum"
+CHECKSUM, HEADER = "checksum", "turnover"
 MODE = 0o666  # what the user's umask leaves of it, as of any other file
 
 
@@ -131,7 +132,7 @@ def checksum_of(path: Path) -> str | None:
     if path.suffix != ".safetensors":
         return blake2b(path.read_bytes(), digest_size=16).hexdigest()
     with safe_open(path, "pt") as file:
-        return dict(file.metadata() or {}).get(CHECKSUM)
+        return header_of(file.metadata()).get(CHECKSUM)
 
 
 def refuse_links(folder: Path) -> None:
@@ -152,6 +153,18 @@ def refuse_links(folder: Path) -> None:
         raise RunError(f"Cannot list {folder}: {error}.") from error
 
 
+def header_of(metadata: Mapping[str, str] | None) -> dict[str, str]:
+    """The entries of a file's header. They stand in one, since several have no order of their own.
+
+    Files of release 0.1 have them side by side.
+    """
+    found = dict(metadata or {})
+    try:
+        return {**found, **json.loads(found.pop(HEADER, "{}"))}
+    except (ValueError, TypeError) as error:
+        raise SafetensorError(f"its header is damaged: {error}") from error
+
+
 def _checksum(tensors: Mapping[str, Tensor]) -> str:
     return fingerprint(*(part for name in sorted(tensors) for part in (name, tensors[name])))
 
@@ -166,7 +179,8 @@ def write_tensors(
     """
     copies = {n: t.detach().cpu().clone().contiguous() for n, t in tensors.items()}
     with replacing(path) as fresh:
-        save_file(copies, fresh, {**(header or {}), CHECKSUM: _checksum(copies)})
+        entries = {**(header or {}), CHECKSUM: _checksum(copies)}
+        save_file(copies, fresh, {HEADER: json.dumps(entries, sort_keys=True)})
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -179,7 +193,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """
     refuse_special(path)
     with safe_open(path, "pt") as file:
-        header = dict(file.metadata() or {})
+        header = header_of(file.metadata())
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no dict)
     wanted = header.get(CHECKSUM)  # none in files of release 0.1
     if wanted is not None and wanted != _checksum(tensors):

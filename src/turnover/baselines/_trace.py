@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from turnover._functional import flat, trainable
 from turnover._rows import Loss
-from turnover._store import refuse_special, write_tensors
+from turnover._store import header_of, refuse_special, write_tensors
 from turnover.data import Rows
 from turnover.errors import ConversionError, DataError, RunError
 from turnover.nn import is_converted
@@ -257,7 +257,7 @@ def _read(path: Path, names: Sequence[str]) -> tuple[dict[str, Tensor], dict[str
     refuse_special(path)
     try:
         with safe_open(path, "pt") as file:
-            return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
+            return {name: file.get_tensor(name) for name in names}, header_of(file.metadata())
     except (OSError, SafetensorError) as error:
         raise RunError(
             f"Cannot read the trace from {path}: {error}. A recording that was interrupted has no "

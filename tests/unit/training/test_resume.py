@@ -8,7 +8,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from tests.zoo import IsolatedMLP, loss
-from turnover import Recipe, Rows, convert, fit, fit_runs
+from turnover import Recipe, Rows, _store, convert, fit, fit_runs
 from turnover.errors import RunError
 
 COUNT = 12
@@ -119,7 +119,7 @@ def test_a_damaged_header_is_refused(tmp_path, changes, found):
     path = tmp_path / "checkpoint.safetensors"
     fit(build(), rows(), loss, RECIPE, checkpoint=path)
     with safe_open(path, "pt") as file:
-        header = {**file.metadata(), **changes}
+        header = {**_store.header_of(file.metadata()), **changes}
     tensors = load_file(path)
     save_file(tensors, path, {name: value for name, value in header.items() if value is not None})
     with pytest.raises(RunError, match=found):
