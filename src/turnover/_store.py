@@ -159,8 +159,9 @@ def header_of(metadata: Mapping[str, str] | None) -> dict[str, str]:
     Files of release 0.1 have them side by side.
     """
     found = dict(metadata or {})
+    entries = found.pop(HEADER, "{}")
     try:
-        return {**found, **json.loads(found.pop(HEADER, "{}"))}
+        return {**found, **json.loads(entries)}
     except (ValueError, TypeError) as error:
         raise SafetensorError(f"its header is damaged: {error}") from error
 
