@@ -11,7 +11,7 @@ from turnover.errors import DataError, ScoreError
 if TYPE_CHECKING:
     from turnover.runs import ClassifierRun, Query
 
-__all__ = ["ask"]
+__all__ = ["ask", "query_of"]
 
 
 Estimator = Literal["first-order", "exact", "kernel"]
@@ -51,16 +51,13 @@ def ask(
     A score is a difference of two losses, in nats: what the network would lose on the query without
     the instance, minus what it loses with it. Positive = it helped.
     """
-    if sum(given is not None for given in (query, text, image)) != 1:
-        raise typer.BadParameter("Give one of --query and --text, or --image.")
     _refuse_other_formats(save)
     from turnover.cli._output import console, print_json
     from turnover.reports import render_answer
     from turnover.runs import answer, open_run, score_all
 
     subject = open_run(run)
-    typed = {"text": text, "image": image}
-    asked = subject.query(query) if query is not None else _read(subject, typed, run)
+    asked = query_of(subject, run, query=query, text=text, image=image)
     found = answer(subject, asked, label=label, k=top, estimator=estimator)
     if save is not None:
         scores = score_all(subject, asked, label=str(found["asked"]), estimator=estimator)
@@ -69,6 +66,26 @@ def ask(
         print_json(found)
     else:
         render_answer(found, console())
+        if query is not None:
+            offer = f"turnover prove {run} --query {query}"
+            out = console()
+            out.print("\nTo take rows like these out, train again and see what it says then:")
+            out.print(f"  {offer}", markup=False, highlight=False, soft_wrap=True)
+
+
+def query_of(
+    subject: "ClassifierRun",
+    run: Path,
+    *,
+    query: int | None,
+    text: str | None,
+    image: Path | None,
+) -> "Query":
+    """The row of the test set, or what was typed; exactly one of them must be given."""
+    if sum(given is not None for given in (query, text, image)) != 1:
+        raise typer.BadParameter("Give one of --query and --text, or --image.")
+    typed = {"text": text, "image": image}
+    return subject.query(query) if query is not None else _read(subject, typed, run)
 
 
 def _read(subject: "ClassifierRun", typed: Mapping[str, str | Path | None], run: Path) -> "Query":

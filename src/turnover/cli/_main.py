@@ -15,6 +15,7 @@ from turnover.cli._audit import audit
 from turnover.cli._check import check
 from turnover.cli._cleanse import cleanse
 from turnover.cli._demo import demo
+from turnover.cli._prove import prove
 from turnover.cli._report import report
 from turnover.cli._train import train
 from turnover.errors import TurnoverError
@@ -67,7 +68,7 @@ def _reported(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-for _command in (demo, train, ask, audit, cleanse, check, report):
+for _command in (demo, train, ask, prove, audit, cleanse, check, report):
     app.command()(_reported(_command))
 
 

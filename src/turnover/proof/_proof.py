@@ -14,6 +14,11 @@ __all__ = ["Answers", "Control", "Proof", "answers_of", "control_of"]
 
 WIDTH = 80
 LISTED = 12
+TOLD = {
+    "random": "at random",
+    "same-label": "of the same labels",
+    "similarity": "most similar",
+}
 Verdict = Literal["flipped", "not flipped", "no support", "already"]
 
 
@@ -76,6 +81,7 @@ class Proof:
         needed: how many trainings must flip.
         before: answers of trainings on all rows.
         after: answers of trainings without the rows; None without any removal.
+        p: exact two-sided p-value: do trainings on all rows flip as often (McNemar)?
         controls: by name, what the removal of as many other rows does.
         tried: (rows removed, trainings that flipped) in the order in which they were tried.
         first_guess: number of rows whose predicted effect covers the log-odds.
@@ -95,6 +101,7 @@ class Proof:
     needed: int
     before: Answers
     after: Answers | None = None
+    p: float | None = None
     controls: Mapping[str, Control] = field(default_factory=dict)
     tried: tuple[tuple[int, int], ...] = ()
     first_guess: int = 0
@@ -128,6 +135,7 @@ class Proof:
             "needed": self.needed,
             "before": asdict(self.before),
             "after": None if self.after is None else asdict(self.after),
+            "p": self.p,
             "controls": {
                 name: {
                     **asdict(control.answers),
@@ -198,8 +206,11 @@ class Proof:
         said, wanted = (self._called(c)[:14] for c in (self.question.said, self.question.wanted))
         assert self.after is not None
         count = len(self.rows)
-        sets = [("nothing", self.before, ""), (f"these {count}", self.after, "")]
-        sets += [(f"{count} {name}", c.answers, f"{c.p:.3f}") for name, c in self.controls.items()]
+        sets = [("nothing", self.before, f"{self.p:.3f}"), (f"these {count}", self.after, "")]
+        sets += [
+            (f"{count} {TOLD.get(name, name)}", control.answers, f"{control.p:.3f}")
+            for name, control in self.controls.items()
+        ]
         head = f"{'removed':<24}{'flipped':>10}{f'p({said})':>18}{f'p({wanted})':>18}{'p':>8}"
         return [head] + [
             f"{name[:23]:<24}{f'{a.flipped} of {a.trainings}':>10}{_share(a.said):>18}"

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import final
@@ -18,13 +18,19 @@ from turnover.proof._proof import Proof, Verdict, answers_of, control_of
 from turnover.proof._question import Question, labels_of
 from turnover.proof._retrain import Retrainings
 from turnover.proof._support import FittedEstimator, Support, support_of
+from turnover.stats import mcnemar
 from turnover.training import Logits, Recipe
 
 __all__ = ["prove"]
 
 Progress = Callable[[int, int], None]
 FEWEST, SHARE = 10, 0.01
-BUILT_IN = ("random", "random, same labels")
+Choose = Callable[[Tensor, Tensor, int], Tensor]
+CONTROLS: dict[str, Choose] = {
+    "random": lambda removed, labels, seed: random_rows(labels, len(removed), seed),
+    "same-label": same_labels,
+}
+"""Which rows to remove instead, from (removed, labels, seed), by name."""
 
 
 def prove(
@@ -43,6 +49,7 @@ def prove(
     share: float | None = None,
     trainings: int = 8,
     seed: int = 0,
+    controls: Sequence[str] = tuple(CONTROLS),
     against: Mapping[str, Tensor] | None = None,
     label: str | int = "label",
     beside: Rows | None = None,
@@ -74,6 +81,8 @@ def prove(
         share: share of the trainings that must flip; a majority by default.
         trainings: trainings of each set, with seeds that follow from ``seed``.
         seed: of the trainings and the random rows.
+        controls: names of the controls: ``"random"`` rows, and random rows with the same labels,
+            ``"same-label"``.
         against: further controls: by name, values ``[train]`` whose highest are removed.
         label: the label of a row, as a key of the batch or a place in it.
         beside: rows with the query among them that every training answers, so that later
@@ -91,31 +100,30 @@ def prove(
         LossError: when a training diverges; finished ones are kept.
         RunError: for a folder that cannot be written, or holds damaged files.
     """
-    _refuse_bad(query, trainings, most)
+    _refuse_bad(query, trainings, most, controls)
     asked, place = (query, 0) if beside is None else (beside, int(beside.rows_of(query.ids)[0]))
     seeds = range(seed * trainings, (seed + 1) * trainings)
     where = None if folder is None else Path(folder)
     farm = Retrainings(build, loss, logits, recipe, train, asked, seeds, where, stacked)
     labels = labels_of(train, label)
     limit = most or min(len(train) - 1, max(FEWEST, round(SHARE * len(train))))
-    controls = len(BUILT_IN) + len(against or {})
-    clock = _Clock(farm, place, 1 + 2 * limit.bit_length() + controls, progress)
-    clock.begin(budget, forecast, controls)
+    others = len(controls) + len(against or {})
+    clock = _Clock(farm, place, 1 + 2 * limit.bit_length() + others, progress)
+    clock.begin(budget, forecast, others)
     before = clock.without(torch.empty(0, dtype=torch.int64))
     question = _question(before, said, wanted, until, labels_of(query, label))
     support = support_of(estimator, question, query, train, label)
     needed = trainings // 2 + 1 if share is None else max(1, math.ceil(share * trainings))
     search = _Search(question, support, clock, before, needed)
     allowed = _allowed(support, labels, limit, given=most is not None)
-    verdict, removed = search.run(allowed, controls)
+    verdict, removed = search.run(allowed, others)
     if removed is None:
         return search.told(verdict, query, train, limit)
-    others = {
-        BUILT_IN[0]: random_rows(labels, len(removed), seed),
-        BUILT_IN[1]: same_labels(removed, labels, seed),
+    instead = {
+        **{name: CONTROLS[name](removed, labels, seed) for name in controls},
         **{name: first_of(v, labels, len(removed)) for name, v in (against or {}).items()},
     }
-    return search.told(verdict, query, train, limit, removed, others)
+    return search.told(verdict, query, train, limit, removed, instead)
 
 
 @dataclass(eq=False)
@@ -229,6 +237,7 @@ class _Search:
             self.needed,
             before,
             after=answers_of(self.question, ours),
+            p=mcnemar(self.question.flipped(ours), self.question.flipped(self.before)),
             controls={
                 name: control_of(
                     self.question, train.ids[rows].tolist(), self.clock.without(rows), ours
@@ -283,7 +292,9 @@ def _allowed(support: Support, labels: Tensor, limit: int, *, given: bool) -> in
     )
 
 
-def _refuse_bad(query: Rows, trainings: int, most: int | None) -> None:
+def _refuse_bad(query: Rows, trainings: int, most: int | None, controls: Sequence[str]) -> None:
+    if unknown := sorted(set(controls) - set(CONTROLS)):
+        raise DataError(f"There is no control {unknown[0]!r}; there are {', '.join(CONTROLS)}.")
     if len(query) != 1:
         raise DataError(f"A proof is about one query, but {len(query)} rows were given.")
     if trainings < 1 or (most is not None and most < 1):

@@ -16,10 +16,12 @@ from turnover.runs._folder import Run, describe_masks, fingerprint
 from turnover.runs._job import TrainingJob, cosine, train
 from turnover.runs._measure import measure_run
 from turnover.runs._pipeline import STEPS_BESIDES, TrainingPipeline
+from turnover.runs._prove import CONTROLS, proof_json, prove_run
 from turnover.runs._registry import LOADERS, RunLoader, command_of, open_run, unfinished
 
 __all__ = [
     "ARMS",
+    "CONTROLS",
     "LOADERS",
     "STEPS_BESIDES",
     "ClassifierRun",
@@ -46,6 +48,8 @@ __all__ = [
     "inspection_json",
     "measure_run",
     "open_run",
+    "proof_json",
+    "prove_run",
     "sample_rows",
     "score_all",
     "split",

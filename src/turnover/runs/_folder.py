@@ -7,6 +7,7 @@
       model.safetensors    weights of the turn-over network (others beside it, by name)
       train.safetensors    rows and their ids; test.safetensors likewise
       results.json         everything that was measured; reports read it, nothing is measured twice
+      proofs/              answers of trainings without some rows, and query-N.json
       report.html          the page; audit.json, cleanse.json and gallery/ beside it, once asked for
 
 JSON and safetensors only: nothing in a run folder is ever executed. Files are replaced in one step,

@@ -54,14 +54,14 @@ def test_controls_do_not_flip_it_and_tests_say_so():
     fit(model, train, loss, HOW["recipe"])
     similar = similarity_to(model, loss, query, train).masked_fill(train.batch["label"] == 0, -2)
     proof = prove(3, against={"similar": similar})
-    assert set(proof.controls) == {"random", "random, same labels", "similar"}
+    assert set(proof.controls) == {"random", "same-label", "similar"}
     for control in proof.controls.values():
         assert len(control.rows) == len(proof.rows)
         assert control.answers.flipped == 0
         assert control.p == control.p_log_odds == 2 / 2**8
     labels = dict(zip(train.ids.tolist(), train.batch["label"].tolist(), strict=True))
     wanted = sorted(labels[row] for row in proof.rows)
-    assert sorted(labels[row] for row in proof.controls["random, same labels"].rows) == wanted
+    assert sorted(labels[row] for row in proof.controls["same-label"].rows) == wanted
 
 
 def test_the_fewest_rows_that_flip_are_reported():
@@ -122,7 +122,7 @@ def test_the_same_seed_gives_the_same_proof():
 
 
 @pytest.mark.parametrize("stacked", [True, False])
-@pytest.mark.parametrize("after", [1, 9, 17, 33])
+@pytest.mark.parametrize("after", [1, 17, 33])
 def test_a_proof_interrupted_anywhere_ends_with_the_same_bits(tmp_path, stacked, after):
     class Interruption(Exception):
         pass
@@ -245,6 +245,7 @@ def test_rows_in_tuples_name_their_label_by_place():
         ({"until": 1.0}, "between 0 and 1"),
         ({"most": 0}, "both begin at 1"),
         ({"trainings": 0}, "both begin at 1"),
+        ({"controls": ["nobody"]}, "no control 'nobody'"),
         ({"against": {"mine": torch.ones(3)}}, "one value for each"),
     ],
 )

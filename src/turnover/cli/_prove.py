@@ -1,0 +1,112 @@
+"""``turnover prove``: take rows out, train again, and see whether the prediction is gone."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+__all__ = ["prove"]
+
+LISTED, WIDTH = 12, 76
+
+
+def prove(
+    run: Annotated[Path, typer.Argument(help="Folder of a run.")],
+    *,
+    query: Annotated[int | None, typer.Option(min=0, help="Row of the test set, from 0.")] = None,
+    text: Annotated[
+        str | None, typer.Option(help="Ask about this text instead, in a run of texts.")
+    ] = None,
+    image: Annotated[
+        Path | None,
+        typer.Option(help="Ask about the picture in this file instead, in a run of images."),
+    ] = None,
+    to: Annotated[
+        str | None,
+        typer.Option(
+            help="Label that it is to say instead.", show_default="its own, or the runner-up"
+        ),
+    ] = None,
+    until: Annotated[
+        float | None, typer.Option(help="Ask for a probability of what it says of at most this.")
+    ] = None,
+    rows: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Remove at most so many rows.", show_default="1 %, and at least 10"
+        ),
+    ] = None,
+    trainings: Annotated[int, typer.Option(min=1, help="Trainings of each set of rows.")] = 8,
+    against: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Other rows to compare with: random, same-label, similarity; may be repeated.",
+            show_default="all three",
+        ),
+    ] = None,
+    budget: Annotated[
+        float | None, typer.Option(help="Seconds; the search ends early, not the comparison.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the proof as JSON.")] = False,
+) -> None:
+    """Name the fewest training rows behind a prediction, train again without them, and compare.
+
+    Plain networks are trained again, from scratch and with several seeds. Finished trainings stay
+    in the run folder: interrupt it with Ctrl-C, and repeat the command to go on.
+    """
+    from turnover.cli._ask import query_of
+    from turnover.cli._output import console, print_json, progress_bar, warn
+    from turnover.runs import CONTROLS, open_run, proof_json, prove_run
+
+    subject = open_run(run)
+    asked = query_of(subject, run, query=query, text=text, image=image)
+    done = 0
+
+    def forecast(seconds: float) -> None:
+        warn(f"training again takes at most {_minutes(seconds)}")
+
+    with progress_bar(None) as tick:
+
+        def progress(finished: int, total: int) -> None:
+            nonlocal done
+            tick(f"Training again, {finished} of at most {total}", finished - done)
+            done = finished
+
+        proof = prove_run(
+            subject,
+            asked,
+            to=to,
+            until=until,
+            most=rows,
+            trainings=trainings,
+            against=tuple(against or CONTROLS),
+            budget=budget,
+            forecast=forecast,
+            progress=progress,
+        )
+    found = proof_json(subject, asked, proof)
+    if as_json:
+        print_json(found)
+        return
+    _show(found, str(proof), console())
+
+
+def _show(found: Mapping[str, Any], words: str, out: "Console") -> None:
+    own = f", where its label is {found['label']}" if found["label"] is not None else ""
+    lead = f"The model says {found['predicted']} ({found['probability']:.2f}){own}."
+    out.print(lead, markup=False, highlight=False)
+    out.print(words, markup=False, highlight=False)
+    for row in found["removed"][:LISTED]:
+        truth = row.get("truth", row["label"])
+        wrong = f" (wrong on purpose: it shows {truth})" if truth != row["label"] else ""
+        seen = " ".join(str(row.get("text", row.get("name", ""))).split())
+        line = f"  {row['id']}  {row['label']}{wrong}  {seen}"
+        out.print(line[:WIDTH], markup=False, highlight=False)
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds / 60:.0f} minutes" if seconds > 120 else f"{max(1, seconds):.0f} seconds"

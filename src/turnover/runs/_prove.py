@@ -1,0 +1,126 @@
+"""Which rows of a run made it say that? The same proof for every kind of run."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from turnover.errors import DataError, RunError
+from turnover.estimators import GradientKernel
+from turnover.proof import Proof, prove, similarity_to
+from turnover.runs._classifier import ClassifierRun, Query
+from turnover.training import probabilities
+
+__all__ = ["CONTROLS", "proof_json", "prove_run"]
+
+FOLDER = "proofs"
+CONTROLS = ("random", "same-label", "similarity")
+
+
+def prove_run(
+    subject: ClassifierRun,
+    query: Query,
+    *,
+    to: str | None = None,
+    until: float | None = None,
+    most: int | None = None,
+    trainings: int = 8,
+    against: Sequence[str] = CONTROLS,
+    budget: float | None = None,
+    forecast: Callable[[float], None] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Proof:
+    """Find the fewest training rows whose removal changes what the run says, and train again.
+
+    Rows are ranked by the gradient kernel of the run's model. Plain networks are trained again,
+    from scratch and by the run's recipe. The control by similarity removes the nearest rows that
+    carry the label that the model says. Finished trainings stay in the run folder.
+
+    Args:
+        subject: whom to ask.
+        query: the row; see :meth:`ClassifierRun.query`.
+        to: name of the class that it is to say; by default its label, or the runner-up where that
+            is unknown or what the model says.
+        until: ask for a probability of what the model says of at most this instead.
+        most: the largest number of rows to remove.
+        trainings: trainings of each set.
+        against: names of the controls, of ``CONTROLS``.
+        budget: seconds.
+        forecast: called with the seconds that it may take, before it begins.
+        progress: called with the number of finished trainings, and the most there can be.
+
+    Raises:
+        DataError, ScoreError, LossError, RunError: as :func:`turnover.prove`.
+    """
+    if unknown := sorted(set(against) - set(CONTROLS)):
+        raise DataError(f"There is no control {unknown[0]!r}; there are {', '.join(CONTROLS)}.")
+    says = probabilities(subject.model, subject.logits, query.rows)[0]
+    said, runner_up = says.topk(2).indices.tolist()
+    known = query.label is not None and query.label != said
+    wanted = query.label if known else runner_up
+    more = {}
+    if "similarity" in against:
+        alike = similarity_to(subject.model, subject.loss, query.rows, subject.train)
+        more["similarity"] = alike.masked_fill(subject.train.batch["label"] != said, -2.0)
+    kernel = GradientKernel(subject.model, subject.loss)
+    proof = prove(
+        kernel.fit(subject.train),
+        query.rows,
+        subject.train,
+        build=subject.build,
+        loss=subject.loss,
+        logits=subject.logits,
+        recipe=subject.recipe,
+        said=said,
+        wanted=wanted if to is None else subject.class_number(to),
+        until=until,
+        most=most,
+        trainings=trainings,
+        controls=[name for name in against if name != "similarity"],
+        against=more,
+        beside=subject.test if "query" in query.shown else None,
+        folder=subject.run.folder / FOLDER,
+        budget=budget,
+        forecast=forecast,
+        progress=progress,
+    )
+    names = dict(enumerate(subject.classes))
+    return replace(proof, names=names, row_word=subject.row_word)
+
+
+def proof_json(subject: ClassifierRun, query: Query, proof: Proof) -> dict[str, Any]:
+    """A proof with what a reader sees of its rows, as plain JSON values.
+
+    Of a row of the test set it is also written to ``proofs/query-N.json`` in the run folder.
+
+    Raises:
+        RunError: when it cannot be written.
+    """
+    says = probabilities(subject.model, subject.logits, query.rows)[0]
+    rows = subject.train.rows_of(torch.tensor(proof.rows, dtype=torch.int64))
+    found = {
+        **query.shown,
+        **proof.to_dict(),
+        "label": None if query.label is None else subject.classes[query.label],
+        "predicted": subject.classes[int(says.argmax())],
+        "probability": float(says.max()),
+        "row_word": subject.row_word,
+        "removed": [
+            {
+                "id": int(subject.train.ids[row]),
+                "label": subject.classes[int(subject.train.batch["label"][row])],
+                **subject.show("train", row),
+            }
+            for row in rows.tolist()
+        ],
+    }
+    if (number := query.shown.get("query")) is not None:
+        try:
+            (subject.run.folder / FOLDER).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunError(f"Cannot make a folder in {subject.run.folder}: {error}") from error
+        text = json.dumps(found, indent=1, ensure_ascii=False) + "\n"
+        subject.run.write_text(f"{FOLDER}/query-{number}.json", text)
+    return found
