@@ -2,17 +2,17 @@
 
 import time
 from dataclasses import dataclass
-from typing import final
+from pathlib import Path
+from typing import Literal, final
 
 import torch
 from torch import nn
 
 from turnover._rows import Batch, Loss
 from turnover.data import Rows
-from turnover.errors import ConversionError
 from turnover.estimators.kernel._factors import unchecked
 from turnover.estimators.kernel._fitted import networks_of
-from turnover.estimators.kernel._kernel import LARGEST_DUAL, SKETCH, GradientKernel
+from turnover.estimators.kernel._kernel import LARGEST_DUAL, SKETCH, GradientKernel, LinkName
 from turnover.estimators.masked._first_order import FirstOrder
 from turnover.nn import SplitEnsemble, is_converted
 from turnover.scores import Scores
@@ -32,7 +32,7 @@ class Attribution:
         scores: ``[query, train]`` in nats, positive = helped.
         estimator: ``"gradient kernel"`` or ``"first-order"``.
         reason: one or two sentences.
-        seconds: what a gradient kernel was expected to take, or None where none is possible.
+        seconds: forecast for a gradient kernel; None without a budget, or where none is possible.
     """
 
     scores: Scores
@@ -45,75 +45,84 @@ class Attribution:
 
 
 def attribute(
-    model: nn.Module, loss: Loss, queries: Batch | Rows, rows: Rows, *, budget: float | None = None
+    model: nn.Module,
+    loss: Loss,
+    queries: Batch | Rows,
+    rows: Rows,
+    *,
+    link: LinkName = "log-odds",
+    damping: float | Literal["auto"] = "auto",
+    folder: Path | None = None,
+    budget: float | None = None,
 ) -> Attribution:
     """Score every training instance for every query, with the best estimator for the budget.
 
     Args:
         model: :class:`turnover.nn.SplitEnsemble` (the most accurate), a converted model, or any
-        other.
+            other.
         loss: (model, batch) → per-example losses ``[rows]`` in nats.
         queries: a batch of any structure, or :class:`Rows`.
         rows: the training set.
-        budget: seconds; None for as long as it takes. Split ensembles have too few masks for other
-        scores,
-            and models without masks none, so that both take the kernel whatever it takes.
+        link: what the loss is, which it cannot tell by itself: ``"log-odds"`` for cross-entropy,
+            ``"squared"`` for ½ (y − f)², ``"none"`` for everything else.
+        damping: λ of the kernel; see :class:`turnover.estimators.GradientKernel`.
+        folder: keeps the features of the kernel; an interrupted call goes on from there.
+        budget: seconds. A short fit of a few rows then forecasts the kernel. None (default) takes
+            the kernel without a forecast. Split ensembles with few masks, and models without
+            masks, take the kernel whatever the budget.
 
     Raises:
-        ConversionError: for a model that no estimator can read: not converted, and nothing in it
-            has gradients that a kernel knows.
+        ConversionError: for a model without trainable parameters, or rows that reach each other.
         LossError: for losses of a wrong shape, or that are not finite.
+        ScoreError: for a link or damping that does not exist.
     """
     asked = queries if isinstance(queries, Rows) else Rows(queries)
-    expected = _kernel_seconds(model, loss, rows)
-    converted = is_converted(model)
-    if expected is None and not converted:
-        raise ConversionError(
-            f"This {type(model).__name__} has no turn-over layers and no trainable Linear, Conv or "
-            "LayerNorm, so that there is nothing to compare instances by. Convert it and train it "
-            "again, or train split ensembles of it."
-        )
-    only = not converted or (isinstance(model, SplitEnsemble) and 2**model.pairs < len(rows))
-    if expected is not None and (budget is None or expected <= budget or only):
-        scores = GradientKernel(model, loss).scores(asked, rows)
-        return Attribution(scores, "gradient kernel", _why_kernel(model, expected), expected)
+    unchecked(networks_of(model)[0])  # refuses a model without trainable parameters
+    kernel = GradientKernel(model, loss, link=link, damping=damping, folder=folder)
+    few_masks = isinstance(model, SplitEnsemble) and 2**model.pairs < len(rows)
+    only = few_masks or not is_converted(model)
+    expected = None if budget is None else _kernel_seconds(kernel, rows)
+    if budget is None or expected is None or expected <= budget or only:
+        scores = kernel.fit(rows).scores(asked)
+        return Attribution(scores, "gradient kernel", _why_kernel(model, scores), expected)
     scores = FirstOrder(model, loss).scores(asked, rows)
-    why = (
-        "the model has no module whose gradients a kernel knows"
-        if expected is None
-        else f"a gradient kernel would take about {expected:.0f} s, more than {budget:g} s"
+    reason = (
+        f"A gradient kernel would take about {expected:.0f} s, more than {budget:g} s. First-order "
+        "scores cost one backward pass per query, and are noisier."
     )
-    reason = f"{why}. First-order scores cost one backward pass per query, and are noisier."
-    return Attribution(scores, "first-order", reason[0].upper() + reason[1:], expected)
+    return Attribution(scores, "first-order", reason, expected)
 
 
-def _why_kernel(model: nn.Module, expected: float) -> str:
+def _why_kernel(model: nn.Module, scores: Scores) -> str:
+    """What the scores rest on, and first what was read of the model."""
+    names = scores.about["read_by_row"]
+    assert isinstance(names, list)
+    read = (
+        "all trainable parameters are read"
+        if not names
+        else f"all trainable parameters are read, {len(names)} of them row by row, which is slower"
+    )
     if isinstance(model, SplitEnsemble):
         return (
-            f"{model.pairs} pairs of networks were trained on halves of the data, which choose the "
-            f"damping and check the scores; about {expected:.0f} s."
+            f"{read}; {model.pairs} pairs of networks were trained on complementary halves, which "
+            "choose the damping and check the scores."
         )
     return (
-        f"the most accurate estimator for a single network; about {expected:.0f} s. Train split "
-        f"ensembles "
+        f"{read}; the most accurate estimator for a single network. Train a split ensemble "
         "(turnover.fit_split_ensemble) for scores that are better still and say how good they are."
     )
 
 
-def _kernel_seconds(model: nn.Module, loss: Loss, rows: Rows) -> float | None:
-    """Measured on a few rows and a small factorisation, and scaled; None without factors."""
-    networks = networks_of(model)
-    try:
-        unchecked(networks[0])
-    except ConversionError:
-        return None
+def _kernel_seconds(kernel: GradientKernel, rows: Rows) -> float:
+    """Forecast from a fit of a few rows and a small factorisation, scaled to all."""
+    networks = networks_of(kernel.model)
     few = rows.select(slice(0, PROBE_ROWS))
     start = time.perf_counter()
-    GradientKernel(networks[0], loss, damping=1.0).fit(few)
+    GradientKernel(networks[0], kernel.loss, link=kernel.link, damping=1.0).fit(few)
     features = (time.perf_counter() - start) * len(rows) / len(few)
     size = len(rows) if len(rows) <= LARGEST_DUAL else SKETCH
     start = time.perf_counter()
     torch.linalg.cholesky(torch.eye(PROBE_SIZE) * 2)
     solve = (time.perf_counter() - start) * (size / PROBE_SIZE) ** 3
-    times = DAMPINGS if isinstance(model, SplitEnsemble) else 1
+    times = DAMPINGS if isinstance(kernel.model, SplitEnsemble) else 1
     return len(networks) * (features + times * solve)

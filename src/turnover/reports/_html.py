@@ -48,7 +48,7 @@ def pages() -> "Environment":
     """
     for package, module in PACKAGES.items():
         if find_spec(module) is None:
-            raise MissingExtra(package, "demo", "Reports")
+            raise MissingExtra(package, "reports", "Reports")
     from jinja2 import Environment, FunctionLoader, StrictUndefined
 
     templates = Environment(

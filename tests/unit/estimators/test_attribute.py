@@ -10,12 +10,13 @@ import torch.nn.functional as F
 from torch import nn
 
 from turnover.data import Rows
-from turnover.errors import ScoreError
+from turnover.errors import ConversionError, ScoreError
 from turnover.estimators import (
     FirstOrder,
     GradientKernel,
     LowAgreementWarning,
     MaskNull,
+    _attribute,
     ask_kernel,
     attribute,
     scan,
@@ -79,6 +80,44 @@ def test_no_time_gives_first_order_scores(converted, rows, queries):
     wanted = FirstOrder(converted, loss).scores(queries, rows)
     assert torch.equal(found.scores.values, wanted.values)
     assert attribute(converted, loss, queries, rows, budget=1e6).estimator == "gradient kernel"
+
+
+def test_without_a_budget_nothing_is_timed(converted, rows, queries, monkeypatch):
+    monkeypatch.setattr(_attribute, "_kernel_seconds", lambda *given: pytest.fail("timed"))
+    found = attribute(converted, loss, queries, rows)
+    assert found.estimator == "gradient kernel" and found.seconds is None
+
+
+def test_what_a_loss_cannot_tell_is_passed_on(rows, queries, tmp_path):
+    def squared(model, batch):
+        return 0.5 * (model(batch[0])[:, 0] - batch[1]).square()
+
+    plain = build(0)
+    found = attribute(
+        plain, squared, queries, rows, link="squared", damping=0.1, folder=tmp_path
+    ).scores
+    wanted = GradientKernel(plain, squared, link="squared", damping=0.1).scores(queries, rows)
+    assert torch.equal(found.values, wanted.values) and list(tmp_path.iterdir())
+    with pytest.raises(ScoreError, match="link is one of"):
+        attribute(plain, squared, queries, rows, link="square")
+
+
+def test_the_reason_begins_with_what_is_read(rows, queries):
+    class Table(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.head, self.scale = build(0), nn.Parameter(torch.ones(4))
+
+        def forward(self, x):
+            return self.head(x * self.scale)
+
+    assert "are read; the most" in str(attribute(build(0), loss, queries, rows))
+    assert "1 of them row by row" in str(attribute(Table(), loss, queries, rows))
+
+
+def test_a_model_without_trainable_parameters_is_an_error(rows, queries):
+    with pytest.raises(ConversionError, match=r"requires_grad_\(\)"):
+        attribute(build(0).requires_grad_(False), loss, queries, rows)
 
 
 def test_without_masks_there_is_only_the_kernel(rows, queries):

@@ -162,7 +162,7 @@ def test_leaks_are_listed_with_their_remedy(make_run, results):
 def test_a_missing_package_is_named_with_its_extra(make_run, results, monkeypatch, package):
     run = make_run(results)
     monkeypatch.setattr(html, "find_spec", lambda name: None if name == package else builtins)
-    with pytest.raises(MissingExtra, match=rf"{package}.*turnover\[demo\]"):
+    with pytest.raises(MissingExtra, match=rf"{package}.*turnover\[reports\]"):
         render_html(run)
 
 
