@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.frontier import front
+from benchmarks.proof import STYLES
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -813,7 +814,25 @@ def filled(text: str) -> str:
     return BLOCK.sub(lambda m: m[1] + TABLES[m[2]]() + m[3], text)
 
 
+def proof() -> str:
+    """Share of re-trainings in which a mistake is gone, by method and rows removed."""
+    rows = result("proof")
+    counts = sorted({row["removed"] for row in rows} - {0})
+    by = {(row["task"], row["method"], row["removed"]): row for row in rows}
+    lines = []
+    for task in dict.fromkeys(row["task"] for row in rows):
+        nothing = by[task, "nothing", 0]
+        lines.append([f"{task}: nothing", f"{nothing['flipped']:.2f}", *[""] * (len(counts) - 1)])
+        names = dict.fromkeys(row["method"] for row in rows if row["task"] == task)
+        for name in sorted(set(names) - {"nothing"}, key=list(STYLES).index):
+            cells = [by[task, name, count] for count in counts]
+            told = [f"{c['flipped']:.2f} ({c['low']:.2f}–{c['high']:.2f})" for c in cells]
+            lines.append([f"{task}: {name}", *told])
+    return table(["removed", *map(str, counts)], lines)
+
+
 MAKERS = (
+    proof,
     demo,
     speed,
     scan,

@@ -1,0 +1,45 @@
+"""The benchmark of proofs, on answers that are known."""
+
+import json
+
+import numpy as np
+import pytest
+
+from benchmarks.proof import STYLES, Measured, draw, rows_of, save
+
+
+def measured(mistakes, flipped):
+    flips = np.tile(np.array(flipped, dtype=float), (mistakes, 1))
+    falls = np.full((mistakes, len(flipped)), 2.0)
+    return Measured({("nothing", 0): (0 * flips, 0 * falls), ("random", 5): (flips, falls)})
+
+
+def test_rows_are_means_over_mistakes_and_seeds():
+    nothing, random = rows_of("digits", measured(6, [1, 1, 0, 1]))
+    assert (nothing["flipped"], nothing["log_odds"], nothing["majority"]) == (0, 0, 0)
+    assert (random["flipped"], random["log_odds"], random["majority"]) == (0.75, 2.0, 1)
+    assert (random["mistakes"], random["seeds"], random["removed"]) == (6, 4, 5)
+    assert random["low"] == random["high"] == 0.75, "all mistakes are alike"
+
+
+def test_noisy_copies_are_joined():
+    joined = measured(2, [1, 1]).joined(measured(6, [0, 0]))
+    (row,) = [row for row in rows_of("digits", joined) if row["method"] == "random"]
+    assert row["mistakes"] == 8 and row["flipped"] == 0.25
+    assert row["low"] < 0.25 < row["high"]
+
+
+def test_rows_of_other_tasks_are_kept(tmp_path):
+    path = tmp_path / "proof.json"
+    save(path, "mnist", rows_of("mnist", measured(3, [1, 0])))
+    save(path, "digits", rows_of("digits", measured(3, [1, 0])))
+    save(path, "digits", rows_of("digits", measured(3, [1, 1])))
+    found = json.loads(path.read_text(encoding="utf-8"))
+    assert [row["task"] for row in found] == ["mnist"] * 2 + ["digits"] * 2
+    assert found[-1]["flipped"] == 1
+
+
+def test_the_figure_is_drawn(tmp_path):
+    pytest.importorskip("matplotlib")
+    draw(rows_of("digits", measured(4, [1, 0])), tmp_path / "proof.svg")
+    assert "random" in STYLES and (tmp_path / "proof.svg").stat().st_size > 1000
