@@ -87,7 +87,8 @@ class Proof:
         first_guess: number of rows whose predicted effect covers the log-odds.
         predicted: predicted fall of the log-odds without the rows, in nats.
         stderr: its standard error over pairs of networks; None where there are none.
-        complete: False when the budget ended the search, so that fewer rows may do.
+        complete: False when the budget ended the search, so that fewer rows (or, where none
+            flipped, more) may do.
         names: what the classes are called, by number.
         row_word: what a row is called.
     """
@@ -228,7 +229,8 @@ class Proof:
         if self.controls:
             notes.append("p: exact paired test against these rows, with the same seeds.")
         if not self.complete:
-            notes.append("The budget ended the search: fewer may do.")
+            fewer = "fewer" if self.verdict == "flipped" else "more"
+            notes.append(f"The budget ended the search: {fewer} may do it.")
         if self.verdict == "flipped":
             notes.append(f"Other {self.row_word}s may do the same: this is a cause, not the cause.")
         return " ".join(notes)

@@ -96,6 +96,7 @@ def prove(
     Raises:
         DataError: for a query of several rows, classes that do not exist, rows whose removal would
             leave none of a class, or a budget below the time of the fewest trainings.
+        IdError: when the query is not among the rows ``beside``.
         ScoreError: for scores that are not finite, or are about other rows.
         LossError: when a training diverges; finished ones are kept.
         RunError: for a folder that cannot be written, or holds damaged files.

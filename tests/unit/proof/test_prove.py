@@ -180,6 +180,28 @@ def test_a_budget_that_suffices_changes_nothing():
     assert prove(2, budget=600.0).to_dict() == prove(2).to_dict()
 
 
+class Hurried:
+    """A clock on which every look takes ten seconds."""
+
+    now = 0.0
+
+    def monotonic(self):
+        self.now += 10.0
+        return self.now
+
+
+@pytest.mark.parametrize("copies", [3, 5])
+def test_a_budget_that_runs_out_ends_the_search_and_says_so(copies, monkeypatch):
+    monkeypatch.setattr("turnover.proof._prove.time", Hurried())
+    monkeypatch.setattr("turnover.proof.Retrainings.seconds", lambda farm: 1.0)
+    proof = prove(copies, budget=5.0)
+    assert len(proof.tried) == 1 and not proof.complete
+    assert len(proof.rows) == proof.first_guess
+    assert set(proof.controls) == {"random", "same-label"}, "their time was left"
+    more = "fewer" if proof.verdict == "flipped" else "more"
+    assert f"The budget ended the search: {more} may do it." in " ".join(str(proof).split())
+
+
 def test_words_fit_into_eighty_columns():
     for copies in (1, 5):
         text = str(prove(copies))
