@@ -303,7 +303,10 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
         nothing = next(row for row in rows if (row["task"], row["removed"]) == (task, 0))
         panel.axhline(nothing["flipped"], color="black", linestyle=":", label="nothing removed")
         panel.set(title=f"{task}, {nothing['mistakes']} mistakes", xlabel="rows removed")
+        counts = sorted({row["removed"] for row in rows if row["task"] == task} - {0})
         panel.set(xscale="log", ylim=(0, 1))
+        panel.set_xticks(counts, map(str, counts))
+        panel.minorticks_off()
     panels[0][0].set_ylabel("share of re-trainings that say the truth")
     figure.legend(
         *panels[0][0].get_legend_handles_labels(), loc="outside right upper", fontsize="small"
