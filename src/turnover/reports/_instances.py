@@ -7,7 +7,7 @@ from turnover.reports._instance import Instance, Pixels
 from turnover.reports._pictures import Pictures
 from turnover.runs import Run
 
-__all__ = ["Show", "class_name", "instance_of", "pictures_of"]
+__all__ = ["Show", "instance_of", "pictures_of"]
 
 T = TypeVar("T")
 Show = Callable[[int], Pixels | None]
@@ -23,18 +23,18 @@ def pictures_of(run: Run, name: str) -> Show:
     return (lambda id: None) if found is None else found.show
 
 
-def instance_of(item: Mapping[str, Any], names: Any, show: Show) -> Instance:
+def instance_of(item: Mapping[str, Any], show: Show) -> Instance:
     """A row of the results as a reader sees it."""
     label, truth = item["label"], item.get("truth")
     return Instance(
         id=int(item["id"]),
-        label=class_name(label, names),
-        truth=_optional_name(truth, names),
+        label=str(label),
+        truth=_optional(str, truth),
         pixels=show(int(item["id"])),
         name=_optional(str, item.get("name")),
         text=_optional(str, item.get("text")),
         shared=tuple((int(a), int(b)) for a, b in item.get("shared") or ()),
-        suggested=_optional_name(item.get("suggested"), names),
+        suggested=_optional(str, item.get("suggested")),
         score=_optional(float, item.get("score")),
         p=_optional(float, item.get("p")),
         q=_optional(float, item.get("q")),
@@ -46,12 +46,3 @@ def instance_of(item: Mapping[str, Any], names: Any, show: Show) -> Instance:
 
 def _optional(kind: Callable[[Any], T], value: Any) -> T | None:
     return None if value is None else kind(value)
-
-
-def _optional_name(label: Any, names: Any) -> str | None:
-    return None if label is None else class_name(label, names)
-
-
-def class_name(label: Any, names: Any) -> str:
-    """What a label is called."""
-    return str(names[label]) if names and isinstance(label, int) else str(label)

@@ -6,7 +6,7 @@ from typing import Any
 from turnover.errors import RunError
 from turnover.reports import _prose as prose
 from turnover.reports._instance import Instance
-from turnover.reports._instances import class_name, instance_of, pictures_of
+from turnover.reports._instances import instance_of, pictures_of
 from turnover.reports._story import (
     Coverage,
     Curves,
@@ -35,9 +35,6 @@ COSTS = {
     "train_model_s": "Training, turn-over and ordinary dropout",
     "train_plain_s": "Training, turn-over dropout alone",
     "train_control_s": "Training, ordinary dropout (control)",
-    "train_turnover_s": "Training, turn-over dropout",
-    "train_dropout_s": "Training, ordinary dropout (control)",
-    "score_s": "Scoring",
 }
 
 
@@ -105,14 +102,14 @@ def _explanations(run: Run, results: Results) -> tuple[Explanation, ...]:
     found = results.get("explanations") or []
     if not found:
         return ()
-    train, test, names = pictures_of(run, "train"), pictures_of(run, "test"), results.get("classes")
+    train, test = pictures_of(run, "train"), pictures_of(run, "test")
     return tuple(
         Explanation(
-            query=instance_of(item, names, test),
-            predicted=class_name(item["predicted"], names),
+            query=instance_of(item, test),
+            predicted=str(item["predicted"]),
             probability=float(item["probability"]),
-            helped=tuple(instance_of(i, names, train) for i in item.get("helped_error") or []),
-            harmed=tuple(instance_of(i, names, train) for i in item.get("harmed") or []),
+            helped=tuple(instance_of(i, train) for i in item.get("helped_error") or []),
+            harmed=tuple(instance_of(i, train) for i in item.get("harmed") or []),
         )
         for item in found
     )
@@ -121,7 +118,7 @@ def _explanations(run: Run, results: Results) -> tuple[Explanation, ...]:
 def _suspects(run: Run, results: Results) -> tuple[Instance, ...]:
     found = results.get("suspects") or []
     show = pictures_of(run, "train") if found else lambda id: None
-    return tuple(instance_of(item, results.get("classes"), show) for item in found)
+    return tuple(instance_of(item, show) for item in found)
 
 
 def _detection(results: Results) -> Detection | None:

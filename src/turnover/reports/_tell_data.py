@@ -27,21 +27,21 @@ def left_by(run: Run, command: str) -> Found:
 
 def tell_inspection(run: Run, found: Found) -> Inspection:
     """The audit of the training set, from ``audit.json`` or the results of the training."""
-    show, names = pictures_of(run, "train"), found.get("classes")
+    show = pictures_of(run, "train")
     whole = "memorised" in found
     return Inspection(
         suspects_sentence(found) if "finder" in found else "",
         memory_sentence(found) if whole else "",
-        tuple(instance_of(item, names, show) for item in found.get("memorised") or []),
+        tuple(instance_of(item, show) for item in found.get("memorised") or []),
         copies_sentence(found) if whole else "",
-        tuple(_copies(group, names, show) for group in found.get("groups") or []),
+        tuple(_copies(group, show) for group in found.get("groups") or []),
     )
 
 
-def _copies(group: Sequence[Found], names: Any, show: Show) -> tuple[Instance, ...]:
+def _copies(group: Sequence[Found], show: Show) -> tuple[Instance, ...]:
     """A set of copies; the first few have pictures, since a page must end somewhere."""
     return tuple(
-        instance_of(item, names, show if place < PICTURED else lambda id: None)
+        instance_of(item, show if place < PICTURED else lambda id: None)
         for place, item in enumerate(group)
     )
 
@@ -55,7 +55,5 @@ def tell_cleansing(run: Run, found: Found) -> Cleansing | None:
         found["conclusion"],
         cleansing_sentence(found),
         tuple(removal_of(cell) for cell in found["cells"]),
-        tuple(
-            instance_of({**item, "score": item["total"]}, None, show) for item in found["harmful"]
-        ),
+        tuple(instance_of({**item, "score": item["total"]}, show) for item in found["harmful"]),
     )

@@ -160,3 +160,16 @@ def build_image_run(folder, images=None, results=IMAGE_RESULTS, audit=AUDIT, cle
 @pytest.fixture
 def image_run(tmp_path):
     return build_image_run(tmp_path / "images")
+
+
+def named(results, names):
+    """The results with names in place of the numbers of classes, as runs of one's own have them."""
+    if isinstance(results, list):
+        return [named(part, names) for part in results]
+    if not isinstance(results, dict):
+        return results
+    labels = {"label", "truth", "predicted", "suggested"}
+    return {
+        key: names[value] if key in labels and isinstance(value, int) else named(value, names)
+        for key, value in results.items()
+    }

@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from tests.unit.reports.conftest import OPTIONAL, RESULTS
+from tests.unit.reports.conftest import OPTIONAL, RESULTS, named
 from turnover.errors import RunError
 from turnover.reports import _prose as prose
 from turnover.reports import build_report, summary
@@ -49,8 +49,8 @@ def test_planted_errors_are_those_whose_label_is_not_the_truth(make_run, results
 
 
 def test_labels_get_the_names_of_their_classes(make_run, results):
-    results["classes"] = [f"class {i}" for i in range(10)]
-    (explanation,) = build_report(make_run(results)).explanations
+    found = named(results, [f"class {i}" for i in range(10)])
+    (explanation,) = build_report(make_run(found)).explanations
     assert explanation.predicted == "class 8"
     assert explanation.harmed[0].truth == "class 1"
 
@@ -129,7 +129,7 @@ def test_rows_may_be_missing_but_not_half_missing(make_run, results):
         {"explanations": [{"id": 201}]},
         {"explanations": [{**RESULTS["explanations"][0], "id": 2**70}]},
         {"suspects": [{"id": 9, "label": 1}]},
-        {"suspects": [{"id": 100, "label": 99}], "classes": ["cat", "dog"]},
+        {"suspects": [{"id": "x", "label": 1}]},
         {"audit": []},
     ],
 )

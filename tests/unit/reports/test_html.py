@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 
-from tests.unit.reports.conftest import RESULTS, STRUCTURED, build_run
+from tests.unit.reports.conftest import RESULTS, STRUCTURED, build_run, named
 from turnover.errors import MissingExtra
 from turnover.reports import _html as html
 from turnover.reports import render_html
@@ -113,7 +113,7 @@ def test_significance_is_shown_when_there_is_some(make_run, results, text):
 
 
 def test_hostile_names_are_text(make_run, results):
-    results["classes"] = [HOSTILE] * 10
+    results = named(results, [HOSTILE] * 10)
     results["kind"] = HOSTILE
     results["audit"]["notes"] = [HOSTILE]
     results["explanations"][0]["harmed"][0]["text"] = HOSTILE

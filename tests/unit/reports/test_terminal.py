@@ -3,7 +3,7 @@ import io
 import numpy as np
 import pytest
 
-from tests.unit.reports.conftest import OPTIONAL
+from tests.unit.reports.conftest import OPTIONAL, named
 from turnover.reports import render_terminal
 from turnover.reports._terminal import ASCII_SHADES, SHADES, _draw
 
@@ -40,7 +40,7 @@ def test_planted_errors_are_marked(make_run, results):
 
 
 def test_what_a_run_says_is_no_markup(make_run, results):
-    results["classes"] = ["[red]x[/red]"] * 10
+    results = named(results, ["[red]x[/red]"] * 10)
     results["audit"] = {
         "ok": False,
         "leaks": [{"parameter": "[bold]", "kind": "[/x]", "size_nats": 1.0, "remedy": "[/y]"}],
@@ -69,7 +69,7 @@ def test_images_of_any_size_become_8_lines_of_16_letters(shape, shades):
 
 
 def test_long_names_of_classes_are_wrapped_not_cut(make_run, results):
-    results["classes"] = ["a remarkably long name of a class"] * 10
+    results = named(results, ["a remarkably long name of a class"] * 10)
     text = shown(make_run(results))
     assert max(map(len, text.splitlines())) <= 80
-    assert "long name of a" in text
+    assert "remarkably long" in text and "name of a class" in text
