@@ -204,8 +204,7 @@ def kernel_rows() -> list[Method]:
     """Kernels on the networks of one turn-over run, and on a plain network.
 
     Split ensembles choose their damping by themselves; for the others it is chosen on the queries
-    for
-    tuning, as for every rival.
+    for tuning, as for every rival.
     """
     gradients, gates = kernel(GradientKernel), kernel(GateKernel)
     grid = {"damping": (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)}

@@ -20,8 +20,7 @@ p = ½, first-order scores of the network after its last epoch.
 - ``halves``: exact scores, and their two halves against the mean null id: −L(seen_z) + L(null id)
 and
   L(unseen_z) − L(null id). L(null id) does not depend on z; it shifts the scores of a query and
-  changes
-  no order. Also differences of probability and of log-odds in place of loss.
+  changes no order. Also differences of probability and of log-odds in place of loss.
 - ``split_ensemble``: whole networks as units (exact scores), which cost as many trainings as pairs.
 - ``together``: what helped, all at once.
 

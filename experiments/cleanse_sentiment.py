@@ -12,9 +12,8 @@ The reviews are split in three: ``target``, over which scores are summed; ``tuni
 learning rate and epochs are chosen; ``test``, on which everything is reported.
 
 Every seed is a whole repetition: its own turn-over network, split ensembles and plain network are
-trained,
-their totals are taken, and the re-trainings of all arms begin from the same weights and take the
-rows in an order of the same random numbers. Arms:
+trained, their totals are taken, and the re-trainings of all arms begin from the same weights and
+take the rows in an order of the same random numbers. Arms:
 
 - ``none`` and ``random``: nothing, or as many rows at random, are left out;
 - ``turn-over, exact`` and ``turn-over, first-order``: the paper's scores, one turn-over network;

@@ -10,9 +10,8 @@ so? For the first 120 such pictures:
 - share of that label among the 10 pictures of highest score, over chance, and the AUC of scores for
   pictures of that label (Hanawa et al. 2021), by exact and first-order scores of each run (mean)
   and averaged over the three; by the gate kernel of the first run; by the gradient kernel of a
-  split ensemble
-  (two pairs of networks, each trained on half of the pictures: as many steps as two runs); and by
-  the similarity of last hidden layers;
+  split ensemble (two pairs of networks, each trained on half of the pictures: as many steps as two
+  runs); and by the similarity of last hidden layers;
 - agreement of first-order with exact scores (rank correlation within queries).
 
 That the label is the query's is a sanity check and no proof of influence. The figure shows the

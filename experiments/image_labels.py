@@ -11,7 +11,7 @@
 One small CNN, the same for all finders, 20 epochs. Suspicion is, with what it costs:
 
 - ``unseen``: loss in the unseen half of one turn-over run (masks and ordinary dropout of 0.5);
-- ``unseen − seen``: what that run knows by heart;
+- ``unseen − seen``: what that run has memorised;
 - the same with masks after the last hidden layer only, where the convolutions learn all images;
 - ``split_ensemble``: unseen loss of four pairs of networks, each trained on half of the images, so
 that
@@ -25,7 +25,7 @@ normalized margin (Northcutt, Jiang, Chuang 2021). Costs are processor seconds o
 thread, and as multiples of the ordinary training. A precision is that among as many suspects as
 there are wrong labels. Intervals are over the images of a seed; the summary gives means over seeds
 and their standard error. Settings are those that were used for Fashion-MNIST from the start; the
-ordinary training has dropout of 0.5, which may keep it from learning wrong labels by heart.
+ordinary training has dropout of 0.5, which may keep it from memorising wrong labels.
 
 Trainings that the JSON file holds already are kept: ``--data cifar-10 --seeds 3`` adds to them.
 """

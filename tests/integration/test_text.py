@@ -327,7 +327,7 @@ def test_the_audit_finds_planted_errors(trained, tmp_path):
     losses = [float(row["unseen_loss"]) for row in rows]
     assert losses == sorted(losses, reverse=True)
     page = (trained[0] / "report.html").read_text(encoding="utf-8")
-    assert "Known by heart" in page and "unseen half says" in page
+    assert "Memorised" in page and "unseen half says" in page
 
 
 def test_the_audit_fits_into_80_columns(trained):

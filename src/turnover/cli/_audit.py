@@ -1,4 +1,4 @@
-"""``turnover audit``: which training rows are wrong, learned by heart, or copies?"""
+"""``turnover audit``: which training rows are wrong, memorised, or copies?"""
 
 import json
 from pathlib import Path
@@ -30,7 +30,7 @@ def audit(
 ) -> None:
     """Look at every training row through the half of the network that never learned it.
 
-    Lists suspected label errors, what the model knows only by heart, and copies with conflicting
+    Lists suspected label errors, what the model has memorised, and copies with conflicting
     labels. Nothing is trained again.
     """
     from turnover.cli._output import console, print_json, write_page

@@ -4,8 +4,8 @@
 per query and reads the scores of any number of instances off their mask bits: they are
 ``LinearScores``, which ``scan`` writes out and ``top`` ranks without ever holding all of them.
 ``GradientKernel`` and ``GateKernel`` are the accurate ones: influence in the linear model that a
-network is near its weights.
-``MaskNull`` is the distribution of such scores over masks, from which significance follows.
+network is near its weights. ``MaskNull`` is the distribution of such scores over masks, from which
+significance follows.
 """
 
 from turnover import _renamed

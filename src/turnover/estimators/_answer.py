@@ -22,13 +22,12 @@ __all__ = ["Answer", "PairAgreement", "TopInstances", "rank_linear", "rank_score
 @final
 @dataclass(frozen=True)
 class PairAgreement:
-    """What pairs of networks, each a training of its own, say of kernel scores.
+    """Agreement of the pairs of a split ensemble, which were trained independently.
 
     Attributes:
         pairs: how many; with fewer than two nothing can be tested.
-        agreement: correlation of what the scores predict of the split ensembles' differences with
-        what they
-            are; see :class:`turnover.estimators.FittedKernel`. None for fewer than two pairs.
+        agreement: correlation between predicted and observed differences within the pairs; see
+            :class:`turnover.estimators.FittedKernel`. None for fewer than two pairs.
     """
 
     pairs: int
@@ -53,9 +52,8 @@ class TopInstances:
         ids: ids of the instances.
         scores: in nats, positive = helped.
         positions: where they stand among the scanned ids.
-        z: distance from the scores of null ids, in their standard deviations; for split ensembles,
-        the score
-            over its standard error (Student's t), and NaN for a single pair, which has none.
+        z: distance from the scores of null ids, in their standard deviations. For a split ensemble
+            the score over its standard error (Student's t); NaN for a single pair, which has none.
         p: two-sided probability of such a score for an instance without influence.
         q: false discovery rate at which the instance counts as a discovery among all instances
             (Benjamini, Hochberg 1995); an upper bound where only the listed p-values are known, as
@@ -159,15 +157,12 @@ class Answer:
         if not self.agreement.tests:
             return (
                 "How sure these scores are is unknown: it takes two pairs of networks or more, "
-                "four "
-                "are recommended, to see what a score owes to chance."
+                "four are recommended, to see what a score owes to chance."
             )
         return (
-            f"No single training instance stands out for this prediction: among "
-            f"{self.instances:,} there is no score of which {self.agreement.pairs} pairs of "
-            f"networks "
-            f"are sure (smallest q = {smallest:.2g}; discoveries need q ≤ {q:g}). More pairs are "
-            "surer."
+            f"No single training instance stands out for this prediction: among {self.instances:,} "
+            f"there is no score of which {self.agreement.pairs} pairs of networks are sure "
+            f"(smallest q = {smallest:.2g}; discoveries need q ≤ {q:g}). More pairs are surer."
         )
 
 

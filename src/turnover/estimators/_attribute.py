@@ -20,7 +20,7 @@ from turnover.scores import Scores
 __all__ = ["Attribution", "attribute"]
 
 PROBE_ROWS, PROBE_SIZE = 256, 512
-DAMPINGS = 4  # factorisations until split ensembles have chosen the damping
+DAMPINGS = 4  # factorisations until a split ensemble has chosen the damping
 
 
 @final

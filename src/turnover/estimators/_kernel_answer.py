@@ -49,7 +49,7 @@ def ask_kernel(
     """The k most helpful and the k most harmful instances of every query, by kernel scores.
 
     Args:
-        model: split ensembles, or a converted model; left as found.
+        model: a split ensemble, or a converted model; left as found.
         loss: (model, batch) → per-example losses ``[rows]`` in nats.
         queries: what is asked about.
         rows: the training set itself, since a kernel reads its instances.

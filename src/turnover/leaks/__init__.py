@@ -1,8 +1,7 @@
 """Does a gradient of an instance reach its unseen half?
 
 ``check`` takes real training steps through the masks of one network; ``check_split_ensemble``
-trains pairs
-of networks with and without some instances. Both compare bits, and name what differs.
+trains pairs of networks with and without some instances. Both compare bits, and name what differs.
 """
 
 from turnover.leaks._check import check

@@ -38,7 +38,7 @@ def check_split_ensemble(
     """Train copies for an epoch, each with another content in the row of one instance.
 
     Args:
-        model: split ensembles, trained or not; left as found.
+        model: a split ensemble, trained or not; left as found.
         rows: a few training rows with their ids; different ones.
         loss: (model, batch) → per-example losses ``[rows]`` in nats.
         recipe: how they are trained; of its epochs one is taken.

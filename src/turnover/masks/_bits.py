@@ -218,8 +218,7 @@ def _fraction(keep: float) -> int:
     if not 0 < fraction < 2**RESOLUTION:
         raise MaskError(
             f"The keep probability is {keep}, but it must lie in [2**-16, 1 - 2**-16]: at 0 or 1 "
-            f"one "
-            "of the two sub-networks would be empty. The paper uses 0.5."
+            "one of the two sub-networks would be empty. The paper uses 0.5."
         )
     return fraction
 

@@ -1,8 +1,8 @@
 """A run, looked at many ways: terminal, JSON, one self-contained HTML page, a gallery.
 
-Three layers that never mix: ``build_report`` reads a run folder into a ``ReportData`` of plain
-data and finished
-sentences; the plots draw parts of it as SVG and PNG; the template and the terminal only lay it out.
+Three layers that never mix: ``build_report`` reads a run folder into a ``ReportData`` of plain data
+and finished sentences; the plots draw parts of it as SVG and PNG; the template and the terminal
+only lay it out.
 Nothing is measured here: what a run's ``results.json`` lacks, its report leaves out. Pages have no
 scripts and ask nothing of a network; what a run says is escaped, and rid of control characters.
 """

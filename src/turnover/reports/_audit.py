@@ -32,9 +32,8 @@ def suspects_sentence(found: Found) -> str:
     row_word, share = found["row_word"], found["suspected"] / found["train"]
     return (
         f"{found['suspected']:,} of {found['train']:,} training {row_word}s ({percent(share)}) "
-        f"carry a "
-        f"label that the half which never saw them finds hard to believe ({found['finder']}). Of "
-        f"the {found['test']:,} test {row_word}s the same rule suspects "
+        "carry a label that the half which never saw them finds hard to believe "
+        f"({found['finder']}). Of the {found['test']:,} test {row_word}s the same rule suspects "
         f"{percent(found['suspected_test'])}, by the model's own errors, and a half errs more on "
         f"{row_word}s that it alone must do without. So read them before you believe it."
     )
@@ -45,9 +44,8 @@ def memory_sentence(found: Found) -> str:
     seen, unseen = found["seen_train_loss"], found["unseen_train_loss"]
     return (
         f"Loss of a training {found['row_word']} in the half that learned it: {nats(seen)} nats, "
-        f"in "
-        f"the half that did not: {nats(unseen)}. What lies between is known by heart: it is known "
-        "only because that very row was seen."
+        f"in the half that did not: {nats(unseen)}. The difference is memorised: it is "
+        "known only because that very row was seen."
     )
 
 
@@ -93,8 +91,8 @@ def _suspects(rows: Sequence[Found]) -> "Table":
 
 
 def _memorised(rows: Sequence[Found]) -> "Table":
-    columns = ("label", "by heart", "unseen", "seen", *names_of(rows))
-    table = table_of("Most known by heart: unseen loss − seen loss, in nats", columns)
+    columns = ("label", "memorised", "unseen", "seen", *names_of(rows))
+    table = table_of("Most memorised: unseen loss − seen loss, in nats", columns)
     for row in rows:
         losses = (nats(row[name]) for name in ("memorised", "unseen_loss", "seen_loss"))
         add_row(table, row, row["label"], *losses)

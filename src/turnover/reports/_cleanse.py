@@ -20,12 +20,10 @@ def cleansing_sentence(found: Found) -> str:
     """The experiment in plain words."""
     return (
         f"Scores of the {found['train']:,} training {found['row_word']}s were summed over "
-        f"{found['target']:,} {found['row_word']}s of the target. Without the most harmful of "
-        f"them a "
-        f"network without turn-over dropout was trained {found['trainings']:,} times with "
+        f"{found['target']:,} {found['row_word']}s of the target. Without the most harmful of them "
+        f"a network without turn-over dropout was trained {found['trainings']:,} times with "
         f"{found['seeds']} seeds, and tested on {found['test']:,} other {found['row_word']}s of "
-        f"it. "
-        "Differences are paired by seed and by test row; ± is a standard deviation over seeds, "
+        "it. Differences are paired by seed and by test row; ± is a standard deviation over seeds, "
         "brackets are 95% intervals over seeds and test rows."
     )
 

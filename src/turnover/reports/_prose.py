@@ -103,16 +103,13 @@ def what_was_done(results: Results, row_word: str) -> str:
     )
     half = (
         f"Under turn-over dropout each training {row_word} trains only half of the network's "
-        f"units, a "
-        f"half of its own, drawn at random from its id. The other half {never}"
+        f"units, a half of its own, drawn at random from its id. The other half {never}"
     )
     if pairs := results.get("pairs"):
         half = (
             f"The network is the mean of {2 * pairs} ordinary networks, a split ensemble, in "
-            f"pairs. A "
-            f"coin of its id sends each training {row_word} to one of every pair; the other one "
-            f"never "
-            "learns from it."
+            f"pairs. A coin of its id sends each training {row_word} to one of every pair; the "
+            "other one never learns from it."
         )
     parts.append(
         f"{half} One training run answers, for every {row_word}: what would the model have said "
@@ -251,8 +248,8 @@ def limits(
     if tested and results.get("pairs"):
         found.append(
             "What the pairs of networks agree on is which way an instance works. Nearly all work a "
-            "little; "
-            "how much is the score, and no test tells whether a linear model misjudges all alike."
+            "little; how much is the score, and no test tells whether a linear model misjudges all "
+            "alike."
         )
     elif tested:
         proven = sum(q <= DISCOVERY for q in tested)

@@ -46,10 +46,9 @@ def estimator_for(subject: ClassifierRun, wanted: str | None) -> str:
     if subject.pairs and wanted in ("first-order", "exact") and count < len(subject.train):
         raise ScoreError(
             f"This run has {subject.pairs} pairs of networks, so that there are {count:,} masks "
-            f"for "
-            f"{len(subject.train):,} {subject.row_word}s, and {wanted} scores of all that share "
-            f"one "
-            "are equal. Take the kernel, which is the usual one here and reads the networks."
+            f"for {len(subject.train):,} {subject.row_word}s, and {wanted} scores of all that "
+            "share one are equal. Take the kernel, which is the usual one here and reads the "
+            "networks."
         )
     return wanted or usual
 

@@ -34,7 +34,7 @@ def check_leaks(
     """Does an instance reach its unseen half? Real training steps, compared bit by bit.
 
     Args:
-        model: a converted model, audited by :func:`turnover.leaks.check`, or split ensembles, by
+        model: a converted model, for :func:`turnover.leaks.check`, or a split ensemble, for
             :func:`turnover.leaks.check_split_ensemble`; left as found.
         rows: a few training rows.
         loss: (model, batch) → per-example losses in nats.

@@ -1,9 +1,8 @@
 """Which scores are more than chance? Null ids as the null distribution, and false discovery rates.
 
 Masks are random and independent of training, so the score of a null id, an id that was never
-trained
-on, has exactly the distribution of the score of an instance without influence, given the trained
-network. With G null ids, of which e(v) reach v, a tail has the probability
+trained on, has exactly the distribution of the score of an instance without influence, given the
+trained network. With G null ids, of which e(v) reach v, a tail has the probability
 
     P(v) = (1 + e(v)) / (G + 1)         while e(v) ≥ 10,
     P(v) = P(v₁₀) · S(v) / S(v₁₀)       beyond the tenth null id v₁₀,
@@ -139,8 +138,7 @@ class EmpiricalNull:
         if self.null_scores.dim() != 2 or self.null_scores.shape[1] < FEWEST:
             raise ScoreError(
                 f"Found null id scores of shape {list(self.null_scores.shape)}, but significance "
-                f"needs "
-                f"[query, null id] with at least {FEWEST} null ids. Score more of them: "
+                f"needs [query, null id] with at least {FEWEST} null ids. Score more of them: "
                 "turnover.masks.null_ids(1000, train_ids)."
             )
         if not bool((finite := self.null_scores.isfinite().all(dim=1)).all()):
@@ -151,9 +149,8 @@ class EmpiricalNull:
         if bool((same := self.null_scores.amax(dim=1) == self.null_scores.amin(dim=1)).any()):
             raise ScoreError(
                 f"All null ids have the same score for query {int(torch.nonzero(same)[0])}: its "
-                f"loss "
-                "does not depend on the masks, so no instance can stand out. Check that the masked "
-                "layers lie on the way to the loss, and that the loss is not saturated."
+                "loss does not depend on the masks, so no instance can stand out. Check that the "
+                "masked layers lie on the way to the loss, and that the loss is not saturated."
             )
 
     @cached_property

@@ -1,4 +1,4 @@
-"""Train split ensembles: every network of a pair on its own half of the instances, all at once."""
+"""Train split ensembles: each network of a pair on its own half of the instances."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -23,7 +23,7 @@ SEEDS = 2**62
 def build_split_ensemble(
     build: Callable[[int], nn.Module], pairs: int, *, seed: int = 0
 ) -> SplitEnsemble:
-    """Untrained split ensembles, each from a seed of its own.
+    """An untrained split ensemble, every member from a seed of its own.
 
     Args:
         build: from a seed to an untrained network without turn-over layers.
@@ -45,9 +45,8 @@ def train_split_ensemble(
 ) -> None:
     """Train every member in place, each on the half of the instances that it sees.
 
-    A member is handed no other rows at all, so that whatever couples the rows of a batch
-    (BatchNorm,
-    clipping) couples those of one member only, and its unseen instances stay unseen.
+    A member is handed no other rows at all. Whatever couples the rows of a batch
+    (BatchNorm, clipping) couples those of one member only, and its unseen instances stay unseen.
 
     Args:
         model: an untrained split ensemble, from :func:`build_split_ensemble`.

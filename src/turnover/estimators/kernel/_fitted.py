@@ -1,10 +1,9 @@
 """Features of a training set in every network of a run, factorised and ready for queries.
 
-Residual and curvature of a training instance come from p_z, averaged over networks that saw it and
-networks that did not. With :class:`turnover.nn.SplitEnsemble` these are trainings on random halves
-of the
-data, in the middle of the subsets that influence is about; there λ is chosen, and the unit of the
-scores calibrated, by what the split ensembles say of each other (``_damping``).
+Residual and curvature of a training instance come from p_z, averaged over the networks that saw it
+and those that did not. The members of a :class:`turnover.nn.SplitEnsemble` are trained on random
+halves of the data, in the middle of the subsets that scores predict. Their pairs choose the damping
+λ and calibrate the unit of the scores (``_damping``).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -89,12 +88,11 @@ class FittedKernel:
     Attributes:
         train_ids: ``int64 [train]``.
         damping: λ over the mean of w_z ‖φ_z‖², as given or chosen.
-        agreement: correlation of what was predicted of the split ensembles' differences with what
-        they are,
-            each pair without itself; None for fewer than two pairs. It needs no re-training, and
-            says how good the scores are.
-        slope: what scores were multiplied by so that their unit is that of the observed
-            differences; 1 without split ensembles, and where they contradict the scores.
+        agreement: correlation between predicted and observed differences within the pairs, each
+            pair predicted from the others; None for fewer than two pairs. It needs no re-training,
+            and says how good the scores are.
+        slope: factor that calibrates scores to the observed differences, in nats; 1 if the model is
+            no split ensemble, or if the fitted slope is negative.
         bytes_per_instance: what is kept for each instance, factorisations included.
         about: how the scores are made; plain JSON values.
         config: what the kernel is made of.
@@ -194,7 +192,7 @@ class FittedKernel:
 
 
 def networks_of(model: nn.Module) -> list[nn.Module]:
-    """The split ensembles of a model of a split ensemble, or the model itself."""
+    """The members of a split ensemble, or the model itself."""
     return list(model.members) if isinstance(model, SplitEnsemble) else [model]
 
 
@@ -240,7 +238,7 @@ def _losses(config: KernelConfig, rows: Rows) -> list[Tensor]:
 
 @dataclass(frozen=True)
 class _Halves:
-    """What split ensembles say of each other: damping, agreement and slope."""
+    """What the pairs of a split ensemble predict of each other: damping, agreement and slope."""
 
     config: KernelConfig
     rows: Rows

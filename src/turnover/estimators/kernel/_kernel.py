@@ -137,9 +137,8 @@ class GateKernel:
         """
         if isinstance(self.model, SplitEnsemble):
             raise ScoreError(
-                f"These split ensembles have {self.model.pairs} gates in all, too few to tell "
-                f"instances "
-                "apart. Use GradientKernel, which reads the networks themselves."
+                f"This split ensemble has {self.model.pairs} gates in all, too few to tell "
+                "instances apart. Use GradientKernel, which reads the networks themselves."
             )
 
         link = link_named(self.link)

@@ -28,9 +28,7 @@ from turnover.runs.text._words import COMMON, TOKENIZER, common_pieces, pieces_o
 __all__ = ["TextConfig", "run_texts", "steps_of"]
 
 Progress = Callable[[str, int], None]
-UNITS_OF_A_MEMBER = (
-    128  # units, beyond which split ensembles gain nothing (experiments/text_labels.py)
-)
+UNITS_OF_A_MEMBER = 128  # more units gain nothing in a split ensemble (experiments/text_labels.py)
 
 
 @final
@@ -72,14 +70,13 @@ class TextConfig:
         """The plan for so many training texts, with its own choice in place of zeros.
 
         Raises:
-            DataError: for split ensembles of transformers.
+            DataError: for a split ensemble of transformers.
         """
         if self.pairs and self.adapters:
             raise DataError(
-                f"--pairs {self.pairs} with --adapters would train and keep "
-                f"{2 * self.pairs} whole transformers. Leave out one of the two: split ensembles "
-                f"stand on "
-                "features that are computed once."
+                f"--pairs {self.pairs} with --adapters would train and keep {2 * self.pairs} whole "
+                "transformers. Leave out one of the two: the members of a split ensemble "
+                "share features that are computed once."
             )
         wide = min(4096, max(1024, 1 << (train - 1).bit_length()))
         units = self.units or (UNITS_OF_A_MEMBER if self.pairs else wide)
