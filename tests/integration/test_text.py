@@ -459,5 +459,5 @@ def test_adapters_are_trained_in_the_transformer_itself(files, tiny, tmp_path):
 
 def test_adapters_need_a_transformer(files, tmp_path):
     command = ["train", files[0], *OPTIONS, "--adapters", 8, "--out", tmp_path / "run"]
-    assert_refused(invoke(*command), 2, "--adapters go into a transformer")
+    assert_refused(invoke(*command), 2, "--adapters WIDTH go into a transformer")
     assert list(tmp_path.iterdir()) == []

@@ -51,6 +51,7 @@ def ask(
     A score is a difference of two losses, in nats: what the network would lose on the query without
     the instance, minus what it loses with it. Positive = it helped.
     """
+    refuse_several(query, text, image)
     _refuse_other_formats(save)
     from turnover.cli._output import console, print_json
     from turnover.reports import render_answer
@@ -73,6 +74,12 @@ def ask(
             out.print(f"  {offer}", markup=False, highlight=False, soft_wrap=True)
 
 
+def refuse_several(*given: object) -> None:
+    """Refuse no question, and more than one, before a run is opened."""
+    if sum(value is not None for value in given) != 1:
+        raise typer.BadParameter("Give one of --query and --text, or --image.")
+
+
 def query_of(
     subject: "ClassifierRun",
     run: Path,
@@ -81,9 +88,7 @@ def query_of(
     text: str | None,
     image: Path | None,
 ) -> "Query":
-    """The row of the test set, or what was typed; exactly one of them must be given."""
-    if sum(given is not None for given in (query, text, image)) != 1:
-        raise typer.BadParameter("Give one of --query and --text, or --image.")
+    """The row of the test set, or what was typed; see :func:`refuse_several`."""
     typed = {"text": text, "image": image}
     return subject.query(query) if query is not None else _read(subject, typed, run)
 

@@ -15,6 +15,7 @@ from turnover.cli._audit import audit
 from turnover.cli._check import check
 from turnover.cli._cleanse import cleanse
 from turnover.cli._demo import demo
+from turnover.cli._options import as_options
 from turnover.cli._prove import prove
 from turnover.cli._report import report
 from turnover.cli._train import train
@@ -56,7 +57,7 @@ def _reported(command: Callable[..., None]) -> Callable[..., None]:
         try:
             command(*args, **options)
         except TurnoverError as error:
-            print(f"turnover: {plain(error)}", file=sys.stderr)
+            print(f"turnover: {as_options(plain(error))}", file=sys.stderr)
             raise typer.Exit(error.exit_code) from None
         except KeyboardInterrupt:
             print(

@@ -58,7 +58,9 @@ def prove(
     Plain networks are trained again, from scratch and with several seeds. Finished trainings stay
     in the run folder: interrupt it with Ctrl-C, and repeat the command to go on.
     """
-    from turnover.cli._ask import query_of
+    from turnover.cli._ask import query_of, refuse_several
+
+    refuse_several(query, text, image)
     from turnover.cli._output import console, print_json, progress_bar, warn
     from turnover.runs import CONTROLS, open_run, proof_json, prove_run
 

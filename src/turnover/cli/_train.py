@@ -14,7 +14,8 @@ __all__ = ["train"]
 
 Options = Mapping[str, Any]
 
-FOR_TEXTS = ("text", "adapters", "units", "max_length")
+MORE = "More"
+FOR_TEXTS = ("text", "adapters", "units", "max_length", "nothing_is_a_class")
 FOR_IMAGES = ("image", "size", "first_masked_layer", "augment")
 
 
@@ -23,17 +24,20 @@ def train(
     data: Annotated[
         Path,
         typer.Argument(
-            help="CSV, JSONL or Parquet file, or datasets folder; with --images also a folder of "
-            "pictures, in a folder for each class."
+            help="CSV, JSONL or Parquet file, or datasets folder; or a folder of images, with a "
+            "folder for each class."
         ),
     ],
     *,
     images: Annotated[
-        bool, typer.Option("--images", help="Train on pictures instead of texts.")
-    ] = False,
-    text: Annotated[
-        str | None, typer.Option(help="Column of the texts.", rich_help_panel="Texts")
+        bool | None,
+        typer.Option(
+            "--images/--texts",
+            help="What DATA holds. A folder of class folders, and --image, are images.",
+            show_default="found out",
+        ),
     ] = None,
+    text: Annotated[str | None, typer.Option(help="Column of the texts.")] = None,
     label: Annotated[
         str | None, typer.Option(help="Column of the labels, unless those are folders.")
     ] = None,
@@ -42,7 +46,8 @@ def train(
         Path | None, typer.Option("--eval", help="Data to test on, in the same form.")
     ] = None,
     hold_out: Annotated[
-        float, typer.Option(min=0, max=0.9, help="Without --eval: share of DATA to test on.")
+        float,
+        typer.Option(metavar="N", min=0, max=0.9, help="Without --eval: share of DATA to test on."),
     ] = 0.1,
     model: Annotated[
         str | None,
@@ -56,101 +61,135 @@ def train(
         Path | None, typer.Option(help="New folder for the run.", show_default="runs/NAME")
     ] = None,
     on_bad_rows: Annotated[
-        Literal["stop", "skip"], typer.Option(help="What to do about rows that cannot be used.")
+        Literal["stop", "skip"],
+        typer.Option(help="What to do about rows that cannot be used.", rich_help_panel=MORE),
     ] = "stop",
+    nothing_is_a_class: Annotated[
+        bool,
+        typer.Option(
+            "--nothing-is-a-class",
+            help="Take labels such as none and N/A for a class, not for missing ones.",
+            rich_help_panel=MORE,
+        ),
+    ] = False,
     epochs: Annotated[
-        int, typer.Option(min=0, help="Passes over the data; 0 chooses by its size.")
+        int, typer.Option(metavar="N", min=0, help="Passes over the data; 0 chooses by its size.")
     ] = 0,
     adapters: Annotated[
         int,
         typer.Option(
+            metavar="N",
             min=0,
             help="Train adapters of this width in the transformer, not a layer.",
-            rich_help_panel="Texts",
+            rich_help_panel=MORE,
         ),
     ] = 0,
     pairs: Annotated[
         int,
         typer.Option(
+            metavar="N",
             min=0,
-            help="Train so many pairs of ordinary networks, each on its half of the rows, not one "
-            "with masks: the most accurate scores. 4 are recommended; 0 for none.",
+            help="Pairs of a split ensemble: the most accurate scores. 4 are recommended; 0 trains "
+            "one network with masks.",
         ),
     ] = 0,
     units: Annotated[
         int,
         typer.Option(
+            metavar="N",
             min=0,
             help="Masked units, 0 chooses: more of them, less noise.",
-            rich_help_panel="Texts",
+            rich_help_panel=MORE,
         ),
     ] = 0,
     max_length: Annotated[
-        int, typer.Option(min=8, help="Word pieces read of a text.", rich_help_panel="Texts")
+        int,
+        typer.Option(metavar="N", min=8, help="Word pieces read of a text.", rich_help_panel=MORE),
     ] = 128,
     image: Annotated[
         str | None,
-        typer.Option(help="Column of the pictures of a data file.", rich_help_panel="Images"),
+        typer.Option(help="Column of the images of a data file."),
     ] = None,
     size: Annotated[
         int,
         typer.Option(
+            metavar="N",
             min=0,
             max=1024,
-            help="Pixels that pictures are brought to; 0 chooses 32, or 64 where half of them have "
-            "64 or more.",
-            rich_help_panel="Images",
+            help="Pixels of a side that images are brought to; 0 chooses 32, or 64 where half of "
+            "them have 64 or more.",
+            rich_help_panel=MORE,
         ),
     ] = 0,
     first_masked_layer: Annotated[
         int,
         typer.Option(
+            metavar="N",
             min=0,
             help="Masks begin after this layer, counted from 1; 0 chooses. Late ones cost less "
             "accuracy, early ones leave less that all images train together.",
-            rich_help_panel="Images",
+            rich_help_panel=MORE,
         ),
     ] = 0,
     augment: Annotated[
         bool,
         typer.Option(
-            help="Shift pictures in training, and mirror them if in colour.",
-            rich_help_panel="Images",
+            help="Shift images in training, and mirror them if in colour.",
+            rich_help_panel=MORE,
         ),
     ] = True,
     dropout: Annotated[
         float | None,
         typer.Option(
+            metavar="N",
             min=0,
             max=0.95,
             help="Ordinary dropout on top.",
             show_default="0.5, or less where it stands at several layers",
+            rich_help_panel=MORE,
         ),
     ] = None,
     lr: Annotated[
-        float, typer.Option(min=0, help="Learning rate; 0 chooses by what is trained.")
+        float,
+        typer.Option(
+            metavar="N",
+            min=0,
+            help="Learning rate; 0 chooses by what is trained.",
+            rich_help_panel=MORE,
+        ),
     ] = 0.0,
     control: Annotated[
-        bool, typer.Option(help="Also train with ordinary dropout, to know the cost.")
+        bool,
+        typer.Option(
+            help="Also train with ordinary dropout, to know the cost.", rich_help_panel=MORE
+        ),
     ] = True,
     seed: Annotated[
-        int, typer.Option(min=0, max=2**63 - 1, help="Seed of everything that is random.")
+        int,
+        typer.Option(
+            metavar="N",
+            min=0,
+            max=2**63 - 1,
+            help="Seed of everything that is random.",
+            rich_help_panel=MORE,
+        ),
     ] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON.")] = False,
 ) -> None:
-    """Train a classifier of texts or images in which every one has a half that never saw it.
+    """Train a classifier of texts or images that can be asked about its training rows.
 
-    In networks for images, layers before the first mask are shared by all: see
-    --first-masked-layer.
+    Every row has a half of the model that never saw it.
 
-    Then: turnover ask RUN, audit RUN, cleanse RUN, report RUN. Interrupt it with Ctrl-C, and
-    repeat the command to go on.
+    Then: turnover ask RUN, prove RUN, audit RUN, cleanse RUN, report RUN.
+
+    Interrupt it with Ctrl-C, and repeat the command to go on.
     """
     from turnover.cli._output import console, print_json, write_page
     from turnover.reports import render_terminal, summary
 
-    _refuse_mixed(context, images)
-    run = (_train_images if images else _train_texts)(context, dict(context.params))
+    of_images = holds_images(data, image) if images is None else images
+    _refuse_mixed(context, of_images)
+    run = (_train_images if of_images else _train_texts)(context, dict(context.params))
     page = write_page(run)
     if as_json:
         print_json({**summary(run), "report": page})
@@ -158,6 +197,12 @@ def train(
     render_terminal(run, console())
     if page:
         console().print(f"\nReport: [bold]{page}[/bold]", soft_wrap=True)
+
+
+def holds_images(data: Path, column: str | None) -> bool:
+    """Whether data are images: a column of them is named, or a folder was not saved by datasets."""
+    saved = any((data / name).is_file() for name in ("state.json", "dataset_dict.json"))
+    return column is not None or (data.is_dir() and not saved)
 
 
 def _refuse_mixed(context: typer.Context, images: bool) -> None:
@@ -181,7 +226,7 @@ def _train_texts(context: typer.Context, options: Options) -> "Run":
     for name, value in (("text", text), ("label", label)):
         if value is None:
             raise typer.BadParameter(
-                f"Missing option '--{name}', the column of the {name}s. (Of pictures, --images.)"
+                f"Missing option '--{name}', the column of the {name}s. (Of images, --images.)"
             )
     texts = read_texts(
         data,
@@ -189,6 +234,7 @@ def _train_texts(context: typer.Context, options: Options) -> "Run":
         evaluation=options["evaluation"],
         hold_out=options["hold_out"],
         on_bad_rows=options["on_bad_rows"],
+        nothing_is_a_class=options["nothing_is_a_class"],
         seed=options["seed"],
     )
     if texts.bad:

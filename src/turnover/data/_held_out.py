@@ -31,7 +31,8 @@ def hold_out_rows(
     if not 0 < count < len(rows):
         raise DataError(
             f"Holding out {share:g} of {len(rows)} rows of {data} leaves {len(rows) - count} to "
-            f"train on and {count} to test on. Give test data with --eval, or another --hold-out."
+            f"train on and {count} to test on. Give test data with evaluation=FILE, or another "
+            "share with hold_out=SHARE."
         )
     apart_rows = _stratified(rows.labels, count, seed)
     if len(apart_rows) < count:

@@ -253,8 +253,7 @@ def labelled(
     if bad and on_bad_rows == "stop":
         raise DataError(
             f"{len(bad):,} of {len(table) + len(table.bad):,} rows of {path} cannot be used: "
-            f"{listing(bad)}\nMend them, or leave them out: --on-bad-rows skip, in Python "
-            "on_bad_rows='skip'."
+            f"{listing(bad)}\nMend them, or leave them out with on_bad_rows='skip'."
         )
     if not kept:
         raise DataError(f"No row of {path} can be used: {listing(bad)}")

@@ -185,7 +185,7 @@ def test_nothing_is_read_past_a_bad_row_unless_asked(tmp_path):
     with pytest.raises(DataError, match="1 of 3 rows") as caught:
         read(path)
     assert f"{path}, line 2: missing label: 'a'" in str(caught.value)
-    assert "--on-bad-rows skip" in str(caught.value)
+    assert "on_bad_rows='skip'" in str(caught.value)
 
 
 def test_many_bad_rows_are_counted(tmp_path):

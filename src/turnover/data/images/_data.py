@@ -214,8 +214,8 @@ def _table(path: Path, columns: Columns | None) -> Table:
     if columns is None:
         if path.is_file():
             raise DataError(
-                f"{path} is a file, so that its columns must be named: --image COLUMN --label "
-                "COLUMN. Without them DATA is a folder with a folder of pictures for each class."
+                f"{path} is a file, so that its columns must be named: image=COLUMN "
+                "label=COLUMN. Without them it is a folder with a folder of images for each class."
             )
         if not path.exists():
             raise DataError(f"There is no folder {path}. Check the name.")

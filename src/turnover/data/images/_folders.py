@@ -56,7 +56,8 @@ def read_class_folders(path: Path) -> Table:
     if {label.lower() for label in labels} <= SPLITS:
         raise DataError(
             f"The folders in {path} are {', '.join(labels)}: parts of a data set, not classes. "
-            f"Give the folder of one part, as in {path / labels[0]}, and another with --eval."
+            f"Give the folder of one part, as in {path / labels[0]}, and another with "
+            "evaluation=FOLDER."
         )
     if not files and not bad:
         raise DataError(f"The folders in {path} hold no files: {', '.join(labels[:8])}.")

@@ -60,7 +60,7 @@ def refuse_memory(count: int, size: int) -> int:
     needed, bound = 3 * count * size**2, _memory() // SHARE_OF_MEMORY
     if needed > bound:
         fits = math.isqrt(bound // (3 * count)) // 8 * 8
-        other = f"--size {fits} fits" if fits >= SMALLEST else "Take fewer of them"
+        other = f"size={fits} fits" if fits >= SMALLEST else "Take fewer of them"
         raise DataError(
             f"{count:,} pictures of {size} × {size} pixels take {needed / MEGABYTE:,.0f} MB, more "
             f"than the {bound / MEGABYTE:,.0f} MB that are a quarter of this machine's memory. "

@@ -129,8 +129,8 @@ def encoder_for(arguments: Mapping[str, Any]) -> Encoder:
         return encoder_of(name, length)
     if name in ENCODERS:
         raise DataError(
-            f"--adapters go into a transformer, and --model {name} is none. Give a folder or the "
-            "name of a model at the Hugging Face hub."
+            f"adapters=WIDTH go into a transformer, and model={name!r} is none. Give a folder or "
+            "the name of a model at the Hugging Face hub."
         )
     return Tokens(source_of(name), length)
 

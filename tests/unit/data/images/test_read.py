@@ -192,7 +192,7 @@ def test_the_size_is_what_the_pictures_allow(tmp_path, side, size):
 def test_too_many_pixels_for_the_memory_are_refused(monkeypatch):
     monkeypatch.setattr(pixels, "_memory", lambda: 4 * 3 * 1000 * 40**2)
     assert refuse_memory(1000, 40) == 3 * 1000 * 40**2
-    with pytest.raises(DataError, match=r"take 12 MB, more than the 5 MB .* --size 40 fits"):
+    with pytest.raises(DataError, match=r"take 12 MB, more than the 5 MB .* size=40 fits"):
         refuse_memory(1000, 64)
     with pytest.raises(DataError, match="Take fewer of them"):
         refuse_memory(10**6, 64)
