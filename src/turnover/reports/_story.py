@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import final
 
 from turnover.reports._instance import Instance, largest
+from turnover.reports._proofs import ProofCard
 
 __all__ = [
     "Cleansing",
@@ -210,6 +211,7 @@ class ReportData:
     facts: tuple[Fact, ...]
     ink: bool
     pairs: bool
+    proofs: tuple[ProofCard, ...] = ()
 
     @property
     def shared(self) -> bool:
@@ -229,5 +231,6 @@ class ReportData:
             *self.inspection.memorised,
             *(explanation.query for explanation in self.explanations),
             *(self.cleansing.harmful if self.cleansing else ()),
+            *(proof.query for proof in self.proofs),
         )
         return any(instance.pixels is not None for instance in shown)

@@ -7,6 +7,7 @@ from turnover.errors import RunError
 from turnover.reports import _prose as prose
 from turnover.reports._instance import Instance
 from turnover.reports._instances import instance_of, pictures_of
+from turnover.reports._proofs import proofs_of
 from turnover.reports._story import (
     Coverage,
     Curves,
@@ -60,7 +61,7 @@ def build_report(run: Run) -> ReportData:
         return _tell(run, results)
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise RunError(
-            f"Cannot read {run.folder}/results.json, or audit.json or cleanse.json beside it: "
+            f"Cannot read {run.folder}/results.json, or another file of the run beside it: "
             f"{type(error).__name__}: {error}. One of them was not written by this release of "
             "turnover, or is damaged."
         ) from error
@@ -95,6 +96,7 @@ def _tell(run: Run, results: Results) -> ReportData:
         facts=_facts(run.manifest, results),
         ink=results.get("kind") == "demo",
         pairs=bool(results.get("pairs")),
+        proofs=proofs_of(run, row_word),
     )
 
 

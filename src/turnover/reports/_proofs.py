@@ -1,0 +1,148 @@
+"""Proofs of a run for its page, from ``proofs/query-N.json``."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, final
+
+from turnover._store import read_text
+from turnover.reports._instance import Instance
+from turnover.reports._instances import instance_of, pictures_of
+from turnover.runs import Run
+
+__all__ = ["ProofCard", "ProofSet", "proofs_of"]
+
+TOLD = {
+    "random": "random {word}s",
+    "same-label": "random {word}s of the same labels",
+    "similarity": "most similar {word}s",
+}
+
+
+@final
+@dataclass(frozen=True)
+class ProofSet:
+    """What trainings without some rows say.
+
+    Attributes:
+        name: which rows were taken out.
+        ours: whether these are the rows that the scores name.
+        flipped: in how many trainings the mistake is gone.
+        trainings: of how many.
+        said: mean probability of the class that the model says, from 0 to 1.
+        wanted: mean probability of the wanted class.
+    """
+
+    name: str
+    ours: bool
+    flipped: int
+    trainings: int
+    said: float
+    wanted: float
+
+
+@final
+@dataclass(frozen=True)
+class ProofCard:
+    """A proof as a reader sees it.
+
+    Attributes:
+        query: the row that was asked about.
+        said: name of the class that the model says.
+        wanted: name of the class that is wanted.
+        headline: the result in one sentence.
+        consequence: what that means for the data, in one sentence; empty when nothing is known.
+        removed: the rows that were taken out.
+        sets: trainings on everything, without these rows, and without others.
+    """
+
+    query: Instance
+    said: str
+    wanted: str
+    headline: str
+    consequence: str
+    removed: tuple[Instance, ...]
+    sets: tuple[ProofSet, ...]
+
+
+def proofs_of(run: Run, word: str) -> tuple[ProofCard, ...]:
+    """The proofs that were asked for, in the order of their queries.
+
+    Args:
+        run: an opened run.
+        word: what a row is called.
+
+    Raises:
+        RunError: for a link or a folder in the place of a file.
+        LookupError, TypeError, ValueError: for a damaged file.
+    """
+    paths = sorted(
+        (run.folder / "proofs").glob("query-*.json"), key=lambda p: (len(p.name), p.name)
+    )
+    if not paths:
+        return ()
+    shows = pictures_of(run, "test"), pictures_of(run, "train")
+    return tuple(_card(json.loads(read_text(path)), word, *shows) for path in paths)
+
+
+def _card(found: Mapping[str, Any], word: str, test: Any, train: Any) -> ProofCard:
+    removed = tuple(instance_of(row, train) for row in found["removed"])
+    label = found["wanted"] if found["label"] is None else found["label"]
+    return ProofCard(
+        query=instance_of({**found, "label": label}, test),
+        said=str(found["said"]),
+        wanted=str(found["wanted"]),
+        headline=_headline(found, word),
+        consequence=_consequence(removed),
+        removed=removed,
+        sets=_sets(found, word),
+    )
+
+
+def _sets(found: Mapping[str, Any], word: str) -> tuple[ProofSet, ...]:
+    count = len(found["rows"])
+    sets = [("nothing", False, found["before"])]
+    if found["after"] is not None:
+        sets.append((f"these {count}" if count > 1 else "this one", True, found["after"]))
+    sets += [
+        (f"{count} {TOLD.get(name, name).format(word=word)}", False, answers)
+        for name, answers in found["controls"].items()
+    ]
+    return tuple(
+        ProofSet(
+            name,
+            ours,
+            int(answers["flipped"]),
+            int(answers["trainings"]),
+            float(answers["said"]),
+            float(answers["wanted"]),
+        )
+        for name, ours, answers in sets
+    )
+
+
+def _headline(found: Mapping[str, Any], word: str) -> str:
+    count, trainings, train = len(found["rows"]), found["trainings"], found["train"]
+    goal = f"says {found['wanted']}"
+    if found["until"] is not None:
+        goal = f"gives {found['said']} at most {found['until']:g}"
+    rows = f"{'this' if count == 1 else 'these'} {count} of {train:,} {word}s"
+    share = f"in {found['flipped']} of {trainings} trainings"
+    if found["verdict"] == "flipped":
+        return f"Trained again without {rows}, it {goal} {share}."
+    if found["verdict"] == "not flipped":
+        return f"Not proved: without {rows}, it {goal} {share}."
+    if found["verdict"] == "already":
+        before = f"in {found['before']['flipped']} of {trainings} trainings"
+        return f"Trained again on everything, it {goal} {before}: no {word}s stand behind it."
+    return f"No {word} speaks for what the model says, so nothing was taken out."
+
+
+def _consequence(removed: tuple[Instance, ...]) -> str:
+    """How many of the rows are known to be wrong, where the truth is known."""
+    known = [row for row in removed if row.truth is not None]
+    wrong = sum(row.planted for row in known)
+    if not known:
+        return ""
+    carry = "carries" if wrong == 1 else "carry"
+    return f"{wrong} of these {len(removed)} {carry} a wrong label."
