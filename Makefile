@@ -14,7 +14,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench leaderboard clean
+.PHONY: help setup demo test coverage lint bench leaderboard clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,6 +27,9 @@ demo: $(READY) ## Train on the digits, explain an error, write a report
 
 test: $(READY) ## Run the tests and doctests; SLOW=1 for all of them
 	@$(BIN)/python -m pytest -n $(WORKERS) $(if $(SLOW),-m "slow or not slow")
+
+coverage: $(READY) ## Which lines and branches of src do the tests run?
+	@$(BIN)/python -m pytest -n $(WORKERS) --cov=turnover --cov-branch --cov-report=term:skip-covered
 
 lint: $(READY) ## Check format, style, types, spelling and declared imports
 	@$(BIN)/ruff format --check .
