@@ -37,6 +37,18 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from turnover.data import Indexed, Rows
+    from turnover.errors import (
+        ContextError,
+        ConversionError,
+        DataError,
+        IdError,
+        LossError,
+        MaskError,
+        MissingExtra,
+        RunError,
+        ScoreError,
+        TurnoverError,
+    )
     from turnover.estimators import Ensemble, FirstOrder, GradientKernel, TwoPass, attribute
     from turnover.leaks import check
     from turnover.masks import string_id
@@ -47,15 +59,25 @@ if TYPE_CHECKING:
     from turnover.training import Recipe, fit, fit_runs, fit_split_ensemble
 
 __all__ = [
+    "ContextError",
+    "ConversionError",
+    "DataError",
     "Ensemble",
     "FirstOrder",
     "GradientKernel",
+    "IdError",
     "Indexed",
+    "LossError",
+    "MaskError",
+    "MissingExtra",
     "Proof",
     "Recipe",
     "Rows",
     "Run",
+    "RunError",
+    "ScoreError",
     "Scores",
+    "TurnoverError",
     "TwoPass",
     "after",
     "attribute",
@@ -71,7 +93,20 @@ __all__ = [
     "unseen",
 ]
 
+_ERRORS = (
+    "ContextError",
+    "ConversionError",
+    "DataError",
+    "IdError",
+    "LossError",
+    "MaskError",
+    "MissingExtra",
+    "RunError",
+    "ScoreError",
+    "TurnoverError",
+)
 _HOMES = {
+    **dict.fromkeys(_ERRORS, "errors"),
     **dict.fromkeys(("Indexed", "Rows"), "data"),
     **dict.fromkeys(
         ("Ensemble", "TwoPass", "FirstOrder", "GradientKernel", "attribute"), "estimators"
