@@ -100,7 +100,7 @@ def test_the_text_is_not_its_own_label(tmp_path):
         read_labelled(path, value="text", label="text")
 
 
-@pytest.mark.parametrize("name", ["Label", "label ", "lable"])
+@pytest.mark.parametrize("name", ["Label", "label ", "labels"])
 def test_a_column_of_nearly_this_name_is_offered(tmp_path, name):
     path = write(tmp_path / "rows.csv", ["good", "bad"])
     with pytest.raises(DataError, match=r"Did you mean 'label'\?"):
