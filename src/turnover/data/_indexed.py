@@ -1,14 +1,14 @@
 """Rows that know their name: a data set whose items carry their permanent ids."""
 
-from collections.abc import Iterable, Sized
+from collections.abc import Callable, Iterable, Sized
 from typing import Any, final
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 
-from turnover._rows import Batch, count_rows, select_rows
+from turnover._rows import Batch, count_rows, select_rows, tensors_of
 from turnover.errors import DataError, IdError
 from turnover.masks import as_ids, unique_ids
 
@@ -58,7 +58,9 @@ class Rows:
             without the whole group; single rows of a group can no longer be told apart. Hand
             the rows themselves to an estimator, and it scores the groups by their numbers.
 
-    Ids and groups are kept on the CPU, whatever the device of the batch.
+    Ids and groups are kept on the CPU, whatever the device of the batch. :meth:`of` makes rows of a
+    data set, a loader or a list of examples. Data too large for memory can be an index batch,
+    ``Rows(torch.arange(n))``, whose rows the loss fetches.
 
     Raises:
         DataError: when the tensors, arrays and lists have different numbers of rows.
@@ -66,6 +68,11 @@ class Rows:
     """
 
     def __init__(self, batch: Batch, ids: Ids | None = None, groups: Ids | None = None) -> None:
+        if _are_examples(batch):
+            raise DataError(
+                f"Rows got a {type(batch).__name__} of single examples, but it holds one batch: "
+                "tensors whose first dimension is the row. Make one with Rows.of(...)."
+            )
         rows = count_rows(batch)
         self.batch = batch
         self.ids = _checked(ids, rows)
@@ -75,6 +82,50 @@ class Rows:
                 f"Groups have shape {list(self.groups.shape)} for {rows} rows. Each row needs "
                 "exactly one group."
             )
+
+    @classmethod
+    def of(
+        cls,
+        data: Iterable[Any],
+        ids: Ids | None = None,
+        groups: Ids | None = None,
+        *,
+        collate: Callable[[list[Any]], Batch] = default_collate,
+    ) -> "Rows":
+        """Rows of a data set, a ``DataLoader`` or a list of examples, held in memory.
+
+        Args:
+            data: examples one by one, such as (x, y) or dicts; or a loader, whose collator makes
+                the batch, and which must not shuffle when ids are given.
+            ids: as for :class:`Rows`; an :class:`Indexed` data set brings its own.
+            groups: as for :class:`Rows`.
+            collate: from a list of examples to a batch; that of a loader by default.
+
+        Raises:
+            DataError: for no examples, or examples that cannot be collated.
+            IdError: as :class:`Rows`.
+        """
+        whole: Any = data
+        if isinstance(whole, DataLoader):
+            whole, collate = whole.dataset, whole.collate_fn or collate
+        if isinstance(whole, Indexed):
+            ids, whole = whole.ids if ids is None else ids, whole.data
+        examples = [whole[row] for row in range(len(whole))] if _is_map(whole) else list(whole)
+        if not examples:
+            raise DataError("There are no examples, so there are no rows.")
+        try:
+            batch = collate(examples)
+        except (RuntimeError, TypeError, ValueError, KeyError) as error:
+            raise DataError(
+                f"These {len(examples):,} examples make no batch: {str(error).splitlines()[0]} Pad "
+                "them to one length, or give a collator: Rows.of(data, collate=...)."
+            ) from error
+        return cls(batch, ids, groups)
+
+    def __repr__(self) -> str:
+        shapes = ", ".join(f"{str(t.dtype)[6:]} {list(t.shape)}" for t in tensors_of(self.batch))
+        grouped = "" if self.groups is None else f", {len(self.groups.unique()):,} groups"
+        return f"Rows({len(self):,} rows: {shapes}{grouped})"
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -102,6 +153,28 @@ class Rows:
         if (missing := ids[self.ids[rows] != ids]).numel():
             raise IdError(f"Id {int(missing[0])} is not among the {len(self)} rows of this data.")
         return rows
+
+
+def _is_map(data: Any) -> bool:
+    return hasattr(data, "__getitem__") and isinstance(data, Sized) and not isinstance(data, dict)
+
+
+def _are_examples(batch: Any) -> bool:
+    """Whether this is a data set, a loader, or a list of examples in place of one batch."""
+    if isinstance(batch, Dataset | DataLoader) or type(batch).__module__.startswith("datasets."):
+        return True
+    if not isinstance(batch, list) or len(batch) < 3:  # two tuples are a batch of two parts
+        return False
+    kinds = {type(example) for example in batch}
+    nested = kinds <= {tuple, dict, list} and len(kinds) == 1
+    scalars = all(isinstance(part, Tensor) and part.dim() == 0 for part in batch)
+    return scalars or (nested and len({_outline(example) for example in batch}) == 1)
+
+
+def _outline(example: Any) -> tuple[Any, ...]:
+    """Names or places of an example's parts: all examples of a list share them."""
+    parts = example.items() if isinstance(example, dict) else enumerate(example)
+    return tuple((name, type(part)) for name, part in parts)
 
 
 def _checked(ids: Ids | None, rows: int) -> Tensor:

@@ -240,3 +240,84 @@ def test_rows_of_ids_in_any_order_and_number(dtype):
 def test_an_id_that_is_not_there_is_named(id_):
     with pytest.raises(IdError, match=f"Id {id_} is not among the 6 rows"):
         Rows(X, IDS).rows_of(torch.tensor([5, id_]))
+
+
+def examples():
+    return [(torch.full((10,), float(n)), n % 3) for n in range(60)]
+
+
+class Pairs(torch.utils.data.Dataset):
+    def __len__(self):
+        return 60
+
+    def __getitem__(self, row):
+        return examples()[row]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        examples,
+        Pairs,
+        lambda: torch.utils.data.DataLoader(Pairs(), batch_size=7),
+        lambda: Indexed(Pairs(), range(100, 160)),
+        lambda: (pair for pair in examples()),
+    ],
+    ids=["list of pairs", "Dataset", "DataLoader", "Indexed", "generator"],
+)
+def test_rows_are_made_of_what_people_have(data):
+    found = Rows.of(data())
+    x, y = found.batch
+    assert (len(found), x.shape, y.tolist()) == (60, (60, 10), [n % 3 for n in range(60)])
+    assert found.ids[0] == (100 if isinstance(data(), Indexed) else 0)
+
+
+def test_a_loader_brings_its_collator():
+    def collate(batch):
+        return {
+            "x": torch.stack([x for x, _ in batch]),
+            "label": torch.tensor([y for _, y in batch]),
+        }
+
+    loader = torch.utils.data.DataLoader(Pairs(), collate_fn=collate)
+    assert set(Rows.of(loader).batch) == {"x", "label"}
+
+
+def test_a_data_set_of_hugging_face_is_rows():
+    datasets = pytest.importorskip("datasets")
+    data = datasets.Dataset.from_dict({"x": [[0.0, 1.0]] * 5, "label": [0, 1, 0, 1, 0]})
+    found = Rows.of(data.with_format("torch"))
+    assert len(found) == 5 and found.batch["label"].tolist() == [0, 1, 0, 1, 0]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        examples,
+        Pairs,
+        lambda: torch.utils.data.DataLoader(Pairs()),
+        lambda: [{"a": torch.ones(3)}] * 4,
+    ],
+    ids=["list of pairs", "Dataset", "DataLoader", "list of dicts"],
+)
+def test_single_examples_in_the_place_of_a_batch_are_refused(data):
+    """Sixty pairs of ten numbers were ten rows once."""
+    with pytest.raises(DataError, match=r"Rows\.of"):
+        Rows(data())
+
+
+def test_lists_of_tensors_stay_one_batch():
+    assert len(Rows([torch.ones(4, 2), torch.zeros(4)])) == 4
+    assert len(Rows({"x": [torch.ones(5), torch.ones(5)]})) == 5
+
+
+def test_examples_that_make_no_batch_say_why():
+    with pytest.raises(DataError, match=r"make no batch.*Pad"):
+        Rows.of([(torch.ones(2), 0), (torch.ones(3), 1)])
+    with pytest.raises(DataError, match="no examples"):
+        Rows.of([])
+
+
+def test_rows_show_their_shapes_in_a_line():
+    found = repr(Rows((torch.ones(1200, 8), torch.zeros(1200, dtype=torch.int64))))
+    assert found == "Rows(1,200 rows: float32 [1200, 8], int64 [1200])"

@@ -112,6 +112,13 @@ class FittedKernel:
     ridges: tuple[Ridge, ...]
     residual: Tensor
 
+    def __repr__(self) -> str:
+        agreement = "" if self.agreement is None else f", agreement {self.agreement:.2f}"
+        return (
+            f"FittedKernel({len(self.train_ids):,} instances, {len(self.networks)} networks, "
+            f"damping {self.damping:g}{agreement})"
+        )
+
     @property
     def pairs(self) -> int:
         """Pairs of networks; 0 for other models."""
