@@ -217,12 +217,12 @@ def test_a_run_without_images_has_no_gallery(tmp_path):
 
 MEASURED = """
 import pathlib, sys, threading, time, torch
-from tests.unit.reports.test_gallery import inspected, pixels, subject_of
+from tests.unit.reports.test_gallery import inspected, pixels, classifier_of
 from turnover.reports import write_gallery
 torch.set_num_threads(1)
 images = pixels(50_000)
 images = images if sys.argv[2] == "uint8" else images.float() / 255
-subject = subject_of(sys.argv[1], images)
+subject = classifier_of(sys.argv[1], images)
 found = inspected(subject)
 del images
 object.__setattr__(subject.train, "batch", {})
