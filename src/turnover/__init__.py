@@ -3,9 +3,9 @@
 Every training instance z has its own mask m(z), a pure function of (seed, layer, id, unit). Each
 step trains the seen sub-network of its instances only,
 
-    f^m(z)(x):  units multiplied by m(z)/p,
+    f^m(z)(x):  units multiplied by m(z)/keep,
 
-and leaves the unseen one, f^m̃(z), untouched, where m̃(z) = 1 − m(z) scaled by 1/(1 − p). What the
+and leaves the unseen one, f^m̃(z), untouched, where m̃(z) = 1 − m(z) scaled by 1/(1 − keep). What the
 model would have said without z is what f^m̃(z) says, so that the influence of z on a query q is
 
     I(q, z) = L(f^m̃(z), q) − L(f^m(z), q)      in nats, positive = z helped.
@@ -31,24 +31,24 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from turnover import _renamed
+from turnover.errors import (
+    ContextError,
+    ConversionError,
+    DataError,
+    IdError,
+    LossError,
+    MaskError,
+    MissingExtra,
+    RunError,
+    ScoreError,
+    TurnoverError,
+)
 
 _renamed.explain_old_modules()
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from turnover.data import Indexed, Rows
-    from turnover.errors import (
-        ContextError,
-        ConversionError,
-        DataError,
-        IdError,
-        LossError,
-        MaskError,
-        MissingExtra,
-        RunError,
-        ScoreError,
-        TurnoverError,
-    )
     from turnover.estimators import Ensemble, FirstOrder, GradientKernel, TwoPass, attribute
     from turnover.leaks import check
     from turnover.masks import string_id
@@ -93,20 +93,7 @@ __all__ = [
     "unseen",
 ]
 
-_ERRORS = (
-    "ContextError",
-    "ConversionError",
-    "DataError",
-    "IdError",
-    "LossError",
-    "MaskError",
-    "MissingExtra",
-    "RunError",
-    "ScoreError",
-    "TurnoverError",
-)
 _HOMES = {
-    **dict.fromkeys(_ERRORS, "errors"),
     **dict.fromkeys(("Indexed", "Rows"), "data"),
     **dict.fromkeys(
         ("Ensemble", "TwoPass", "FirstOrder", "GradientKernel", "attribute"), "estimators"

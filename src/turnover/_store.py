@@ -75,14 +75,19 @@ def _flush(path: Path) -> None:
         os.close(file)
 
 
-def refuse_special(path: Path) -> None:
+def refuse_special(path: Path, *, links: bool = False) -> None:
     """Refuse a link, pipe, device or folder in the place of a file. A missing file is none.
+
+    Args:
+        path: the file.
+        links: follow a link, as a user may have made to a file of theirs; those in the folder of a
+            run are never followed.
 
     Raises:
         RunError: for anything but a regular file.
     """
     try:
-        mode = os.lstat(path).st_mode
+        mode = (os.stat if links else os.lstat)(path).st_mode
     except (FileNotFoundError, NotADirectoryError):
         return
     except OSError as error:
@@ -95,14 +100,18 @@ def refuse_special(path: Path) -> None:
         )
 
 
-def read_text(path: Path) -> str:
+def read_text(path: Path, *, links: bool = False) -> str:
     """The text of a regular file.
+
+    Args:
+        path: the file.
+        links: follow a link; see :func:`refuse_special`.
 
     Raises:
         OSError, ValueError: when it cannot be read, or is not UTF-8.
-        RunError: for a link, pipe, device or folder.
+        RunError: for a pipe, device or folder, or a link that is not to be followed.
     """
-    refuse_special(path)
+    refuse_special(path, links=links)
     return path.read_text(encoding="utf-8")
 
 
@@ -184,15 +193,19 @@ def write_tensors(
         save_file(copies, fresh, {HEADER: json.dumps(entries, sort_keys=True)})
 
 
-def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def read_tensors(path: Path, *, links: bool = True) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The tensors of a safetensors file, and its header, which holds their checksum.
+
+    Args:
+        path: the file.
+        links: follow a link; see :func:`refuse_special`.
 
     Raises:
         OSError, SafetensorError: for a file that is missing, truncated or foreign.
-        RunError: for a link, pipe, device or folder, and for contents that changed since they were
-            written.
+        RunError: for a pipe, device or folder, a link that is not to be followed, and contents that
+            changed since they were written.
     """
-    refuse_special(path)
+    refuse_special(path, links=links)
     with safe_open(path, "pt") as file:
         header = header_of(file.metadata())
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no dict)

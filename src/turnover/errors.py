@@ -4,7 +4,7 @@
 
     TurnoverError
     ├── IdError          ids that repeat, are missing, of the wrong type, count or range
-    ├── MaskError        a mask that cannot be made: keep probability, seed, format version
+    ├── MaskError        a mask that cannot be made: keep rate, seed, format version
     ├── ConversionError  a model in which a mask cannot be placed, or only with a leak
     ├── ContextError     masks asked for where no block chooses them, or chosen for another batch
     ├── LossError        a loss of the wrong shape, or one that is not a number
@@ -42,7 +42,7 @@ class IdError(TurnoverError, ValueError):
 
 
 class MaskError(TurnoverError, ValueError):
-    """A mask that cannot be made from the given keep probability, seed or format version."""
+    """A mask that cannot be made from the given keep rate, seed or format version."""
 
 
 class ConversionError(TurnoverError, ValueError):

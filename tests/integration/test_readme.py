@@ -19,6 +19,15 @@ def blocks(page):
 PAGES = [README, *(page for page in sorted((ROOT / "docs").glob("*.md")) if blocks(page))]
 
 
+ANY = re.compile(r"^```python[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("page", [README, *sorted((ROOT / "docs").glob("*.md"))], ids=str)
+def test_every_example_is_python(page):
+    for code in ANY.findall(page.read_text(encoding="utf-8")):
+        compile(code, page.name, "exec")
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_the_examples_run(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -81,9 +81,8 @@ def test_a_run_of_split_ensembles_is_a_run(trained):
     assert not [path for path in run.folder.iterdir() if "checkpoint" in path.name]
 
 
-def test_the_unseen_split_ensembles_never_saw_the_row(trained):
-    """The definition, by hand: the mean over the split ensembles that a row's coins did not
-    choose."""
+def test_the_unseen_members_never_saw_the_row(trained):
+    """The definition, by hand: the mean over the members that a row's coins did not choose."""
     subject = open_run(trained[0])
     assert isinstance(subject.model, SplitEnsemble) and subject.pairs == PAIRS
     batch, members = subject.train.batch, subject.model.trains_on(subject.train.ids)
@@ -215,9 +214,7 @@ def test_pictures_have_split_ensembles_too(tmp_path, network):
     assert Run.open(out).results()["pairs"] == 2
     assert len(Run.open(out).results()["curves"]) == 1
     assert said(invoke("ask", out, "--query", 0, "--json"))["estimator"] == "kernel"
-    assert said(invoke("check", out, "--json"))["ok"] is True, (
-        "BatchNorm couples no split ensembles"
-    )
+    assert said(invoke("check", out, "--json"))["ok"] is True, "BatchNorm couples rows, not members"
     assert said(invoke("audit", out, "--json"))["train"] == 24
 
 

@@ -254,7 +254,7 @@ def _write(path: Path, tensors: dict[str, Tensor], about: str) -> None:
 
 
 def _read(path: Path, names: Sequence[str]) -> tuple[dict[str, Tensor], dict[str, str]]:
-    refuse_special(path)
+    refuse_special(path, links=True)
     try:
         with safe_open(path, "pt") as file:
             return {name: file.get_tensor(name) for name in names}, header_of(file.metadata())

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from turnover.cli._options import AskImage, AskQuery, AskText, RunFolder
 from turnover.errors import DataError, ScoreError
 
 if TYPE_CHECKING:
@@ -19,16 +20,11 @@ WRITERS = {".safetensors": "save", ".csv": "to_csv", ".parquet": "to_parquet"}
 
 
 def ask(
-    run: Annotated[Path, typer.Argument(help="Folder of a run.")],
+    run: RunFolder,
     *,
-    query: Annotated[int | None, typer.Option(min=0, help="Row of the test set, from 0.")] = None,
-    text: Annotated[
-        str | None, typer.Option(help="Ask about this text instead, in a run of texts.")
-    ] = None,
-    image: Annotated[
-        Path | None,
-        typer.Option(help="Ask about the picture in this file instead, in a run of images."),
-    ] = None,
+    query: AskQuery = None,
+    text: AskText = None,
+    image: AskImage = None,
     label: Annotated[
         str | None, typer.Option(help="Ask about this label instead of the predicted one.")
     ] = None,

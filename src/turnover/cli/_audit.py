@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from turnover.cli._options import RunFolder
+
 __all__ = ["audit"]
 
 FILE = "audit.json"
@@ -13,7 +15,7 @@ KEPT = 30
 
 
 def audit(
-    run: Annotated[Path, typer.Argument(help="Folder of a run.")],
+    run: RunFolder,
     *,
     top: Annotated[int, typer.Option(min=1, help="How many rows of each list.")] = 10,
     csv: Annotated[

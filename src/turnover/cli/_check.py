@@ -1,9 +1,10 @@
 """``turnover check``: prove that no training instance reaches its unseen half."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from turnover.cli._options import RunFolder
 
 __all__ = ["check"]
 
@@ -11,7 +12,7 @@ LEAKY = 1
 
 
 def check(
-    run: Annotated[Path, typer.Argument(help="Folder of a run.")],
+    run: RunFolder,
     rows: Annotated[int, typer.Option(min=2, help="Rows of the training set to probe.")] = 32,
     instances: Annotated[int, typer.Option(min=1, help="Instances to step on.")] = 4,
     as_json: Annotated[bool, typer.Option("--json", help="Print the audit as JSON.")] = False,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from turnover.cli._options import RunFolder
 from turnover.errors import DataError
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ LEAST, MOST = 0.01, 90.0
 
 
 def cleanse(
-    run: Annotated[Path, typer.Argument(help="Folder of a run.")],
+    run: RunFolder,
     *,
     target: Annotated[Path, typer.Option(help="Data that the model should do well on.")],
     test: Annotated[

@@ -1,8 +1,22 @@
-"""Arguments of Python in the messages of the library, as options of the command line."""
+"""Options that commands share, and messages of the library in the words of options."""
 
 import re
+from pathlib import Path
+from typing import Annotated
 
-__all__ = ["as_options"]
+import typer
+
+__all__ = ["AskImage", "AskQuery", "AskText", "RunFolder", "as_options"]
+
+RunFolder = Annotated[Path, typer.Argument(help="Folder of a run.")]
+AskQuery = Annotated[int | None, typer.Option(min=0, help="Row of the test set, from 0.")]
+AskText = Annotated[
+    str | None, typer.Option(help="Ask about this text instead, in a run of texts.")
+]
+AskImage = Annotated[
+    Path | None,
+    typer.Option(help="Ask about the picture in this file instead, in a run of images."),
+]
 
 OPTIONS = {
     "adapters": "--adapters",

@@ -1,10 +1,11 @@
 """``turnover prove``: take rows out, train again, and see whether the prediction is gone."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from turnover.cli._options import AskImage, AskQuery, AskText, RunFolder
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -15,16 +16,11 @@ LISTED, WIDTH = 12, 76
 
 
 def prove(
-    run: Annotated[Path, typer.Argument(help="Folder of a run.")],
+    run: RunFolder,
     *,
-    query: Annotated[int | None, typer.Option(min=0, help="Row of the test set, from 0.")] = None,
-    text: Annotated[
-        str | None, typer.Option(help="Ask about this text instead, in a run of texts.")
-    ] = None,
-    image: Annotated[
-        Path | None,
-        typer.Option(help="Ask about the picture in this file instead, in a run of images."),
-    ] = None,
+    query: AskQuery = None,
+    text: AskText = None,
+    image: AskImage = None,
     to: Annotated[
         str | None,
         typer.Option(

@@ -1,15 +1,16 @@
 """``turnover report``: draw a finished run again."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from turnover.cli._options import RunFolder
 
 __all__ = ["report"]
 
 
 def report(
-    run: Annotated[Path, typer.Argument(help="Folder of a run.")],
+    run: RunFolder,
     as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON.")] = False,
 ) -> None:
     """Show a run in the terminal and write its self-contained page RUN/report.html."""

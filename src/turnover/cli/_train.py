@@ -15,7 +15,7 @@ __all__ = ["train"]
 Options = Mapping[str, Any]
 
 MORE = "More"
-FOR_TEXTS = ("text", "adapters", "units", "max_length", "nothing_is_a_class")
+FOR_TEXTS = ("text", "adapters", "units", "max_length")
 FOR_IMAGES = ("image", "size", "first_masked_layer", "augment")
 
 
@@ -275,7 +275,13 @@ def _train_images(context: typer.Context, options: Options) -> "Run":
         **_shared(options),
     )
     layers_of(plan.model)  # an unknown name is told before pictures are read
-    how = partial(Reading, _columns(options), options["size"], options["on_bad_rows"])
+    how = partial(
+        Reading,
+        _columns(options),
+        options["size"],
+        options["on_bad_rows"],
+        nothing_is_a_class=options["nothing_is_a_class"],
+    )
     try:
         with progress_bar(None) as tick:
             images = read_images(

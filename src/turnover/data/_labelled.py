@@ -127,7 +127,8 @@ def refuse_other_columns(values: Sequence[str], labels: Sequence[Any]) -> None:
         )
     alike: dict[str, str] = {}
     for value in values:
-        if (other := alike.setdefault(value.casefold(), value)) != value:
+        other = alike.setdefault(value.casefold(), value)
+        if other != value and len(value) > 1:  # A and a are letters that somebody tells apart
             raise DataError(
                 f"The labels {other!r} and {value!r} differ in capitals only, and would be two "
                 "classes. Write them alike."

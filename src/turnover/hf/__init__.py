@@ -2,9 +2,9 @@
 
 A pretrained trunk stays frozen, and what is trained beside it is masked at its bottleneck:
 
-    adapter   h + W_up (m(z)/p ⊙ σ(W_down h))      Houlsby et al. 2019
-    LoRA      W h + B (m(z)/p ⊙ A h)               Hu et al. 2022
-    head      W (m(z)/p ⊙ h)
+    adapter   h + W_up (m(z)/keep ⊙ σ(W_down h))      Houlsby et al. 2019
+    LoRA      W h + B (m(z)/keep ⊙ A h)               Hu et al. 2022
+    head      W (m(z)/keep ⊙ h)
 
 Each unit owns a row of one matrix and a column of the next. So a dropped unit shields both, and the
 unseen sub-network of z keeps every bit of what it was before a step on z: ``turnover.check`` proves

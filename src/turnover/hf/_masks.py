@@ -66,7 +66,7 @@ def mask_bottlenecks(
     Args:
         model: a transformer with adapters, or wrapped by PEFT; it is changed in place.
         head: name patterns of the head's linear layers; by default those that are trained.
-        keep: keep probability of a unit.
+        keep: keep rate of a unit.
         seed: seed of the masks.
         dropout: drop probability of ordinary dropout on top, while training.
         freeze_biases: False keeps biases trained that leak.

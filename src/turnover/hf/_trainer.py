@@ -148,7 +148,7 @@ def _refuse_other(folder: str | None, about: Mapping[str, Any]) -> None:
     if path is None or not path.is_file():
         return
     try:
-        found = json.loads(read_text(path))
+        found = json.loads(read_text(path, links=True))
     except ValueError as error:
         raise RunError(f"{path} is damaged: {error}. Train anew.") from error
     for name, value in about.items():

@@ -2,7 +2,7 @@
 
 A mask m(z) is a function of four integers, (seed, layer, id, unit), and of nothing else: not of
 the dtype, the device, the batch, the process or the release. The seen sub-network multiplies unit
-u by m_u(z)/p, the unseen one by (1 − m_u(z))/(1 − p).
+u by m_u(z)/keep, the unseen one by (1 − m_u(z))/(1 − keep).
 
 >>> import torch
 >>> mask(torch.tensor([0, 1]), 8).int().tolist()

@@ -4,9 +4,9 @@ Unit ``u`` of layer ``l`` is seen by instance ``z`` when bit ``u mod 128`` of
 
     B_k = Philox4x32-10(key = seed, counter = (id low, id high, u div 128 | k << 24, l))
 
-is set, for keep probability p = 1/2 and k = 0. Any other p is a binary fraction
-0.t₀t₁t₂… of 16 bits, and its mask is built from one such plane B_k for every bit t_k, from the
-last set bit to the first (each AND halves the probability, each OR adds a half):
+is set, for keep = 1/2 and k = 0. Any other keep rate is a binary fraction 0.t₀t₁t₂… of 16 bits.
+Its mask is built from one such plane B_k for every bit t_k, from the last set bit to the first
+(each AND halves the probability, each OR adds a half):
 
     m <- B_k | m  where t_k = 1,      m <- B_k & m  where t_k = 0.
 
@@ -80,7 +80,7 @@ def mask(ids: Tensor, units: int, *, seed: int = 0, layer: int = 0, keep: float 
         units: number of units of the layer.
         seed: seed of the run, in [0, 2⁶³).
         layer: number of the masked layer, in [0, 2³²).
-        keep: keep probability.
+        keep: keep rate.
 
     Returns:
         Bool tensor ``[*ids.shape, units]``; the unseen sub-network has the complement ``~mask``.
@@ -102,7 +102,7 @@ def gates(
     unseen: bool = False,
     dtype: torch.dtype = torch.float32,
 ) -> Tensor:
-    """The multipliers of the units: m(z)/p, or for the unseen half (1 − m(z))/(1 − p).
+    """The multipliers of the units: m(z)/keep, or for the unseen half (1 − m(z))/(1 − keep).
 
     Arguments are those of :func:`mask`; ``dtype`` is that of the activations to be multiplied.
     Both kinds of gates have mean one over the masks.
@@ -120,7 +120,8 @@ def signs(ids: Tensor, units: int, *, seed: int = 0, layer: int = 0, keep: float
     """Half of gate(seen) − gate(unseen) of every unit: ±1 for p = 1/2.
 
     Returns:
-        Float32 tensor ``[*ids.shape, units]`` with 1/(2p) at seen units, −1/(2(1 − p)) elsewhere.
+        Float32 tensor ``[*ids.shape, units]`` with 1/(2 keep) at seen units and
+        −1/(2(1 − keep)) elsewhere.
     """
     kept = keep_rate(keep)
     words = _words(ids, units, seed, layer, keep)
@@ -155,10 +156,10 @@ def _torch_words(
 
 @lru_cache(maxsize=64)
 def planes(keep: float) -> tuple[tuple[int, bool], ...]:
-    """The ladder that makes masks of keep probability p, from the last set digit to the first.
+    """The ladder that makes masks of this keep rate, from the last set digit to the first.
 
     Returns:
-        (k << 24, t_k = 1?) for the binary digits of p = 0.t₀t₁t₂…; the first is always a one.
+        (k << 24, t_k = 1?) for the binary digits of keep = 0.t₀t₁t₂…; the first is always a one.
     """
     digits = [_fraction(keep) >> (RESOLUTION - 1 - k) & 1 == 1 for k in range(RESOLUTION)]
     last = max(k for k in range(RESOLUTION) if digits[k])
@@ -217,7 +218,7 @@ def _fraction(keep: float) -> int:
     fraction = round(keep * 2**RESOLUTION) if 0 < keep < 1 else 0
     if not 0 < fraction < 2**RESOLUTION:
         raise MaskError(
-            f"The keep probability is {keep}, but it must lie in [2**-16, 1 - 2**-16]: at 0 or 1 "
+            f"The keep rate is {keep}, but it must lie in [2**-16, 1 - 2**-16]: at 0 or 1 "
             "one of the two sub-networks would be empty. The paper uses 0.5."
         )
     return fraction

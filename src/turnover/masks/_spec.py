@@ -19,7 +19,7 @@ class MaskSpec:
         units: number of units of the layer.
         layer: number of the masked layer within its model.
         seed: seed of the run.
-        keep: keep probability.
+        keep: keep rate.
     """
 
     units: int

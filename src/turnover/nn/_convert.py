@@ -80,7 +80,7 @@ def convert(
         model: any module; it is changed in place.
         where: a module-name pattern such as ``"blocks.*.act"``, or :func:`after`,
             :func:`instead_of_dropout`, or several of these.
-        keep: keep probability of a unit; the unseen sub-network keeps 1 − p.
+        keep: keep rate of a unit; the unseen sub-network keeps the rate 1 − keep.
         seed: seed of the masks.
         dropout: drop probability of ordinary dropout on top, while training.
         dim: dimension of the units. By default the last one for linear layers, embeddings and

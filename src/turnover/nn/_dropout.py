@@ -20,8 +20,8 @@ class TurnoverDropout(nn.Module):
     ========================  ==========================================
     inside                    gate of unit u for a row with id z
     ========================  ==========================================
-    ``seen(model, ids)``      m_u(z) / p
-    ``unseen(model, ids)``    (1 − m_u(z)) / (1 − p)
+    ``seen(model, ids)``      m_u(z) / keep
+    ``unseen(model, ids)``    (1 − m_u(z)) / (1 − keep)
     ``gated(model, gates)``   as given
     no block                  1: the full network, x is returned as it is
     ========================  ==========================================
@@ -30,7 +30,7 @@ class TurnoverDropout(nn.Module):
     original one. It does the same in training and evaluation mode; only ``dropout`` differs.
 
     Args:
-        keep: keep probability of a unit.
+        keep: keep rate of a unit.
         seed: seed of the run.
         layer: number of this layer within its model; layers with one number share their masks.
             By default 0, for the only layer of a model: ``seen`` refuses two that were given none.

@@ -269,7 +269,7 @@ class Run:
     def _read_tensors(self, name: str) -> tuple[dict[str, Tensor], dict[str, str]]:
         path = self.folder / name
         try:
-            tensors, header = read_tensors(path)
+            tensors, header = read_tensors(path, links=False)
         except (OSError, SafetensorError) as error:
             raise RunError(
                 f"Cannot read {self.folder / name}: {error}. The run is incomplete or damaged; the "

@@ -102,10 +102,9 @@ class Scores:
         if self.null_scores is None:
             raise ScoreError(
                 "These scores carry no null ids, so nothing tells them from chance. Score ids that "
-                "were never trained on with the same estimator, null ids = "
-                "estimator.scores(queries, "
-                "turnover.masks.null_ids(2000, scores.train_ids)).values, and add them: "
-                "dataclasses.replace(scores, null ids=null ids)."
+                "were never trained on with the same estimator: null_scores = estimator.scores("
+                "queries, turnover.masks.null_ids(2000, scores.train_ids)).values. "
+                "Then add them: dataclasses.replace(scores, null_scores=null_scores)."
             )
         null = EmpiricalNull(self.null_scores)
         p = null.p(self.values)

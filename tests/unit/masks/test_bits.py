@@ -145,7 +145,7 @@ def test_keep_probability_is_a_binary_fraction():
     assert keep_rate(0.5) == 0.5
     assert keep_rate(0.3) == round(0.3 * 2**16) / 2**16
     for keep in (0, 1, -0.5, 2, 2**-18, 1 - 2**-18, float("nan")):
-        with pytest.raises(MaskError, match="keep probability"):
+        with pytest.raises(MaskError, match="keep rate"):
             keep_rate(keep)
 
 

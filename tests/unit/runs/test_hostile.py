@@ -14,6 +14,7 @@ from turnover._plain import cell
 from turnover.data import Rows
 from turnover.errors import RunError
 from turnover.runs import Run
+from turnover.scores import Scores
 
 OUTSIDE = "what was there before\n"
 
@@ -85,6 +86,13 @@ def test_a_pipe_does_not_hang(run, name):
 def test_a_link_to_the_folder_of_a_run_is_the_users_own_and_followed(run, tmp_path):
     os.symlink(run.folder, tmp_path / "latest")
     assert Run.open(tmp_path / "latest").results() == {"accuracy": 1.0}
+
+
+def test_a_link_to_a_file_outside_of_runs_is_the_users_own_and_followed(tmp_path):
+    scores = Scores(torch.randn(2, 3), torch.arange(3), torch.arange(2))
+    scores.save(tmp_path / "scores.safetensors")
+    os.symlink(tmp_path / "scores.safetensors", tmp_path / "latest.safetensors")
+    assert torch.equal(Scores.load(tmp_path / "latest.safetensors").values, scores.values)
 
 
 @pytest.mark.parametrize("name", ["model", "train"])

@@ -63,6 +63,8 @@ class Reading:
         on_bad_rows: ``"stop"`` at files that cannot be used, or ``"skip"`` them.
         parts: folder that keeps what is decoded until all is; None to keep nothing.
         tick: called with what is going on and the number of pictures just finished.
+        nothing_is_a_class: take labels such as ``none`` in a data file for a class, not for missing
+            ones. A folder is a class whatever its name.
     """
 
     columns: Columns | None = None
@@ -70,6 +72,7 @@ class Reading:
     on_bad_rows: OnBadRows = "stop"
     parts: Path | None = None
     tick: Callable[[str, int], None] = _say_nothing
+    nothing_is_a_class: bool = False
 
 
 @final
@@ -201,8 +204,9 @@ def _read(path: Path, how: Reading, classes: Classes | None) -> tuple[Labelled, 
     pixels, problems = decode_all(values, size, parts=how.parts, what=what, tick=how.tick)
     judged = [row if problem is None else problem for row, problem in enumerate(problems)]
     columns = {**table.columns, "value": judged}
+    literal = table.nothing_is_a_class or how.nothing_is_a_class
     found = labelled(
-        replace(table, columns=columns),
+        replace(table, columns=columns, nothing_is_a_class=literal),
         classes=classes,
         usable=lambda value: value if isinstance(value, str) else None,
         on_bad_rows=how.on_bad_rows,

@@ -67,7 +67,14 @@ def read_class_folders(path: Path) -> Table:
         "label": [name.split("/")[0] for name in names],
         "id": names,
     }
-    return Table(path, columns, range(len(files)), bad=tuple(bad), files=names)
+    return Table(
+        path,
+        columns,
+        range(len(files)),
+        bad=tuple(bad),
+        files=names,
+        nothing_is_a_class=True,
+    )
 
 
 def _listed(path: Path, folder: Path, bad: list[BadRow]) -> list[str]:

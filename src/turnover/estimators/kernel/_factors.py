@@ -99,28 +99,30 @@ def unchecked(model: nn.Module, without: frozenset[str] = frozenset()) -> Readin
 
 
 def _unlike_owners(model: nn.Module, modules: list[str]) -> set[str]:
-    """Modules that share a parameter other than as the weight of Linear and Embedding."""
+    """Modules that share a parameter, but not as the weight of Linear or Embedding rules."""
     owners: dict[int, list[tuple[str, str]]] = {}
     for name in modules:
         for own, p in model.get_submodule(name).named_parameters(recurse=False):
             if p.requires_grad:
                 owners.setdefault(id(p), []).append((name, own))
-    alike = (nn.Linear, nn.Embedding)
     return {
         name
         for found in owners.values()
-        if len(found) > 1
+        if len(found) > 1 and not all(own == "weight" and _joins(model, n) for n, own in found)
         for name, _ in found
-        if not all(
-            own == "weight" and isinstance(model.get_submodule(n), alike) for n, own in found
-        )
     }
+
+
+def _joins(model: nn.Module, name: str) -> bool:
+    """Whether the gradient of a module's weight ``[out, in]`` can be added to that of another."""
+    module = model.get_submodule(name)
+    return isinstance(module, nn.Linear | nn.Embedding) and rule_of(module) is not None
 
 
 @final
 @dataclass(frozen=True)
 class _Call:
-    """One call of a module: its input, output, and the gradient of the output."""
+    """One call of a module: its input and output."""
 
     x: Tensor
     output: Tensor
@@ -252,10 +254,11 @@ def read(
         name: [(x, g * weights.to(g).view(-1, *[1] * (g.dim() - 1))) for x, g in each]
         for name, each in calls.items()
     }
-    owners: dict[int, list[str]] = {}
+    owners: dict[int | str, list[str]] = {}
     for name in calls:
         weight = getattr(model.get_submodule(name), "weight", None)
-        owners.setdefault(id(weight) if isinstance(weight, Tensor) else id(name), []).append(name)
+        trained = isinstance(weight, Tensor) and weight.requires_grad
+        owners.setdefault(id(weight) if trained else name, []).append(name)
     found: dict[str, Factor] = {}
     for number, names in enumerate(owners.values()):
         modules = [model.get_submodule(name) for name in names]

@@ -2,10 +2,10 @@
 
     score(q, z) = offset_q + Σ_l Σ_u slope_l[q, u] · m_{l,u}(z)
 
-First-order scores have this form: with the gates m/p of the seen sub-network and (1 − m)/(1 − p)
-of the unseen one, and g the gradient of the query's loss with respect to the gates,
+First-order scores have this form: with keep rate k, gates m/k of the seen sub-network and
+(1 − m)/(1 − k) of the unseen one, and g the gradient of the query's loss with respect to the gates,
 
-    I(q, z) ≈ ⟨g, gate_unseen − gate_seen⟩ = Σ_u g_u/(1 − p) − Σ_u g_u (1/p + 1/(1 − p)) m_u(z).
+    I(q, z) ≈ ⟨g, gate_unseen − gate_seen⟩ = Σ_u g_u/(1 − k) − Σ_u g_u (1/k + 1/(1 − k)) m_u(z).
 
 Sums and averages over layers, runs (mask seeds) and checkpoints keep the form, so that one scan
 ranks an ensemble.

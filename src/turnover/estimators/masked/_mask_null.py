@@ -112,7 +112,7 @@ class MaskNull:
 
     @cached_property
     def _units(self) -> list[tuple[Tensor, float]]:
-        """Slopes float64 ``[query, units]`` and keep probability of every set of masks, once."""
+        """Slopes float64 ``[query, units]`` and keep rate of every set of masks, once."""
         slopes: dict[MaskSpec, Tensor] = {}
         for spec, slope in zip(self.linear.specs, self.linear.slopes, strict=True):
             slopes[spec] = slopes.get(spec, torch.zeros_like(slope)) + slope.double()

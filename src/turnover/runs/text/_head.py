@@ -1,6 +1,6 @@
 """The part of a text classifier that is trained: one wide masked layer on frozen features.
 
-    logits = W₂ (m(z)/p ⊙ relu(W₁ x + b₁))
+    logits = W₂ (m(z)/keep ⊙ relu(W₁ x + b₁))
 
 Every weight touches one masked unit and no other, so that an instance leaves its unseen half
 untouched, bit for bit.

@@ -270,8 +270,8 @@ def test_differences_of_linear_split_ensembles_are_predicted_exactly():
     assert abs(prediction_of_halves(noise, outputs, members)[0]) < 0.5
 
 
-def test_a_pair_is_predicted_without_its_own_split_ensembles():
-    """Pair 0 is predicted by the split ensembles of pair 1, and the other way round."""
+def test_a_pair_is_predicted_without_its_own_members():
+    """Pair 0 is predicted by the members of pair 1, and the other way round."""
     torch.manual_seed(0)
     coins = torch.rand(2, 50) < 0.5
     members, outputs = torch.cat([coins, ~coins]), torch.randn(4, 20)

@@ -117,6 +117,18 @@ def tied_pair():
     return head(a=a, b=b)
 
 
+def sharing(weight, trained=True, kind=nn.Linear):
+    """Two modules of one weight, with biases of their own."""
+    a, b = kind(WIDTH, WIDTH), nn.Linear(WIDTH, WIDTH)
+    b.weight = a.weight
+    a.weight.requires_grad_(trained)
+    return Of(weight, **head(a=a, b=b))
+
+
+def both(m, x):
+    return m.out(torch.tanh(m.b(torch.tanh(m.a(x)))))
+
+
 def attention(m, x):
     return m.out(m.a(x, x, x, need_weights=False)[0].mean(dim=1))
 
@@ -227,6 +239,9 @@ CASES = {
         tokens,
     ),
     "tied": (lambda: Of(tied, **tied_pair()), tokens),
+    "shared": (lambda: sharing(both), vectors),
+    "shared and frozen": (lambda: sharing(both, trained=False), vectors),
+    "shared with a subclass": (lambda: sharing(both, kind=Scaled), vectors),
     "LSTM": (lambda: Of(recurrent, **head(a=nn.LSTM(WIDTH, WIDTH, batch_first=True))), sequences),
     "GRU": (lambda: Of(recurrent, **head(a=nn.GRU(WIDTH, WIDTH, batch_first=True))), sequences),
     "attention": (
