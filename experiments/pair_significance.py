@@ -21,12 +21,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from turnover.estimators._kernel_answer import student
 
 from benchmarks._machine import describe
 from experiments.text_labels import case, loss, recipe
 from turnover.data import Rows
 from turnover.estimators import GradientKernel
-from turnover.estimators._kernel_answer import student
 from turnover.runs.text import TextConfig
 from turnover.runs.text._head import build_head
 from turnover.scores import Scores

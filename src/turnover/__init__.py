@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING
 
 from turnover import _renamed
 from turnover.errors import (
+    ConfigError,
     ContextError,
     ConversionError,
     DataError,
@@ -49,7 +50,15 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from turnover.data import Indexed, Rows
-    from turnover.estimators import Ensemble, FirstOrder, GradientKernel, TwoPass, attribute
+    from turnover.estimators import (
+        Ensemble,
+        Estimator,
+        FirstOrder,
+        GradientKernel,
+        TwoPass,
+        attribute,
+        explain,
+    )
     from turnover.leaks import check
     from turnover.masks import string_id
     from turnover.nn import after, convert, instead_of_dropout, seen, unseen
@@ -59,10 +68,12 @@ if TYPE_CHECKING:
     from turnover.training import Recipe, fit, fit_runs, fit_split_ensemble
 
 __all__ = [
+    "ConfigError",
     "ContextError",
     "ConversionError",
     "DataError",
     "Ensemble",
+    "Estimator",
     "FirstOrder",
     "GradientKernel",
     "IdError",
@@ -83,6 +94,7 @@ __all__ = [
     "attribute",
     "check",
     "convert",
+    "explain",
     "fit",
     "fit_runs",
     "fit_split_ensemble",
@@ -96,7 +108,16 @@ __all__ = [
 _HOMES = {
     **dict.fromkeys(("Indexed", "Rows"), "data"),
     **dict.fromkeys(
-        ("Ensemble", "TwoPass", "FirstOrder", "GradientKernel", "attribute"), "estimators"
+        (
+            "Ensemble",
+            "Estimator",
+            "FirstOrder",
+            "GradientKernel",
+            "TwoPass",
+            "attribute",
+            "explain",
+        ),
+        "estimators",
     ),
     "check": "leaks",
     "string_id": "masks",

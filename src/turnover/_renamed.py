@@ -8,7 +8,7 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any, ParamSpec, TypeVar
 
-__all__ = ["explain_old_modules", "old_name", "renamed_argument"]
+__all__ = ["explain_old_modules", "old_method", "old_name", "renamed_argument"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -46,6 +46,7 @@ NAMES = {
     "Towers": "nn.SplitEnsemble",
     "Trace": "baselines.TrainingTrace",
     "Work": "runs.TrainingPipeline",
+    "ask_kernel": "explain",
     "benjamini_hochberg": "stats.benjamini_hochberg",
     "build_towers": "training.build_split_ensemble",
     "check": "leaks.check",
@@ -85,6 +86,16 @@ def old_name(package: str) -> Callable[[str], Any]:
         raise AttributeError(told)
 
     return missing
+
+
+class old_method:
+    """A method that is no more: an error says what to call instead."""
+
+    def __init__(self, old: str, new: str) -> None:
+        self.told = f"{old} is no more. Call {new}."
+
+    def __get__(self, instance: object, owner: type | None = None) -> Any:
+        raise AttributeError(self.told)
 
 
 def renamed_argument(

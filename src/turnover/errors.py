@@ -10,6 +10,7 @@
     ├── LossError        a loss of the wrong shape, or one that is not a number
     ├── DataError        rows that cannot be read or do not fit together
     ├── ScoreError       scores that cannot be computed, selected, saved or compared
+    ├── ConfigError      settings that contradict each other, or that nothing here can follow
     ├── RunError         a run folder that is missing, truncated, foreign or cannot be written
     └── MissingExtra     an optional dependency that is not installed
 
@@ -18,6 +19,7 @@ prints it as one paragraph and ends with the class's ``exit_code``, never with a
 """
 
 __all__ = [
+    "ConfigError",
     "ContextError",
     "ConversionError",
     "DataError",
@@ -63,6 +65,10 @@ class DataError(TurnoverError, ValueError):
 
 class ScoreError(TurnoverError, ValueError):
     """Scores that cannot be computed, selected, saved or compared."""
+
+
+class ConfigError(TurnoverError, ValueError):
+    """Settings that contradict each other, or that nothing here can follow."""
 
 
 class RunError(TurnoverError, RuntimeError):

@@ -37,7 +37,8 @@ def bound_names(module):
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
             yield node.name
         elif isinstance(node, ast.ImportFrom) and is_ours(node) and is_package(module):
-            yield from (alias.asname or alias.name for alias in node.names)
+            # "import name as name" shares a name with other rooms, and promises it to nobody else.
+            yield from (alias.name for alias in node.names if alias.asname is None)
 
 
 def is_ours(node):

@@ -22,9 +22,9 @@ import torch
 from torch import Tensor
 
 from turnover._rows import Batch
-from turnover.baselines._derivatives import as_rows
 from turnover.data import Rows
 from turnover.errors import DataError, ScoreError
+from turnover.estimators import PairwiseEstimator, as_rows
 from turnover.scores import Scores
 
 __all__ = ["BM25", "words"]
@@ -39,7 +39,7 @@ def words(text: str) -> list[str]:
 
 @final
 @dataclass(frozen=True)
-class BM25:
+class BM25(PairwiseEstimator):
     """Overlap in words, each weighted by how rare it is.
 
     Attributes:

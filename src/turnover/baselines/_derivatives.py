@@ -26,11 +26,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from turnover._functional import Parameters, functional_loss, per_example_gradients, trainable
 from turnover._rows import Batch, Loss, count_rows, per_example, select_rows, to_device_of
 from turnover.data import Rows
-from turnover.errors import ConversionError, DataError, LossError
+from turnover.errors import ConversionError, LossError
 
 __all__ = [
     "Progress",
-    "as_rows",
     "gauss_newton_products",
     "gradients",
     "hessian_products",
@@ -38,18 +37,6 @@ __all__ = [
 ]
 
 Progress = Callable[[int, int], None]
-
-
-def as_rows(queries: Batch | Rows) -> Rows:
-    """Rows as they are; any other batch with its row numbers as ids.
-
-    Raises:
-        DataError: when there are none.
-    """
-    rows = queries if isinstance(queries, Rows) else Rows(queries)
-    if not len(rows):
-        raise DataError("There are no rows to score: the data set is empty.")
-    return rows
 
 
 def gradients(

@@ -31,11 +31,12 @@ from torch import Tensor, nn
 
 from turnover._functional import Parameters, trainable
 from turnover._rows import Batch, Loss
-from turnover.baselines._derivatives import Progress, as_rows, gradients, hessian_products, split
+from turnover.baselines._derivatives import Progress, gradients, hessian_products, split
 from turnover.baselines._koh_liang import deployed
 from turnover.baselines._trace import Step, TrainingTrace
 from turnover.data import Rows
 from turnover.errors import DataError, IdError
+from turnover.estimators import PairwiseEstimator, as_rows
 from turnover.scores import Scores
 
 __all__ = ["SgdInfluence"]
@@ -43,7 +44,7 @@ __all__ = ["SgdInfluence"]
 
 @final
 @dataclass(frozen=True)
-class SgdInfluence:
+class SgdInfluence(PairwiseEstimator):
     """Influence through every step of a recorded training.
 
     The steps are walked back in evaluation mode: ordinary dropout, if there was any, is left out,

@@ -21,7 +21,6 @@ from torch import Tensor, nn
 from turnover._rows import Batch, Loss, select_rows
 from turnover.baselines._derivatives import (
     Progress,
-    as_rows,
     gauss_newton_products,
     gradients,
     hessian_products,
@@ -30,6 +29,7 @@ from turnover.baselines._losses import finite_losses
 from turnover.baselines._solvers import CG, Solver, SolverStatus, summary
 from turnover.data import Rows
 from turnover.errors import ScoreError
+from turnover.estimators import PairwiseEstimator, as_rows
 from turnover.nn import evaluating, full
 from turnover.scores import Scores
 
@@ -40,7 +40,7 @@ PRODUCTS = {"true": hessian_products, "gauss-newton": gauss_newton_products}
 
 @final
 @dataclass(frozen=True)
-class KohLiang:
+class KohLiang(PairwiseEstimator):
     """Influence functions with the Hessian of the training loss, inverted by CG or LiSSA.
 
     Memory: one vector of all parameters for every query, and a few more for ``queries_at_once`` of

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from turnover._rows import Batch, Loss
-from turnover.baselines._derivatives import as_rows
 from turnover.data import Rows
 from turnover.errors import LossError
+from turnover.estimators import PairwiseEstimator, as_rows
 from turnover.scores import Scores
 from turnover.training import losses_of
 
@@ -24,7 +24,7 @@ __all__ = ["TrainingLoss", "UnseenLoss", "finite_losses"]
 
 @final
 @dataclass(frozen=True)
-class TrainingLoss:
+class TrainingLoss(PairwiseEstimator):
     """Minus the loss of the instance, in the full network.
 
     Attributes:
@@ -51,7 +51,7 @@ class TrainingLoss:
 
 @final
 @dataclass(frozen=True)
-class UnseenLoss:
+class UnseenLoss(PairwiseEstimator):
     """Minus the loss of the instance, in the sub-network that never saw it.
 
     Attributes:

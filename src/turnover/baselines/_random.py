@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from turnover._rows import Batch
-from turnover.baselines._derivatives import as_rows
 from turnover.data import Rows
+from turnover.estimators import PairwiseEstimator, as_rows
 from turnover.scores import Scores
 
 __all__ = ["Random"]
@@ -19,7 +19,7 @@ __all__ = ["Random"]
 
 @final
 @dataclass(frozen=True)
-class Random:
+class Random(PairwiseEstimator):
     """Standard normal scores.
 
     Attributes:

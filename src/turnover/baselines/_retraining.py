@@ -18,10 +18,11 @@ import torch
 from torch import Tensor, nn
 
 from turnover import _store
-from turnover._rows import Loss, tensors_of
+from turnover._rows import Batch, Loss, tensors_of
 from turnover.baselines._truth import Truth
 from turnover.data import Rows
 from turnover.errors import DataError, RunError
+from turnover.estimators import PairwiseEstimator, as_rows
 from turnover.scores import Scores
 from turnover.training import Recipe, Stack, describe_recipe, fit, losses_of
 
@@ -185,7 +186,7 @@ class Retraining:
 
 @final
 @dataclass(frozen=True)
-class LeaveOneOut:
+class LeaveOneOut(PairwiseEstimator):
     """The definition itself: train once without each instance, and once with all.
 
         I(q, z) = mean over seeds of L(θ(D − z), q) − L(θ(D), q)
@@ -201,12 +202,13 @@ class LeaveOneOut:
     farm: Retraining
     seeds: Sequence[int] = (0,)
 
-    def scores(self, queries: Rows, rows: Rows, progress: Progress | None = None) -> Scores:
+    def scores(self, queries: Batch | Rows, rows: Rows, progress: Progress | None = None) -> Scores:
         """Scores ``[query, train]`` in nats, positive = helped, with ``stderr`` over seeds.
 
         Raises:
             LossError, RunError: as :meth:`Retraining.truth`.
         """
+        queries, rows = as_rows(queries), as_rows(rows)
         whole = torch.ones(1, len(rows), dtype=torch.bool)
         members = torch.cat([~torch.eye(len(rows), dtype=torch.bool), whole])
         losses = self.farm._all_losses(rows, queries, members, list(self.seeds), progress)

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from turnover._rows import Batch, Loss, select_rows, to_device_of
-from turnover.baselines._derivatives import as_rows
 from turnover.baselines._koh_liang import deployed
 from turnover.data import Rows
 from turnover.errors import ConversionError, DataError, LossError, ScoreError
+from turnover.estimators import PairwiseEstimator, as_rows
 from turnover.scores import Scores
 
 __all__ = ["Similarity"]
@@ -27,7 +27,7 @@ __all__ = ["Similarity"]
 
 @final
 @dataclass(frozen=True)
-class Similarity:
+class Similarity(PairwiseEstimator):
     """Similarity of embeddings at a named module.
 
     Attributes:

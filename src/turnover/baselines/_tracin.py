@@ -19,10 +19,11 @@ import torch
 from torch import Tensor, nn
 
 from turnover._rows import Batch, Loss
-from turnover.baselines._derivatives import Progress, as_rows, gradients
+from turnover.baselines._derivatives import Progress, gradients
 from turnover.baselines._koh_liang import deployed
 from turnover.data import Rows
 from turnover.errors import DataError
+from turnover.estimators import PairwiseEstimator, as_rows
 from turnover.scores import Scores
 
 __all__ = ["GradDot", "TracIn"]
@@ -30,7 +31,7 @@ __all__ = ["GradDot", "TracIn"]
 
 @final
 @dataclass(frozen=True)
-class TracIn:
+class TracIn(PairwiseEstimator):
     """Products of gradients, summed over checkpoints.
 
     Memory: one vector of all parameters for every query.
@@ -105,7 +106,7 @@ class TracIn:
 
 @final
 @dataclass(frozen=True)
-class GradDot:
+class GradDot(PairwiseEstimator):
     """∇L(q)·∇L(z), of one model: :class:`TracIn` with one checkpoint and η = 1.
 
     Attributes:

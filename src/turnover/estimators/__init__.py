@@ -13,7 +13,10 @@ from turnover.estimators._agreement import Agreement, agreement
 from turnover.estimators._answer import Answer, PairAgreement, TopInstances
 from turnover.estimators._attribute import Attribution, attribute
 from turnover.estimators._ensemble import Ensemble, average, standard_errors
-from turnover.estimators._kernel_answer import ask_kernel
+from turnover.estimators._estimator import Estimator, Fitted, FittedRows, PairwiseEstimator
+from turnover.estimators._estimator import as_rows as as_rows
+from turnover.estimators._explain import explain
+from turnover.estimators._external import ExternalScores
 from turnover.estimators.kernel._fitted import FittedKernel
 from turnover.estimators.kernel._kernel import GateKernel, GradientKernel
 from turnover.estimators.masked._first_order import (
@@ -33,22 +36,27 @@ __all__ = [
     "Answer",
     "Attribution",
     "Ensemble",
+    "Estimator",
+    "ExternalScores",
     "FirstOrder",
+    "Fitted",
     "FittedKernel",
+    "FittedRows",
     "GateKernel",
     "GradientKernel",
     "LinearScores",
     "LowAgreementWarning",
     "MaskNull",
     "PairAgreement",
+    "PairwiseEstimator",
     "SameGroup",
     "SaturatedQueryWarning",
     "TopInstances",
     "TwoPass",
     "agreement",
-    "ask_kernel",
     "attribute",
     "average",
+    "explain",
     "extremes",
     "gate_gradients",
     "scan",

@@ -1,5 +1,6 @@
 """How well do fast scores agree with exact ones? Rank correlation and equal signs."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, final
 
@@ -27,6 +28,11 @@ class Agreement:
     masks: int
     ids: int
     queries: int
+
+    @classmethod
+    def exact(cls, shape: Sequence[int]) -> "Agreement":
+        """Of two-pass scores ``[query, id]`` with themselves: perfect."""
+        return cls(spearman=1.0, sign=1.0, masks=0, ids=shape[1], queries=shape[0])
 
     def to_dict(self) -> dict[str, Any]:
         """The agreement as plain JSON values."""

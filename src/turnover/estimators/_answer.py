@@ -7,16 +7,12 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from turnover._rows import Batch, select_rows
 from turnover.errors import ScoreError
 from turnover.estimators._agreement import Agreement
-from turnover.estimators.masked._linear import LinearScores
-from turnover.estimators.masked._mask_null import MaskNull
-from turnover.estimators.masked._two_pass import TwoPass
 from turnover.scores import Ranking
-from turnover.stats import EmpiricalNull, benjamini_hochberg
+from turnover.stats import benjamini_hochberg
 
-__all__ = ["Answer", "PairAgreement", "TopInstances", "rank_linear", "rank_scored", "rank_two_pass"]
+__all__ = ["Answer", "PairAgreement", "TopInstances", "rank_scored"]
 
 
 @final
@@ -164,66 +160,6 @@ class Answer:
             f"there is no score of which {self.agreement.pairs} pairs of networks are sure "
             f"(smallest q = {smallest:.2g}; discoveries need q ≤ {q:g}). More pairs are surer."
         )
-
-
-def rank_linear(
-    linear: LinearScores, listed: tuple[Ranking, Ranking], instances: int, measured: Agreement
-) -> Answer:
-    """Significance of a short list from the distribution of linear scores over masks."""
-    null = MaskNull(linear)
-    scores = torch.cat([ranking.scores for ranking in listed], dim=1)
-    found = rank_scored(listed, null.z(scores), null.p(scores), instances)
-    return Answer(*found, instances, "first-order", measured)
-
-
-def rank_two_pass(
-    exact: TwoPass,
-    queries: Batch,
-    listed: tuple[Ranking, Ranking],
-    *,
-    k: int,
-    instances: int,
-    nulls: Tensor,
-    measured: Agreement,
-) -> Answer:
-    """Exact scores of a short list, ranked again; significance from exact scores of null ids."""
-    ids = torch.cat([ranking.ids for ranking in listed], dim=1)
-    scored = torch.stack(
-        [
-            _scored(exact, select_rows(queries, slice(q, q + 1)), torch.cat([row, nulls]))
-            for q, row in enumerate(ids)
-        ]
-    )
-    chance = scored[:, ids.shape[1] :]
-    again = []
-    sides = scored[:, : ids.shape[1]].chunk(2, dim=1)
-    for ranking, side, largest in zip(listed, sides, (True, False), strict=True):
-        values, order = side.sort(dim=1, descending=largest, stable=True)
-        again.append(
-            Ranking(ranking.ids.gather(1, order), values, ranking.positions.gather(1, order))
-        )
-    scores = torch.cat([ranking.scores for ranking in again], dim=1)
-    z, p = _against_null(scores, chance)
-    found = rank_scored((again[0], again[1]), z, p, instances)
-    helpful, harmful = (kind.first(k) for kind in found)
-    return Answer(helpful, harmful, instances, "exact", measured)
-
-
-def _scored(exact: TwoPass, query: Batch, ids: Tensor) -> Tensor:
-    """Exact scores ``[id]`` of one query; an id may stand in several places."""
-    distinct, place = torch.unique(ids, return_inverse=True)
-    return exact.scores(query, distinct).values[0, place]
-
-
-def _against_null(scores: Tensor, nulls: Tensor) -> tuple[Tensor, Tensor]:
-    """z and p; 0 and 1 for queries whose null ids all score alike, unless all queries do."""
-    vary = nulls.amax(dim=1) > nulls.amin(dim=1)
-    if not vary.any():
-        vary = torch.ones_like(vary)
-    null = EmpiricalNull(nulls[vary])
-    z, p = torch.zeros_like(scores, dtype=torch.float64), torch.ones_like(scores).double()
-    z[vary], p[vary] = null.z(scores[vary]), null.p(scores[vary])
-    return z, p
 
 
 def rank_scored(

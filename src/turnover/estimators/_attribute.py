@@ -10,6 +10,7 @@ from torch import nn
 
 from turnover._rows import Batch, Loss
 from turnover.data import Rows
+from turnover.estimators._estimator import as_rows
 from turnover.estimators.kernel._factors import unchecked
 from turnover.estimators.kernel._fitted import networks_of
 from turnover.estimators.kernel._kernel import LARGEST_DUAL, SKETCH, GradientKernel, LinkName
@@ -76,7 +77,7 @@ def attribute(
         LossError: for losses of a wrong shape, or that are not finite.
         ScoreError: for a link or damping that does not exist.
     """
-    asked = queries if isinstance(queries, Rows) else Rows(queries)
+    asked = as_rows(queries)
     unchecked(networks_of(model)[0])  # refuses a model without trainable parameters
     kernel = GradientKernel(model, loss, link=link, damping=damping, folder=folder)
     few_masks = isinstance(model, SplitEnsemble) and 2**model.pairs < len(rows)

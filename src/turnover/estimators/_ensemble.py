@@ -8,7 +8,7 @@ with √E, while the influence of z stays.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import final
+from typing import cast, final
 
 import torch
 from torch import Tensor
@@ -16,11 +16,10 @@ from torch import Tensor
 from turnover._rows import Batch
 from turnover.data import Rows
 from turnover.errors import ScoreError
-from turnover.estimators.masked._first_order import FirstOrder
+from turnover.estimators._estimator import Estimator, Fitted
 from turnover.estimators.masked._linear import LinearScores
 from turnover.estimators.masked._scan import scan
-from turnover.estimators.masked._two_pass import TwoPass
-from turnover.scores import Scores
+from turnover.scores import Kind, Ranking, Scores
 
 __all__ = ["Ensemble", "average", "standard_errors"]
 
@@ -35,7 +34,7 @@ class Ensemble:
             copies of one model at several epochs.
     """
 
-    members: Sequence[TwoPass | FirstOrder]
+    members: Sequence[Estimator]
 
     def __post_init__(self) -> None:
         _refuse_too_few(self.members)
@@ -45,11 +44,36 @@ class Ensemble:
 
         Arguments and errors are those of the members.
         """
-        each = [member.scores(queries, ids) for member in self.members]
+        return self.fit(ids).scores(queries)
+
+    def fit(self, rows: Tensor | range | Rows) -> "FittedEnsemble":
+        """Fit every member; ids alone are enough where all members score by masks.
+
+        Raises:
+            TurnoverError: as the members.
+        """
+        whole = cast(Rows, rows)  # a member that cannot read ids says so
+        return FittedEnsemble(tuple(member.fit(whole) for member in self.members))
+
+
+@final
+@dataclass(frozen=True)
+class FittedEnsemble:
+    """Estimators of several runs, each fitted to the same training set."""
+
+    members: tuple[Fitted, ...]
+
+    def scores(self, queries: Batch | Rows) -> Scores:
+        """Mean scores ``[query, train]`` in nats, with ``stderr`` of the same shape."""
+        each = [member.scores(queries) for member in self.members]
         values = torch.stack([scores.values for scores in each])
         stderr = values.std(dim=0) / len(each) ** 0.5
         about = {"estimator": "ensemble", "members": [dict(scores.about) for scores in each]}
         return replace(each[0], values=values.mean(dim=0), stderr=stderr, about=about)
+
+    def top(self, queries: Batch | Rows, k: int, kind: Kind = "helpful") -> Ranking:
+        """The k best instances of every query; all ``[query, train]`` scores are held for it."""
+        return self.scores(queries).top(k, kind)
 
 
 def average(members: Sequence[LinearScores]) -> LinearScores:

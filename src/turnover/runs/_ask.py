@@ -19,7 +19,7 @@ from turnover.estimators import (
     SaturatedQueryWarning,
     TopInstances,
     TwoPass,
-    ask_kernel,
+    explain,
 )
 from turnover.runs._classifier import ClassifierRun, Query
 from turnover.scores import Scores
@@ -83,12 +83,11 @@ def answer(
     asked = predicted if label is None else subject.class_number(label)
     rows = _asked(query.rows, torch.tensor([asked]))
     if chosen == "kernel":
-        found = ask_kernel(subject.model, subject.loss, rows, subject.train, k)
+        found = explain(GradientKernel(subject.model, subject.loss), rows, subject.train, k)
     else:
         rerank = min(RERANK, len(subject.train)) if chosen == "exact" else 0
-        found = FirstOrder(subject.model, subject.loss).ask(
-            rows, subject.train.ids, k, rerank=rerank, nulls=NULLS
-        )
+        first = FirstOrder(subject.model, subject.loss)
+        found = explain(first, rows, subject.train.ids, k, rerank=rerank, nulls=NULLS)
     return {
         **query.shown,
         "label": None if query.label is None else subject.classes[query.label],
@@ -171,11 +170,11 @@ def _asker(subject: ClassifierRun) -> Callable[..., Answer]:
     model, train = subject.model, subject.train
     if subject.pairs:
         fitted = GradientKernel(model, subject.loss).fit(train)
-        return lambda rows, k, **more: ask_kernel(
-            model, subject.loss, rows, train, k, kernel=fitted, **more
-        )
+        return lambda rows, k, **more: explain(fitted, rows, train, k, **more)
     first, rerank = FirstOrder(model, subject.loss), min(RERANK, len(train))
-    return lambda rows, k, **more: first.ask(rows, train.ids, k, rerank=rerank, nulls=NULLS, **more)
+    return lambda rows, k, **more: explain(
+        first, rows, train.ids, k, rerank=rerank, nulls=NULLS, **more
+    )
 
 
 def _asked(queries: Rows, labels: Tensor) -> Rows:

@@ -17,7 +17,7 @@ from turnover.stats import EmpiricalNull, Significance, benjamini_hochberg
 if TYPE_CHECKING:
     import pandas
 
-__all__ = ["Ranking", "Scores"]
+__all__ = ["Kind", "Ranking", "Scores", "refuse_other_kinds"]
 
 FORMAT = "turnover-scores-1"
 OPTIONAL = ("labels", "stderr", "null_scores")
@@ -130,8 +130,7 @@ class Scores:
             ScoreError: when fewer than ``k`` instances pass the filters, a filter is unusable, or
                 a score is not a number.
         """
-        if kind not in ("helpful", "harmful"):
-            raise ScoreError(f"kind is 'helpful' or 'harmful', not {kind!r}.")
+        refuse_other_kinds(kind)
         columns = self._columns(label, where)
         if not 0 < k <= len(columns):
             raise ScoreError(f"Asked for the top {k} of {len(columns)} instances (after filters).")
@@ -278,3 +277,9 @@ class Scores:
         except (OSError, duckdb.IOException) as error:
             raise RunError(f"Cannot write scores to {path}: {error}") from error
         del pairs
+
+
+def refuse_other_kinds(kind: str) -> None:
+    """Raise a ScoreError for a kind of ranking that does not exist."""
+    if kind not in ("helpful", "harmful"):
+        raise ScoreError(f"kind is 'helpful' or 'harmful', not {kind!r}.")

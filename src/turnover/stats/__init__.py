@@ -4,6 +4,7 @@ from turnover.stats._binomial import binomial_interval, mcnemar, sign_test
 from turnover.stats._intervals import Estimate
 from turnover.stats._paired import Paired, compare_paired, holm
 from turnover.stats._significance import EmpiricalNull, Significance, benjamini_hochberg, testable
+from turnover.stats._student import student as student
 
 __all__ = [
     "EmpiricalNull",

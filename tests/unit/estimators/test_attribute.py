@@ -17,8 +17,8 @@ from turnover.estimators import (
     LowAgreementWarning,
     MaskNull,
     _attribute,
-    ask_kernel,
     attribute,
+    explain,
     scan,
 )
 from turnover.nn import convert
@@ -126,7 +126,7 @@ def test_without_masks_there_is_only_the_kernel(rows, queries):
 
 
 def test_a_kernel_ranks_and_masks_test(converted, rows, queries):
-    found = ask_kernel(converted, loss, queries, rows, 5)
+    found = explain(GradientKernel(converted, loss), queries, rows, 5)
     scores = GradientKernel(converted, loss).scores(queries, rows)
     assert found.estimator == "kernel" and found.instances == 60
     for kind in ("helpful", "harmful"):
@@ -143,13 +143,13 @@ def test_a_kernel_ranks_and_masks_test(converted, rows, queries):
 
 def test_more_instances_than_there_are_is_an_error(converted, rows, queries):
     with pytest.raises(ScoreError, match="61 of 60"):
-        ask_kernel(converted, loss, queries, rows, 61)
+        explain(GradientKernel(converted, loss), queries, rows, 61)
 
 
 def test_models_are_left_as_found(converted, rows, queries):
     model = copy.deepcopy(converted).train()
     state = copy.deepcopy(model.state_dict())
     attribute(model, loss, queries, rows)
-    ask_kernel(model, loss, queries, rows, 3)
+    explain(GradientKernel(model, loss), queries, rows, 3)
     assert model.training
     assert all(torch.equal(v, state[n]) for n, v in model.state_dict().items())

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tests.zoo import IsolatedCNN, IsolatedMLP, loss
-from turnover import FirstOrder, Recipe, Rows, Scores, TwoPass, fit
+from turnover import FirstOrder, Recipe, Rows, Scores, TwoPass, explain, fit
 from turnover.errors import ScoreError
 from turnover.nn import seen, unseen
 from turnover.runs import Run, fingerprint
@@ -72,7 +72,7 @@ def test_groups_are_scored_by_their_numbers():
     model, data = trained(rows()), rows()
     names = data.mask_ids.unique()
     exact = TwoPass(model, loss).scores(data, names)
-    found = FirstOrder(model, loss).ask(data, names, 4, rerank=4, nulls=100)
+    found = explain(FirstOrder(model, loss), data, names, 4, rerank=4, nulls=100)
     assert torch.equal(found.helpful.ids.sort(dim=1).values, names.expand(COUNT, 4))
     assert torch.equal(found.helpful.ids, exact.top(4).ids)
 

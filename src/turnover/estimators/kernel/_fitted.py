@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from turnover import _store
 from turnover._rows import Batch, Loss, select_rows, tensors_of
 from turnover.data import Rows
+from turnover.estimators._estimator import as_rows
 from turnover.estimators.kernel._damping import hill_climb, prediction_of_halves
 from turnover.estimators.kernel._features import Block, kernel, numbers, stacked
 from turnover.estimators.kernel._links import SMALLEST, Link
@@ -132,7 +133,7 @@ class FittedKernel:
         pairs, each a training of its own: what the scores owe to chance in training, and nothing of
         what is wrong with all kernels alike.
         """
-        rows = queries if isinstance(queries, Rows) else Rows(queries)
+        rows = as_rows(queries)
         values, wrong = torch.zeros(len(rows), len(self.train_ids)), torch.zeros(len(rows))
         spread = torch.zeros_like(values) if self.pairs > 1 else None
         runs = list(zip(self.networks, self.ridges, strict=True))
@@ -159,7 +160,7 @@ class FittedKernel:
         What sums of scores owe to chance in training follows from these, and not from the
         standard errors of single scores. A model without pairs is one.
         """
-        rows = queries if isinstance(queries, Rows) else Rows(queries)
+        rows = as_rows(queries)
         runs, step = list(zip(self.networks, self.ridges, strict=True)), max(1, self.pairs)
         losses = [losses_of(network, self.config.loss, rows) for network in self.networks]
         wrong = torch.stack([self.config.link.residual(part) for part in losses]).mean(dim=0)
@@ -183,7 +184,7 @@ class FittedKernel:
         Raises:
             ScoreError: for k below 1 or above the number of instances.
         """
-        rows = queries if isinstance(queries, Rows) else Rows(queries)
+        rows = as_rows(queries)
         block = max(1, int(memory_mb * 2**20 / (20 * len(self.train_ids))))
         found = [
             self.scores(rows.select(slice(start, start + block))).top(k, kind)

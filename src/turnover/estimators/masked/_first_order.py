@@ -10,27 +10,26 @@ the exact scores is measured on a sample of ids, and K is raised while that help
 """
 
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal, final
 
 import torch
 from torch import Tensor, nn
 
+from turnover import _renamed
 from turnover._rows import Batch, Loss, select_rows
 from turnover.data import Rows
+from turnover.errors import ScoreError
 from turnover.estimators._agreement import Agreement, agreement
-from turnover.estimators._answer import Answer, rank_linear, rank_two_pass
+from turnover.estimators._estimator import as_rows
 from turnover.estimators.masked._gates import Gradients, gate_gradients, saturated
 from turnover.estimators.masked._linear import LinearScores
 from turnover.estimators.masked._scan import checked_ids, scan
-from turnover.estimators.masked._topk import Keep, extremes
+from turnover.estimators.masked._topk import top
 from turnover.estimators.masked._two_pass import TwoPass
-from turnover.masks import null_ids
-from turnover.scores import Scores
+from turnover.scores import Kind, Ranking, Scores, refuse_other_kinds
 
-__all__ = ["FirstOrder", "LowAgreementWarning", "SaturatedQueryWarning"]
+__all__ = ["FirstOrder", "FittedFirstOrder", "LowAgreementWarning", "SaturatedQueryWarning"]
 
 RERANKED = (0, 8, 32)
 GAIN, GOOD, LOW = 0.01, 0.99, 0.8
@@ -105,81 +104,68 @@ class FirstOrder:
 
     def scores(self, queries: Batch | Rows, ids: Tensor | range | Rows) -> Scores:
         """Scores ``[query, train]`` in nats, positive = helped; arguments as :meth:`linear`."""
-        rows = queries if isinstance(queries, Rows) else Rows(queries)
+        rows = as_rows(queries)
         linear, measured = self.linear(rows, ids)
         ids = checked_ids(ids)
         train = torch.arange(ids.start, ids.stop, ids.step) if isinstance(ids, range) else ids
         about = {"estimator": "first-order", **measured.to_dict()}
         return Scores(scan(linear, train), train, rows.ids, about=about)
 
-    def ask(
-        self,
-        queries: Batch | Rows,
-        ids: Tensor | range | Rows,
-        k: int = 10,
-        *,
-        rerank: int = 0,
-        nulls: int = 2000,
-        keep: Keep | None = None,
-        checkpoint: Path | None = None,
-        progress: Callable[[int, int], object] | None = None,
-    ) -> Answer:
-        """The k most helpful and the k most harmful instances of every query, with significance.
+    ask = _renamed.old_method("FirstOrder.ask", "turnover.explain(estimator, queries, rows, k)")
 
-        Never holds a ``[query, train]`` array. Without re-ranking, the null distribution of a
-        score follows from the mask bits; with it, from exact scores of null ids.
+    def fit(self, rows: Tensor | range | Rows) -> "FittedFirstOrder":
+        """Remember the training set; its ids are all that first-order scores need.
 
         Args:
-            queries: a batch of any structure, or :class:`Rows`.
-            ids: the training rows, or their ids; a range is never written out in full.
-            k: how many of each kind.
-            rerank: score the first ``rerank`` of each kind exactly and rank them again.
-            nulls: ids never trained on, scored exactly for significance when re-ranking.
-            keep: filter of instances, as in :func:`turnover.estimators.top`. Their q-values still
-                count every id as a test, which is conservative.
-            checkpoint: file from which an interrupted scan resumes.
-            progress: called with the number of scanned ids and of all.
+            rows: the training rows, or their ids; a range is never written out in full.
+        """
+        return FittedFirstOrder(self, rows)
+
+    def self_scores(self, rows: Rows) -> Tensor:
+        """Influence of every row on its own loss, ``float32 [train]`` in nats."""
+        return self.scores(rows, rows).values.diagonal()
+
+
+@final
+@dataclass(frozen=True)
+class FittedFirstOrder:
+    """First-order scores of one training set.
+
+    Attributes:
+        estimator: the settings.
+        rows: the training rows, or their ids.
+    """
+
+    estimator: FirstOrder
+    rows: Tensor | range | Rows
+
+    def scores(self, queries: Batch | Rows) -> Scores:
+        """Scores ``[query, train]`` in nats, positive = helped."""
+        return self.estimator.scores(queries, self.rows)
+
+    def top(self, queries: Batch | Rows, k: int, kind: Kind = "helpful") -> Ranking:
+        """The k best instances of every query, without ever holding all ``[query, train]`` scores.
 
         Raises:
-            ScoreError: for k above the number of ids that pass the filter.
-            LossError, IdError: as :meth:`linear`.
+            ScoreError: for k below 1 or above the number of instances, or another kind.
+            LossError, IdError: as :meth:`FirstOrder.linear`.
         """
-        batch = queries.batch if isinstance(queries, Rows) else queries
-        ids = checked_ids(ids)
-        linear, measured = self.linear(batch, ids)
-        listed = extremes(
-            linear,
-            ids,
-            max(k, min(rerank, len(ids))),
-            least=k,
-            keep=keep,
-            checkpoint=checkpoint,
-            progress=progress,
-        )
-        if not rerank:
-            return rank_linear(linear, listed, len(ids), measured)
-        exact = TwoPass(self.model, self.loss)
-        return rank_two_pass(
-            exact,
-            batch,
-            listed,
-            k=k,
-            instances=len(ids),
-            nulls=null_ids(nulls, _near_null_ids(ids, nulls)),
-            measured=measured,
-        )
+        refuse_other_kinds(kind)
+        linear, _ = self.estimator.linear(queries, self.rows)
+        return top(linear, checked_ids(self.rows), k, largest=kind == "helpful")
 
+    def self_scores(self) -> Tensor:
+        """Influence of every instance on itself, ``float32 [train]`` in nats.
 
-def _near_null_ids(ids: Tensor | range, nulls: int) -> Tensor:
-    """The ids that might be taken for null ids: all of a tensor, few or none of a range."""
-    if isinstance(ids, Tensor):
-        return ids
-    rising = ids if ids.step > 0 else ids[::-1]
-    first = int(null_ids(1)[0])
-    window = range(first, first + 2 * nulls)
-    near = rising[max(0, -((rising.start - window.start) // rising.step)) :]
-    near = near[: max(0, -((near.start - window.stop) // near.step))]
-    return torch.tensor(list(near), dtype=torch.int64)
+        Raises:
+            ScoreError: when only the ids of the training set are known.
+        """
+        if not isinstance(self.rows, Rows):
+            raise ScoreError(
+                "Only the ids of the training set were given, and an instance's influence on "
+                "itself needs its row. Fit FirstOrder to Rows."
+            )
+        return self.estimator.self_scores(self.rows)
 
 
 def _sample(ids: Tensor | range) -> Tensor:
@@ -195,7 +181,8 @@ def _low(measured: Agreement) -> str:
     return (
         f"First-order scores agree with exact ones only to a rank correlation of "
         f"{measured.spearman:.2f} (sign {measured.sign:.0%}, {measured.masks} masks). The loss is "
-        "far from linear in the gates; re-rank the short list with rerank=100, or use Exact."
+        "far from linear in the gates; let explain re-rank the short list with rerank=100, or use "
+        "TwoPass."
     )
 
 
@@ -205,5 +192,5 @@ def _zero(queries: Tensor) -> str:
     return (
         f"The loss of {len(numbers)} of {len(queries)} queries does not depend on any masked unit "
         f"(query {shown}): it is saturated, and all scores for it are zero. Ask about another "
-        "label, or use Exact, which needs no gradient."
+        "label, or use TwoPass, which needs no gradient."
     )

@@ -20,11 +20,13 @@ from torch.func import vmap
 from turnover._rows import Batch, Loss, count_rows, per_example, repeat_rows, select_rows
 from turnover.data import Rows
 from turnover.errors import LossError, ScoreError, TurnoverError
+from turnover.estimators._estimator import FittedRows, PairwiseEstimator, as_rows
 from turnover.estimators.masked._memory import bytes_per_row
 from turnover.estimators.masked._scan import checked_ids
 from turnover.masks import gates, unique_ids
 from turnover.nn import evaluating, full, gated, masked_layers
 from turnover.scores import Scores
+from turnover.training import losses_of
 
 __all__ = ["TwoPass"]
 
@@ -34,7 +36,7 @@ PREFIX = {True: "shared", False: "repeated"}
 
 @final
 @dataclass(frozen=True)
-class TwoPass:
+class TwoPass(PairwiseEstimator):
     """The score of the paper, for every query and every instance.
 
     Attributes:
@@ -76,7 +78,7 @@ class TwoPass:
             LossError: for losses of a wrong shape, or that are not numbers.
             ConversionError: for a model without turn-over layers.
         """
-        rows = queries if isinstance(queries, Rows) else Rows(queries)
+        rows = as_rows(queries)
         train = unique_ids(checked_ids(ids)).cpu()
         values = torch.empty(len(rows), len(train))
         with torch.no_grad(), evaluating(self.model):
@@ -90,6 +92,15 @@ class TwoPass:
                     progress(min(part.stop, len(rows)) * len(train), values.numel())
         about = {"estimator": "exact", "form": self.form, "prefix": PREFIX[share]}
         return Scores(values, train, rows.ids, about=about)
+
+    def fit(self, rows: Tensor | range | Rows) -> FittedRows:
+        """Remember the training rows, or their ids; all work is done for the queries."""
+        return FittedRows(self, rows)
+
+    def self_scores(self, rows: Rows) -> Tensor:
+        """L(unseen) − L(seen) of every row, ``float32 [train]`` in nats: its memorisation."""
+        unseen, seen = (losses_of(self.model, self.loss, rows, w) for w in ("unseen", "seen"))
+        return unseen - seen
 
     def losses(self, queries: Batch, ids: Tensor, *, unseen: bool) -> Tensor:
         """Losses ``[query, train]`` of all queries in the sub-networks of all ids, in nats."""

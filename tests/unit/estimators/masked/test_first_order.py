@@ -1,6 +1,7 @@
 """First-order scores: gates times gradients, ranked as a full sort, checked against exact ones."""
 
 import warnings
+from functools import partial
 
 import pytest
 import torch
@@ -18,7 +19,7 @@ from tests.zoo import (
     IsolatedTanh,
     loss,
 )
-from turnover import FirstOrder, Rows, TwoPass, convert
+from turnover import FirstOrder, Rows, TwoPass, convert, explain
 from turnover.errors import ConversionError, IdError, LossError, RunError, ScoreError
 from turnover.estimators import Agreement, Answer, LowAgreementWarning, SameGroup, TopInstances
 from turnover.estimators.masked import _topk
@@ -126,14 +127,14 @@ def assert_answers(found, ids, scores, k):
 @pytest.mark.parametrize("k", [1, 10, len(IDS)])
 def test_ask_is_a_sort_of_all_scores(k):
     estimator = FirstOrder(wide(), loss, 0)
-    found = estimator.ask(batch(), IDS, k)
+    found = explain(estimator, batch(), IDS, k)
     assert_answers(found, IDS, estimator.scores(batch(), IDS).values, k)
     assert found.estimator == "first-order" and found.instances == len(IDS)
 
 
 def test_a_range_is_its_ids():
     estimator, ids = FirstOrder(wide(), loss, 0), range(-50, 900)
-    found, wanted = (estimator.ask(batch(), i, 7) for i in (ids, torch.tensor(list(ids))))
+    found, wanted = (explain(estimator, batch(), i, 7) for i in (ids, torch.tensor(list(ids))))
     for kind in ("helpful", "harmful"):
         for name in ("ids", "scores", "positions", "z", "p", "q"):
             mine, theirs = (getattr(getattr(answer, kind), name) for answer in (found, wanted))
@@ -156,7 +157,7 @@ def test_a_sample_runs_from_the_first_id_to_the_last(ids):
 def test_filters_hold_inside_the_scan():
     estimator, (x, y) = FirstOrder(wide(), loss, 0), batch()
     groups = torch.arange(len(IDS)) % 3
-    found = estimator.ask((x, y), IDS, 9, keep=SameGroup(y, groups))
+    found = explain(estimator, (x, y), IDS, 9, keep=SameGroup(y, groups))
     scores = estimator.scores((x, y), IDS).values
     other = groups != y[:, None]
     highest = reference.ranked(scores.masked_fill(other, -torch.inf), 9)
@@ -167,7 +168,7 @@ def test_filters_hold_inside_the_scan():
 
 def test_ids_outside_the_training_set_are_just_ids():
     estimator, far = FirstOrder(wide(), loss, 0), torch.tensor([2**63 - 1, -(2**63), 10**15])
-    found = estimator.ask(batch(), torch.cat([IDS, far]), len(IDS) + 3)
+    found = explain(estimator, batch(), torch.cat([IDS, far]), len(IDS) + 3)
     wanted = estimator.scores(batch(), far).values
     for column, id_ in enumerate(far.tolist()):
         assert torch.equal(found.helpful.scores[found.helpful.ids == id_], wanted[:, column])
@@ -176,7 +177,7 @@ def test_ids_outside_the_training_set_are_just_ids():
 @pytest.mark.parametrize("rerank", [30, len(IDS), 10 * len(IDS)])
 def test_reranking_gives_exact_scores_in_exact_order(rerank):
     model = wide()
-    found = FirstOrder(model, loss, 0).ask(batch(), IDS, 5, rerank=rerank, nulls=200)
+    found = explain(FirstOrder(model, loss, 0), batch(), IDS, 5, rerank=rerank, nulls=200)
     exact = TwoPass(model, loss).scores(batch(), IDS).values
     fast = FirstOrder(model, loss, 0).scores(batch(), IDS).values
     for kind, largest in ((found.helpful, True), (found.harmful, False)):
@@ -203,7 +204,7 @@ def planted(model, id_):
 @pytest.mark.parametrize("rerank", [0, 40])
 def test_an_instance_that_matters_is_named(rerank):
     model, queries = planted(wide(), int(IDS[77])), (torch.zeros(1, 5), torch.tensor([0]))
-    found = FirstOrder(model, chosen_output).ask(queries, IDS, 3, rerank=rerank)
+    found = explain(FirstOrder(model, chosen_output), queries, IDS, 3, rerank=rerank)
     # Masks are chance: at q = 0.1, one list of 600 in ten would name somebody else as well.
     assert found.significant(0, q=1e-3) == [int(IDS[77])]
     assert found.helpful.positions[0, 0] == 77
@@ -215,7 +216,7 @@ def test_an_instance_that_matters_is_named(rerank):
 
 @pytest.mark.parametrize("rerank", [0, 40])
 def test_nothing_matters_in_a_model_that_learned_nothing(rerank):
-    found = FirstOrder(wide(), loss).ask(batch(), IDS, 3, rerank=rerank, nulls=500)
+    found = explain(FirstOrder(wide(), loss), batch(), IDS, 3, rerank=rerank, nulls=500)
     for query in range(QUERIES):
         assert found.significant(query, q=0.01) == []
         assert found.verdict(query, q=0.01).startswith(
@@ -248,19 +249,19 @@ def test_an_interrupted_question_continues(tmp_path, monkeypatch):
     monkeypatch.setattr(_topk, "BLOCK", 100)
     estimator, path, seen = FirstOrder(wide(), loss), tmp_path / "scan.safetensors", []
     with pytest.raises(KeyboardInterrupt):
-        estimator.ask(batch(), IDS, 8, checkpoint=path, progress=interrupt)
+        explain(estimator, batch(), IDS, 8, checkpoint=path, progress=interrupt)
     assert path.exists()
-    found = estimator.ask(
-        batch(), IDS, 8, checkpoint=path, progress=lambda done, _: seen.append(done)
+    found = explain(
+        estimator, batch(), IDS, 8, checkpoint=path, progress=lambda done, _: seen.append(done)
     )
     assert seen == [500, 600] and not path.exists()
-    wanted = estimator.ask(batch(), IDS, 8)
+    wanted = explain(estimator, batch(), IDS, 8)
     assert torch.equal(found.helpful.ids, wanted.helpful.ids)
     assert torch.equal(found.harmful.scores, wanted.harmful.scores)
     with pytest.raises(KeyboardInterrupt):
-        estimator.ask(batch(), IDS, 8, checkpoint=path, progress=interrupt)
+        explain(estimator, batch(), IDS, 8, checkpoint=path, progress=interrupt)
     with pytest.raises(RunError, match="other work"):
-        estimator.ask(batch(), IDS, 9, checkpoint=path)
+        explain(estimator, batch(), IDS, 9, checkpoint=path)
 
 
 def test_poor_agreement_is_a_warning():
@@ -273,13 +274,14 @@ def test_good_agreement_and_a_single_id_are_none():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         _, measured = FirstOrder(wide(), chosen_output).linear(batch(), IDS)
-        FirstOrder(wide(), chosen_output).ask(batch(), range(1), 1)
+        explain(FirstOrder(wide(), chosen_output), batch(), range(1), 1)
     assert measured.spearman > 0.99 and measured.sign > 0.99
 
 
 @pytest.mark.parametrize("ids", [range(0), torch.empty(0, dtype=torch.int64)])
 def test_no_ids_are_refused(ids):
-    for call in (FirstOrder(wide(), loss).ask, FirstOrder(wide(), loss).scores):
+    first = FirstOrder(wide(), loss)
+    for call in (partial(explain, first), first.scores):
         with pytest.raises(IdError, match="no ids to score"):
             call(batch(), ids)
 
@@ -287,36 +289,38 @@ def test_no_ids_are_refused(ids):
 @pytest.mark.parametrize("k", [0, len(IDS) + 1])
 def test_more_than_there_are_is_refused(k):
     with pytest.raises(ScoreError, match=f"k is {k}.*600"):
-        FirstOrder(wide(), loss).ask(batch(), IDS, k)
+        explain(FirstOrder(wide(), loss), batch(), IDS, k)
 
 
 def test_floats_are_no_ids():
     with pytest.raises(IdError, match="float32"):
-        FirstOrder(wide(), loss).ask(batch(), IDS.float())
+        explain(FirstOrder(wide(), loss), batch(), IDS.float())
 
 
 def test_a_query_without_a_loss_is_refused():
     x, y = batch()
     x[1] = torch.nan
     with pytest.raises(LossError, match="nan"):
-        FirstOrder(wide(), loss).ask((x, y), IDS)
+        explain(FirstOrder(wide(), loss), (x, y), IDS)
 
 
 def test_a_loss_beside_the_masks_is_refused():
     with pytest.raises(LossError, match="does not depend on any masked unit"):
-        FirstOrder(wide(), lambda m, b: m(b[0]).sum(1) * 0 + F.softplus(b[0]).sum(1)).ask(
-            batch(), IDS
+        explain(
+            FirstOrder(wide(), lambda m, b: m(b[0]).sum(1) * 0 + F.softplus(b[0]).sum(1)),
+            batch(),
+            IDS,
         )
 
 
 def test_a_model_without_masks_is_refused():
     with pytest.raises(ConversionError):
-        FirstOrder(nn.Linear(5, 3), loss).ask(batch(), IDS)
+        explain(FirstOrder(nn.Linear(5, 3), loss), batch(), IDS)
 
 
 def test_the_model_is_left_as_found():
     model = wide().train()
-    FirstOrder(model, loss).ask(batch(), IDS, rerank=20, nulls=100)
+    explain(FirstOrder(model, loss), batch(), IDS, rerank=20, nulls=100)
     assert all(module.training for module in model.modules())
     assert all(parameter.grad is None for parameter in model.parameters())
     layers = masked_layers(model).values()
@@ -326,9 +330,9 @@ def test_the_model_is_left_as_found():
 def test_groups_are_asked_about_by_their_numbers():
     model = wide()
     rows = Rows(batch(40), torch.arange(1000, 1040), groups=torch.arange(40) // 4)
-    asked = FirstOrder(model, loss, 0).ask(batch(), rows, 3)
+    asked = explain(FirstOrder(model, loss, 0), batch(), rows, 3)
     assert asked.instances == 10
-    by_number = FirstOrder(model, loss, 0).ask(batch(), rows.groups.unique(), 3)
+    by_number = explain(FirstOrder(model, loss, 0), batch(), rows.groups.unique(), 3)
     assert torch.equal(asked.helpful.ids, by_number.helpful.ids)
     assert torch.equal(asked.helpful.scores, by_number.helpful.scores)
 
@@ -359,7 +363,7 @@ def test_inference_mode_changes_nothing():
 def test_reranking_takes_what_a_filter_leaves():
     keep = torch.zeros(len(IDS), dtype=torch.bool)
     keep[:20] = True
-    found = FirstOrder(wide(), loss).ask(batch(), IDS, 3, rerank=100, keep=keep, nulls=200)
+    found = explain(FirstOrder(wide(), loss), batch(), IDS, 3, rerank=100, keep=keep, nulls=200)
     assert set(found.helpful.ids.flatten().tolist()) <= set(IDS[:20].tolist())
     wanted = TwoPass(wide(), loss).scores(batch(), IDS[:20]).top(3)
     assert torch.equal(found.helpful.ids, wanted.ids)
@@ -368,7 +372,7 @@ def test_reranking_takes_what_a_filter_leaves():
 def test_null_ids_avoid_the_ids_of_a_range():
     first = -(2**62)
     ids = range(first - 50, first + 50)
-    found = FirstOrder(wide(), loss).ask(batch(), ids, 3, rerank=10, nulls=200)
+    found = explain(FirstOrder(wide(), loss), batch(), ids, 3, rerank=10, nulls=200)
     assert found.estimator == "exact"
 
 
@@ -380,6 +384,6 @@ def test_a_short_list_says_at_least():
 
 @pytest.mark.parametrize(("query", "q"), [(5, 0.1), (-1, 0.1), (0, 7.0), (0, 0.0)])
 def test_a_verdict_needs_a_query_and_a_rate(query, q):
-    answer = FirstOrder(wide(), loss).ask(batch(), IDS, 3)
+    answer = explain(FirstOrder(wide(), loss), batch(), IDS, 3)
     with pytest.raises(ScoreError):
         answer.verdict(query, q)

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from turnover import FirstOrder, Rows, convert
+from turnover import FirstOrder, Rows, convert, explain
 from turnover.cleansing import first_order_totals
 from turnover.errors import LossError
 from turnover.estimators import GateKernel, SaturatedQueryWarning, TwoPass
@@ -51,7 +51,7 @@ def test_their_scores_are_zero_and_the_others_are_as_ever(model):
 
 def test_none_of_them_is_a_discovery(model):
     with pytest.warns(SaturatedQueryWarning):
-        found = FirstOrder(model, loss).ask(queries(model, [1]), IDS, 3)
+        found = explain(FirstOrder(model, loss), queries(model, [1]), IDS, 3)
     assert (found.helpful.p[1] == 1).all() and (found.harmful.q[1] == 1).all()
     assert not found.helpful.z[1].any()
     assert "No single training instance" in found.verdict(1)
@@ -66,7 +66,7 @@ def test_exact_scores_rank_beside_them(model):
     x[2] = 500.0
     asked = Rows((x, torch.arange(4) % 2))
     with pytest.warns(SaturatedQueryWarning):
-        found = FirstOrder(model, sure).ask(asked, IDS, 3, rerank=10, nulls=200)
+        found = explain(FirstOrder(model, sure), asked, IDS, 3, rerank=10, nulls=200)
     assert (found.helpful.p[2] == 1).all() and not found.helpful.z[2].any()
     assert (found.helpful.p[1] < 1).all()
     exact = TwoPass(model, sure).scores(asked, IDS).values
@@ -83,7 +83,7 @@ def test_many_of_them_at_the_beginning_hide_no_other(model):
 
 def test_all_of_them_are_an_error(model):
     with pytest.raises(LossError, match="nor does that of any other"):
-        FirstOrder(model, loss).ask(queries(model, list(range(12))), IDS, 3)
+        explain(FirstOrder(model, loss), queries(model, list(range(12))), IDS, 3)
 
 
 def test_totals_and_gate_kernels_bear_them(model):

@@ -11,9 +11,8 @@ from torch import nn
 
 from turnover.data import Rows
 from turnover.errors import ScoreError
-from turnover.estimators import GradientKernel, PairAgreement, SameGroup, ask_kernel
-from turnover.estimators._kernel_answer import student
-from turnover.stats import benjamini_hochberg
+from turnover.estimators import GradientKernel, PairAgreement, SameGroup, explain
+from turnover.stats import benjamini_hochberg, student
 from turnover.training import Recipe, fit_split_ensemble
 
 SGD = partial(torch.optim.SGD, lr=0.2, momentum=0.9)
@@ -96,7 +95,7 @@ def test_only_several_pairs_have_standard_errors(rows, queries):
 def test_scores_are_tested_by_their_pairs(ensemble, rows, queries):
     fitted = GradientKernel(ensemble, loss).fit(rows)
     found, scores = (
-        ask_kernel(ensemble, loss, queries, rows, 5, kernel=fitted),
+        explain(fitted, queries, rows, 5),
         fitted.scores(queries),
     )
     t = (scores.values / scores.stderr).double()
@@ -117,7 +116,7 @@ def test_noise_is_rarely_a_discovery(monkeypatch, ensemble, rows, queries):
     noise = [torch.randn(4, 60) for _ in fitted.ridges]
     ridges = tuple(type("Noise", (), {"influence": lambda _, q, n=n: n})() for n in noise)
     made = replace(fitted, ridges=ridges)
-    found = ask_kernel(ensemble, loss, queries, rows, 60, kernel=made)
+    found = explain(made, queries, rows, 60)
     # Of 240 uniform p-values 12 ± 3.4 are below 0.05.
     assert 2 <= int((found.helpful.p < 0.05).sum()) <= 24
     assert sum("No single" in found.verdict(q) for q in range(4)) >= 3
@@ -125,14 +124,14 @@ def test_noise_is_rarely_a_discovery(monkeypatch, ensemble, rows, queries):
 
 def test_one_pair_says_that_nothing_is_known(rows, queries):
     model = fit_split_ensemble(build, rows, loss, RECIPE, pairs=1)
-    found = ask_kernel(model, loss, queries, rows, 3)
+    found = explain(GradientKernel(model, loss), queries, rows, 3)
     assert found.helpful.z.isnan().all() and (found.helpful.q == 1).all()
     assert "unknown" in found.verdict(0) and found.significant(0) == []
     assert found.agreement == PairAgreement(1, None)
 
 
 def test_verdicts_name_what_the_pairs_agree_on(ensemble, rows, queries):
-    found = ask_kernel(ensemble, loss, queries, rows, 5)
+    found = explain(GradientKernel(ensemble, loss), queries, rows, 5)
     said = [found.verdict(query) for query in range(4)]
     assert any("4 pairs of networks agree which way at least" in verdict for verdict in said), said
 
@@ -142,14 +141,16 @@ def test_a_query_without_gradients_has_no_influence_and_no_discovery(ensemble, r
     says = torch.stack([member(far).argmax(dim=1) for member in ensemble.members])
     sure = int(torch.nonzero((says == says[0]).all(dim=0))[0])  # float32 knows no gradient there
     x = torch.stack([far[sure], rows.batch[0][0]])
-    found = ask_kernel(ensemble, loss, Rows((x, torch.stack([says[0, sure]] * 2))), rows, 3)
+    found = explain(
+        GradientKernel(ensemble, loss), Rows((x, torch.stack([says[0, sure]] * 2))), rows, 3
+    )
     assert not found.helpful.scores[0].any() and not found.helpful.z[0].any()
     assert (found.helpful.q[0] == 1).all() and found.weight[0] == 0
     assert found.helpful.scores[1].any() and found.weight[1] > 0
 
 
 def test_what_is_listed_has_a_weight(ensemble, rows, queries):
-    found, whole = (ask_kernel(ensemble, loss, queries, rows, k) for k in (3, 60))
+    found, whole = (explain(GradientKernel(ensemble, loss), queries, rows, k) for k in (3, 60))
     size = GradientKernel(ensemble, loss).scores(queries, rows).values.abs()
     top = [torch.cat([k.positions[0] for k in (found.helpful, found.harmful)]).unique()]
     wanted = size[0, top[0]].sum() / size[0].sum()
@@ -161,7 +162,7 @@ def test_what_is_listed_has_a_weight(ensemble, rows, queries):
 def test_filters_choose_what_is_listed(ensemble, rows, queries):
     group = SameGroup(torch.tensor([0, 1, 2, 0]), rows.batch[1])
     fitted = GradientKernel(ensemble, loss).fit(rows)
-    found = ask_kernel(ensemble, loss, queries, rows, 5, kernel=fitted, keep=group)
+    found = explain(fitted, queries, rows, 5, keep=group)
     whole = fitted.scores(queries)
     for query, label in enumerate((0, 1, 2, 0)):
         wanted = replace(whole, labels=rows.batch[1])
@@ -169,9 +170,9 @@ def test_filters_choose_what_is_listed(ensemble, rows, queries):
             best = wanted.top(5, kind, label=label).ids[query]
             assert torch.equal(getattr(found, kind).ids[query], best)
     with pytest.raises(ScoreError, match="top 21 of 20"):
-        ask_kernel(ensemble, loss, queries, rows, 21, kernel=fitted, keep=group)
+        explain(fitted, queries, rows, 21, keep=group)
     with pytest.raises(ScoreError, match="top 3 of 2"):
-        ask_kernel(ensemble, loss, queries, rows, 3, kernel=fitted, keep=torch.arange(60) < 2)
+        explain(fitted, queries, rows, 3, keep=torch.arange(60) < 2)
 
 
 def test_scores_that_are_not_finite_are_refused(ensemble, queries, rows, monkeypatch):
@@ -181,9 +182,9 @@ def test_scores_that_are_not_finite_are_refused(ensemble, queries, rows, monkeyp
     values[2, 5] = torch.nan
     monkeypatch.setattr(type(fitted), "scores", lambda self, rows: replace(good, values=values))
     with pytest.raises(ScoreError, match="query 2 are not finite"):
-        ask_kernel(ensemble, loss, queries, rows, 3, kernel=fitted, keep=torch.ones(60) > 0)
+        explain(fitted, queries, rows, 3, keep=torch.ones(60) > 0)
 
 
 def test_no_p_value_claims_more_than_its_rounding(ensemble, queries, rows):
-    found = ask_kernel(ensemble, loss, queries, rows, 3)
+    found = explain(GradientKernel(ensemble, loss), queries, rows, 3)
     assert float(found.helpful.p.min()) >= 1e-15
