@@ -1,6 +1,6 @@
 """Proofs: how many mistakes are gone when the rows that a method names are removed?
 
-    python -m benchmarks.proof --task digits --json FILE [--mistakes 50] [--removed 1,5,10,20]
+    python -m benchmarks.proof --task digits --json FILE [--mistakes 50] [--removed 1,2,5,10,20,50]
     python -m benchmarks.proof --from FILE --plot FILE.svg
 
 A tenth of the training labels is wrong on purpose. The surest mistakes about reported queries are
@@ -13,15 +13,18 @@ rows, and are asked what they say. Rows of the file:
     log_odds, …_low, …_high  the same of the fall of log p(said) − log p(true), in nats
     majority                 share of the mistakes that flip in more than half of the trainings
 
-Several noisy copies of a task give the mistakes that one has not. ``nothing`` are trainings on all
-rows. Finished trainings are kept, so that an interrupted run goes on.
+Knobs are those that the leaderboard chose for the same task, on queries that are not reported. A
+split ensemble chooses its damping by itself. EK-FAC and TRAK average over as many networks as a
+split ensemble has. ``--rows`` keeps only the first training rows of a task, where all of them would
+take days. Several noisy copies of a task give the mistakes that one has not. ``nothing`` are
+trainings on all rows. Finished trainings are kept: an interrupted run goes on.
 """
 
 import argparse
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -33,6 +36,7 @@ from torch import Tensor
 from benchmarks._lab import Lab
 from benchmarks._machine import describe
 from benchmarks._tasks import CACHE, TASKS, Task, loss
+from benchmarks.peers import PeerFailed, run_peer
 from turnover._store import replacing
 from turnover.baselines import GradDot, Retraining
 from turnover.data import Rows
@@ -52,11 +56,18 @@ STYLES = {
     "kernel of a split ensemble": {"color": "#d55e00", "marker": "o"},
     "kernel of one network": {"color": "#e69f00", "marker": "s"},
     "turn-over masks, first order": {"color": "#cc79a7", "marker": "^"},
-    "Grad-Dot": {"color": "#0072b2", "marker": "v"},
+    "EK-FAC of 8 networks": {"color": "#0072b2", "marker": "v"},
+    "TRAK of 8 networks": {"color": "#56b4e9", "marker": "P"},
+    "Grad-Dot": {"color": "#f0e442", "marker": "<"},
     "similarity, of what it says": {"color": "#009e73", "marker": "d"},
     "random, of what it says": {"color": "#555555", "marker": "+"},
     "random": {"color": "#999999", "marker": "x"},
 }
+PEERS = {
+    "EK-FAC of 8 networks": ("kronfluence EK-FAC", "kronfluence", "EK-FAC"),
+    "TRAK of 8 networks": ("traker TRAK", "traker", "TRAK"),
+}
+LEADERBOARD = Path(__file__).parent / "results" / "leaderboard.json"
 Ranked = Callable[[Rows, Question], Tensor]
 
 
@@ -105,13 +116,14 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="file of rows; those of other tasks are kept")
     parser.add_argument("--mistakes", type=int, default=50)
     parser.add_argument("--removed", default="1,2,5,10,20,50", help="numbers of rows to remove")
+    parser.add_argument("--rows", type=int, dest="train", help="only the first training rows")
     parser.add_argument("--seeds", type=int, default=4, help="trainings of each set")
     parser.add_argument("--at-once", type=int, default=64, help="networks in one stack")
-    parser.add_argument("--from", dest="rows", type=Path, help="file of rows to draw")
+    parser.add_argument("--from", dest="file", type=Path, help="file of rows to draw")
     parser.add_argument("--plot", type=Path, help="draw them")
     options = parser.parse_args()
     if options.plot:
-        draw(json.loads(options.rows.read_text(encoding="utf-8")), options.plot)
+        draw(json.loads(options.file.read_text(encoding="utf-8")), options.plot)
         return
     if options.task is None:
         parser.error("Name a --task.")
@@ -119,12 +131,15 @@ def main() -> None:
     counts = [int(part) for part in options.removed.split(",")]
     left, whole = options.mistakes, None
     for noise in range(FIRST_NOISE, FIRST_NOISE + MOST_NOISES):
-        task, _ = TASKS[options.task]().noisy(NOISE, noise)
+        whole_task = TASKS[options.task]()
+        first = slice(0, options.train or len(whole_task.train))
+        task, _ = replace(whole_task, train=whole_task.train.select(first)).noisy(NOISE, noise)
         mistakes = surest(task, left)
-        found = measured(task, f"-noisy-{noise}", mistakes, counts, options)
+        mark = f"-{len(task.train)}-noisy-{noise}"
+        found = measured(task, mark, mistakes, counts, options)
         whole = found if whole is None else whole.joined(found)
         left -= len(mistakes.said)
-        rows = rows_of(options.task, whole)
+        rows = rows_of(options.task, len(task.train), whole)
         save(options.json, options.task, rows)
         print(f"{options.mistakes - left} of {options.mistakes} mistakes", flush=True)
         if not left:
@@ -158,7 +173,8 @@ def methods(task: Task, mark: str) -> dict[str, Ranked]:
     lab = Lab(task, mark)
     plain = lab.plain(CHOOSING[0]).model
     ensemble = GradientKernel(lab.split_ensemble(PAIRS).model, loss).fit(task.train)
-    alone = GradientKernel(plain, loss).fit(task.train)
+    damping = chosen(task.name, "gradient kernel, plain network")["damping"]
+    alone = GradientKernel(plain, loss, damping=damping).fit(task.train)
     masked = [lab.turnover(seed, WIDTH, None).model for seed in range(MASK_RUNS)]
 
     def by(scores: Callable[[Rows], Tensor]) -> Ranked:
@@ -189,6 +205,31 @@ def methods(task: Task, mark: str) -> dict[str, Ranked]:
         "Grad-Dot": by(lambda queries: GradDot(plain, loss).scores(queries, task.train).values),
         "similarity, of what it says": similar,
     }
+
+
+def chosen(task: str, method: str) -> dict[str, Any]:
+    """Knobs that the leaderboard chose for a method: those of its row with the most networks."""
+    rows = json.loads(LEADERBOARD.read_text(encoding="utf-8"))
+    mine = [r for r in rows if (r["task"], r["method"]) == (task, method) and r.get("knobs")]
+    found: dict[str, Any] = max(mine, key=lambda row: row["runs"])["knobs"]
+    return found
+
+
+def peer_orders(lab: Lab, mistakes: Mistakes) -> dict[str, list[Tensor]]:
+    """By peer, rows by score for what is said minus score for the truth; none if not installed."""
+    x, truth = mistakes.queries.batch
+    both = Rows((torch.cat([x, x]), torch.cat([mistakes.said, truth])))
+    folder, _ = lab.case(2 * PAIRS, both)
+    found = {}
+    for name, (method, peer, own) in PEERS.items():
+        try:
+            scores, _ = run_peer(peer, own, folder, chosen(lab.task.name, method))
+        except PeerFailed as error:
+            print(f"{name} is left out: {error}", file=sys.stderr)
+            continue
+        said, wanted = torch.from_numpy(scores).chunk(2)
+        found[name] = list(torch.argsort(said - wanted, dim=1, descending=True, stable=True))
+    return found
 
 
 def labels(question: Question) -> tuple[int, int]:
@@ -234,6 +275,7 @@ def orders_of(task: Task, mark: str, mistakes: Mistakes) -> dict[str, list[Tenso
         "random": [chance for _ in mistakes.said],
         "random, of what it says": [chance[own == said] for said in mistakes.said],
     }
+    orders |= peer_orders(Lab(task, mark), mistakes)
     for name, ranked in methods(task, mark).items():
         orders[name] = [
             ranked(mistakes.queries.select(slice(n, n + 1)), mistakes.question(n))
@@ -257,7 +299,7 @@ def log_probabilities(
     return -truth.losses.unflatten(2, (count, task.classes))
 
 
-def rows_of(task: str, found: Measured) -> list[dict[str, Any]]:
+def rows_of(task: str, train: int, found: Measured) -> list[dict[str, Any]]:
     """One row for each method and number of removed rows."""
     rows = []
     about = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "machine": describe()}
@@ -267,6 +309,7 @@ def rows_of(task: str, found: Measured) -> list[dict[str, Any]]:
         rows.append(
             {
                 "task": task,
+                "train": train,
                 "method": name,
                 "removed": removed,
                 "mistakes": len(flips),

@@ -15,7 +15,7 @@ def measured(mistakes, flipped):
 
 
 def test_rows_are_means_over_mistakes_and_seeds():
-    nothing, random = rows_of("digits", measured(6, [1, 1, 0, 1]))
+    nothing, random = rows_of("digits", 100, measured(6, [1, 1, 0, 1]))
     assert (nothing["flipped"], nothing["log_odds"], nothing["majority"]) == (0, 0, 0)
     assert (random["flipped"], random["log_odds"], random["majority"]) == (0.75, 2.0, 1)
     assert (random["mistakes"], random["seeds"], random["removed"]) == (6, 4, 5)
@@ -24,16 +24,16 @@ def test_rows_are_means_over_mistakes_and_seeds():
 
 def test_noisy_copies_are_joined():
     joined = measured(2, [1, 1]).joined(measured(6, [0, 0]))
-    (row,) = [row for row in rows_of("digits", joined) if row["method"] == "random"]
+    (row,) = [row for row in rows_of("digits", 100, joined) if row["method"] == "random"]
     assert row["mistakes"] == 8 and row["flipped"] == 0.25
     assert row["low"] < 0.25 < row["high"]
 
 
 def test_rows_of_other_tasks_are_kept(tmp_path):
     path = tmp_path / "proof.json"
-    save(path, "mnist", rows_of("mnist", measured(3, [1, 0])))
-    save(path, "digits", rows_of("digits", measured(3, [1, 0])))
-    save(path, "digits", rows_of("digits", measured(3, [1, 1])))
+    save(path, "mnist", rows_of("mnist", 100, measured(3, [1, 0])))
+    save(path, "digits", rows_of("digits", 100, measured(3, [1, 0])))
+    save(path, "digits", rows_of("digits", 100, measured(3, [1, 1])))
     found = json.loads(path.read_text(encoding="utf-8"))
     assert [row["task"] for row in found] == ["mnist"] * 2 + ["digits"] * 2
     assert found[-1]["flipped"] == 1
@@ -41,5 +41,5 @@ def test_rows_of_other_tasks_are_kept(tmp_path):
 
 def test_the_figure_is_drawn(tmp_path):
     pytest.importorskip("matplotlib")
-    draw(rows_of("digits", measured(4, [1, 0])), tmp_path / "proof.svg")
+    draw(rows_of("digits", 100, measured(4, [1, 0])), tmp_path / "proof.svg")
     assert "random" in STYLES and (tmp_path / "proof.svg").stat().st_size > 1000
