@@ -825,9 +825,9 @@ def proof() -> str:
         lines.append([f"{task}: nothing", f"{nothing['flipped']:.2f}", *[""] * (len(counts) - 1)])
         names = dict.fromkeys(row["method"] for row in rows if row["task"] == task)
         for name in sorted(set(names) - {"nothing"}, key=list(STYLES).index):
-            cells = [by[task, name, count] for count in counts]
-            told = [f"{c['flipped']:.2f} ({c['low']:.2f}–{c['high']:.2f})" for c in cells]
-            lines.append([f"{task}: {name}", *told])
+            cells = [by.get((task, name, count)) for count in counts]
+            told = [c and f"{c['flipped']:.2f} ({c['low']:.2f}–{c['high']:.2f})" for c in cells]
+            lines.append([f"{task}: {name}", *(cell or "" for cell in told)])
     return table(["removed", *map(str, counts)], lines)
 
 
