@@ -21,7 +21,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from turnover.estimators._kernel_answer import student
 
 from benchmarks._machine import describe
 from experiments.text_labels import case, loss, recipe
@@ -30,7 +29,7 @@ from turnover.estimators import GradientKernel
 from turnover.runs.text import TextConfig
 from turnover.runs.text._head import build_head
 from turnover.scores import Scores
-from turnover.stats import benjamini_hochberg
+from turnover.stats import benjamini_hochberg, student
 from turnover.training import fit_split_ensemble
 
 QUERIES, RATE, REFERENCE, REPEATS = 100, 0.1, 8, {2: 6, 4: 6, 8: 3}
