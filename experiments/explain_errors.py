@@ -224,7 +224,7 @@ def excerpt(text: str, spans: Sequence[Sequence[int]]) -> dict[str, Any]:
 def examples(subject: ClassifierRun) -> list[dict[str, Any]]:
     """The surest errors, with the texts that exact scores and the kernel find behind them."""
     kept, numbers = ("id", "label", "predicted", "probability"), ("id", "label", "score", "z", "q")
-    found = explain_errors(subject, errors=SHOWN, k=BEHIND)
+    found = [mistake.to_json() for mistake in explain_errors(subject, errors=SHOWN, k=BEHIND)]
     rows = torch.tensor([error["query"] for error in found])
     taken, train = subject.test.select(rows), subject.train
     guess = torch.tensor([subject.class_number(str(error["predicted"])) for error in found])

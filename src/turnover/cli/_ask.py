@@ -57,10 +57,10 @@ def ask(
     asked = query_of(subject, run, query=query, text=text, image=image)
     found = answer(subject, asked, label=label, k=top, estimator=estimator)
     if save is not None:
-        scores = score_all(subject, asked, label=str(found["asked"]), estimator=estimator)
+        scores = score_all(subject, asked, label=str(found.asked), estimator=estimator)
         getattr(scores, WRITERS[save.suffix])(save)
     if as_json:
-        print_json(found)
+        print_json(found.to_json())
     else:
         render_answer(found, console())
         if query is not None:

@@ -1,6 +1,5 @@
 """``turnover audit``: which training rows are wrong, memorised, or copies?"""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -10,7 +9,6 @@ from turnover.cli._options import RunFolder
 
 __all__ = ["audit"]
 
-FILE = "audit.json"
 KEPT = 30
 
 
@@ -37,22 +35,21 @@ def audit(
     """
     from turnover.cli._output import console, print_json, write_page
     from turnover.reports import images_of, render_audit, write_gallery
-    from turnover.runs import audit_run, inspection_csv, inspection_json, open_run
+    from turnover.runs import audit_results, audit_run, inspection_csv, open_run
 
     subject = open_run(run)
     if gallery:
         images_of(subject)  # before the work, not after it
     found = audit_run(subject)
-    said = inspection_json(subject, found, max(top, KEPT))
-    subject.run.write_text(FILE, json.dumps(said, indent=1, ensure_ascii=False) + "\n")
+    said = audit_results(subject, found, max(top, KEPT))
+    subject.run.save(said)
     if csv is not None:
         inspection_csv(subject, found, csv)
     index = write_gallery(subject, found) if gallery else None
     page = write_page(subject.run)
     if as_json:
-        lists = {name: said[name][:top] for name in ("suspects", "memorised", "groups")}
         drawn = {"gallery": str(index)} if index else {}
-        print_json({**said, **lists, "report": page, **drawn})
+        print_json({**said.first(top).to_json(), "report": page, **drawn})
         return
     render_audit(said, console(), top)
     for written in (csv, page, index):

@@ -1,6 +1,5 @@
 """``turnover cleanse``: does the model do better on a target without the most harmful rows?"""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
 
 __all__ = ["cleanse"]
 
-FILE = "cleanse.json"
 LEAST, MOST = 0.01, 90.0
 
 
@@ -100,12 +98,12 @@ def cleanse(
     aim = CleansingConfig(aimed, tested, fractions, seeds)
     with progress_bar(seeds * (1 + len(fractions) * (1 + len(totals)))) as tick:
         said = cleanse_run(subject, aim, totals, tick)
-    subject.run.write_text(FILE, json.dumps(said, indent=1, ensure_ascii=False) + "\n")
+    subject.run.save(said)
     if csv is not None:
         cleansing_csv(subject, totals, csv)
     page = write_page(subject.run)
     if as_json:
-        print_json({**said, "report": page})
+        print_json({**said.to_json(), "report": page})
         return
     render_cleanse(said, console(), top)
     for written in (csv, page):

@@ -1,10 +1,12 @@
 """The answer to one question in the terminal: a sentence, two tables, a verdict."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from turnover._plain import plain
+from turnover.estimators import PairAgreement
 from turnover.reports._words import Name, shorten
+from turnover.runs.results import AskResults, Row, ScoredRow
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -13,26 +15,25 @@ if TYPE_CHECKING:
 
 __all__ = ["called", "excerpt", "names_files", "render_answer"]
 
-Row = Mapping[str, Any]
 TITLES = {"helpful": "lowered this loss most", "harmful": "raised this loss most"}
 SHARED = "bold underline"
 QUERY, TEXT, QUERY_NAME = 600, 260, 60
 
 
-def render_answer(found: Mapping[str, Any], console: "Console") -> None:
+def render_answer(found: AskResults, console: "Console") -> None:
     """Print what stands behind a prediction; at 80 columns, and without colour, all can be read."""
     from rich.text import Text
 
-    if "text" in found:
-        console.print(Text.assemble("“", excerpt(found["text"], (), QUERY), "”", style="italic"))
+    if found.text is not None:
+        console.print(Text.assemble("“", excerpt(found.text, (), QUERY), "”", style="italic"))
         console.print()
     _say(console, _sentence(found))
-    for kind, meaning in TITLES.items():
-        if found[kind]:
+    for meaning, rows in ((TITLES["helpful"], found.helpful), (TITLES["harmful"], found.harmful)):
+        if rows:
             console.print()
-            console.print(_table(f"Training instances that {meaning}", found[kind]))
+            console.print(_table(f"Training instances that {meaning}", rows))
     console.print()
-    _say(console, found["verdict"], "bold")
+    _say(console, found.verdict, "bold")
     console.print()
     _say(console, _reading(found), "dim")
 
@@ -41,62 +42,61 @@ def _say(console: "Console", text: str, style: str = "") -> None:
     console.print(plain(text), style=style, markup=False, highlight=False)
 
 
-def _sentence(found: Row) -> str:
-    who = ""
-    if "query" in found:
-        name = f"id {found.get('name', found['id'])}"
-        if names_files([found]):
-            name = shorten(str(found["name"]), QUERY_NAME)
-        who = f"Test row {found['query']} ({name}): "
-    elif "name" in found and "text" not in found:
-        who = f"File {shorten(str(found['name']), QUERY_NAME)}: "
-    says = f"the model says {found['predicted']} with probability {found['probability']:.2f}"
+def _sentence(found: AskResults) -> str:
+    who, file = "", found.name if found.text is None else None
+    if found.query is not None:
+        name = f"id {found.id if found.name is None else found.name}"
+        who = f"Test row {found.query} ({shorten(file, QUERY_NAME) if file else name}): "
+    elif file is not None:
+        who = f"File {shorten(file, QUERY_NAME)}: "
+    says = f"the model says {found.predicted} with probability {found.probability:.2f}"
     right = ""
-    if found["label"] is not None:
-        is_right = found["predicted"] == found["label"]
-        right = ", rightly" if is_right else f", but it is {found['label']}"
+    if found.label is not None:
+        is_right = found.predicted == found.label
+        right = ", rightly" if is_right else f", but it is {found.label}"
     sentence = (
-        f"{who}{says}{right}. Asked about label {found['asked']}, loss {found['loss']:.3f} nats; "
-        f"{found['estimator']} scores of {found['train']:,} training instances."
+        f"{who}{says}{right}. Asked about label {found.asked}, loss {found.loss:.3f} nats; "
+        f"{found.estimator} scores of {found.train:,} training instances."
     )
     return sentence[0].upper() + sentence[1:]
 
 
-def _reading(found: Row) -> str:
-    if "pairs" in found:
-        return _reading_of_split_ensembles(found)
-    measured = found["agreement"]
+def _reading(found: AskResults) -> str:
+    shared = " Underlined: word pieces that the query has too." if found.text is not None else ""
+    if found.pairs is not None:
+        return _reading_of_split_ensembles(found.pairs) + shared
+    agreed = ""
+    if found.agreement is not None:
+        agreed = (
+            " First-order scores agree with exact ones to a rank correlation of "
+            f"{found.agreement.spearman:.2f} here."
+        )
     tested = ""
-    if found["estimator"] == "kernel":
+    if found.estimator == "kernel":
         tested = " z and q are those of its first-order score: a kernel ranks, masks test."
-    shared = " Underlined: word pieces that the query has too." if "text" in found else ""
     return (
         "A score is the loss without the instance minus the loss with it, in nats. q is the share "
-        "of false discoveries to expect when everything up to this row is called one. First-order "
-        f"scores agree with exact ones to a rank correlation of {measured['spearman']:.2f} here."
-        f"{tested}{shared}"
+        "of false discoveries to expect when everything up to this row is called one."
+        f"{agreed}{tested}{shared}"
     )
 
 
-def _reading_of_split_ensembles(found: Row) -> str:
-    pairs, agreement = found["pairs"]["pairs"], found["pairs"]["agreement"]
+def _reading_of_split_ensembles(measured: PairAgreement) -> str:
     parts = [
         "A score is the loss without the instance minus the loss with it, in nats, as a linear "
         "model of each network has it."
     ]
-    if agreement is not None:
+    if measured.agreement is not None:
         parts.append(
             f"q is the share to expect, among all scores with a q this small or smaller, whose "
-            f"sign is chance: what {pairs} trainings differ in, and not what is wrong with all of "
-            "them. What scores predict of the networks' differences correlates with these "
-            f"differences by {agreement:.2f}."
+            f"sign is chance: what {measured.pairs} trainings differ in, and not what is wrong "
+            "with all of them. What scores predict of the networks' differences correlates with "
+            f"these differences by {measured.agreement:.2f}."
         )
-    if "text" in found:
-        parts.append("Underlined: word pieces that the query has too.")
     return " ".join(parts)
 
 
-def _table(title: str, rows: list[Row]) -> "Table":
+def _table(title: str, rows: Sequence[ScoredRow]) -> "Table":
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -109,8 +109,11 @@ def _table(title: str, rows: list[Row]) -> "Table":
         show_edge=False,
         min_width=len(title),
     )
-    known = {name for row in rows for name in row}
-    columns = {name: show for name, (needs, show) in COLUMNS.items() if needs in known}
+    columns = {
+        name: show
+        for name, (needs, show) in COLUMNS.items()
+        if any(getattr(row, needs) is not None for row in rows)
+    }
     for name in columns:
         is_text, is_file = name == "text", name == "id" and names_files(rows)
         table.add_column(
@@ -128,8 +131,8 @@ def _table(title: str, rows: list[Row]) -> "Table":
 def _truth(row: Row) -> "Text":
     from rich.text import Text
 
-    truth = row.get("truth")
-    planted = "" if truth in (None, row["label"]) else " (planted error)"
+    truth = row.truth
+    planted = "" if truth in (None, row.label) else " (planted error)"
     return Text("" if truth is None else plain(f"{truth}{planted}"))
 
 
@@ -137,22 +140,22 @@ def _plain(name: str, form: str = "") -> Any:
     def show(row: Row) -> "Text":
         from rich.text import Text
 
-        return Text(plain(format(row[name], form)))
+        return Text(plain(format(getattr(row, name), form)))
 
     return show
 
 
 def names_files(rows: Sequence[Row]) -> bool:
     """Whether rows are called by their files: those of images are."""
-    return bool(rows) and "name" in rows[0] and "text" not in rows[0]
+    return bool(rows) and rows[0].name is not None and rows[0].text is None
 
 
 def called(row: Row) -> "Text | Name":
     """What a row is called: its id, its name, or its file, of which class and file name remain."""
     from rich.text import Text
 
-    name = row.get("name", row["id"])
-    return Name(str(name)) if names_files([row]) else Text(plain(name))
+    name = str(row.id) if row.name is None else row.name
+    return Name(name) if names_files([row]) else Text(plain(name))
 
 
 COLUMNS: dict[str, tuple[str, Any]] = {
@@ -162,7 +165,7 @@ COLUMNS: dict[str, tuple[str, Any]] = {
     "label": ("label", _plain("label")),
     "true label": ("truth", _truth),
     "id": ("id", called),
-    "text": ("text", lambda row: excerpt(row["text"], row.get("shared", ()), TEXT)),
+    "text": ("text", lambda row: excerpt(row.text or "", row.shared or (), TEXT)),
 }
 
 

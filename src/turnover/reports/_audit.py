@@ -1,12 +1,13 @@
 """The audit of a training set: its sentences, and its tables in the terminal."""
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from turnover._plain import plain
 from turnover.reports._answer import called, excerpt, names_files
 from turnover.reports._prose import nats, percent
 from turnover.reports._words import Name, shorten
+from turnover.runs.results import AuditResults, InspectedRow, Row, Screening
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -22,58 +23,58 @@ __all__ = [
     "table_of",
 ]
 
-Found = Mapping[str, Any]
 TEXT, COPIES = 160, 5
 WIDEST = 22  # of a column, but those of texts and files
 
 
-def suspects_sentence(found: Found) -> str:
+def suspects_sentence(found: Screening, train: int, test: int, row_word: str) -> str:
     """How many labels are suspect, beside how many would be of data that was not trained on."""
-    row_word, share = found["row_word"], found["suspected"] / found["train"]
     return (
-        f"{found['suspected']:,} of {found['train']:,} training {row_word}s ({percent(share)}) "
+        f"{found.suspected:,} of {train:,} training {row_word}s "
+        f"({percent(found.suspected / train)}) "
         "carry a label that the half which never saw them finds hard to believe "
-        f"({found['finder']}). Of the {found['test']:,} test {row_word}s the same rule suspects "
-        f"{percent(found['suspected_test'])}, by the model's own errors, and a half errs more on "
+        f"({found.finder}). Of the {test:,} test {row_word}s the same rule suspects "
+        f"{percent(found.suspected_test)}, by the model's own errors, and a half errs more on "
         f"{row_word}s that it alone must do without. So read them before you believe it."
     )
 
 
-def memory_sentence(found: Found) -> str:
+def memory_sentence(found: AuditResults) -> str:
     """What the training set costs those who have not seen it."""
-    seen, unseen = found["seen_train_loss"], found["unseen_train_loss"]
+    seen, unseen = nats(found.seen_train_loss), nats(found.unseen_train_loss)
     return (
-        f"Loss of a training {found['row_word']} in the half that learned it: {nats(seen)} nats, "
-        f"in the half that did not: {nats(unseen)}. The difference is memorised: it is "
+        f"Loss of a training {found.row_word} in the half that learned it: {seen} nats, "
+        f"in the half that did not: {unseen}. The difference is memorised: it is "
         "known only because that very row was seen."
     )
 
 
-def copies_sentence(found: Found) -> str:
+def copies_sentence(found: AuditResults) -> str:
     """How many rows are copies, and how many of them contradict each other."""
-    row_word = found["row_word"]
-    if not found["copies"]:
+    row_word = found.row_word
+    if not found.copies:
         return f"No training {row_word} stands there twice."
-    sets = "set" if found["copies"] == 1 else "sets"
-    conflicts = found["conflicts"]
+    sets = "set" if found.copies == 1 else "sets"
+    conflicts = found.conflicts
     carry = {0: "none of them carries", 1: "one of them carries"}.get(
         conflicts, f"{conflicts:,} of them carry"
     )
-    return f"{found['copies']:,} {sets} of identical {row_word}s; {carry} conflicting labels."
+    return f"{found.copies:,} {sets} of identical {row_word}s; {carry} conflicting labels."
 
 
-def render_audit(found: Found, console: "Console", top: int) -> None:
+def render_audit(found: AuditResults, console: "Console", top: int) -> None:
     """Print an audit; readable at 80 columns and without colour."""
-    _say(console, suspects_sentence(found))
-    if found["suspects"]:
-        console.print(_suspects(found["suspects"][:top]))
+    if found.screening is not None:
+        _say(console, suspects_sentence(found.screening, found.train, found.test, found.row_word))
+    if found.suspects:
+        console.print(_suspects(found.suspects[:top]))
         console.print()
     _say(console, memory_sentence(found))
-    console.print(_memorised(found["memorised"][:top]))
+    console.print(_memorised(found.memorised[:top]))
     console.print()
     _say(console, copies_sentence(found))
-    if found["groups"]:
-        console.print(_groups(found["groups"][:top]))
+    if found.groups:
+        console.print(_groups(found.groups[:top]))
         console.print()
 
 
@@ -82,40 +83,40 @@ def _say(console: "Console", text: str) -> None:
     console.print()
 
 
-def _suspects(rows: Sequence[Found]) -> "Table":
+def _suspects(rows: Sequence[InspectedRow]) -> "Table":
     columns = ("label", "unseen says", "loss", *names_of(rows))
     table = table_of("Suspected label errors, the surest first", columns)
     for row in rows:
-        add_row(table, row, row["label"], row["suggested"], nats(row["unseen_loss"]))
+        add_row(table, row, row.label, row.suggested, nats(row.unseen_loss))
     return table
 
 
-def _memorised(rows: Sequence[Found]) -> "Table":
+def _memorised(rows: Sequence[InspectedRow]) -> "Table":
     columns = ("label", "memorised", "unseen", "seen", *names_of(rows))
     table = table_of("Most memorised: unseen loss − seen loss, in nats", columns)
     for row in rows:
-        losses = (nats(row[name]) for name in ("memorised", "unseen_loss", "seen_loss"))
-        add_row(table, row, row["label"], *losses)
+        losses = map(nats, (row.memorised, row.unseen_loss, row.seen_loss))
+        add_row(table, row, row.label, *losses)
     return table
 
 
-def _groups(groups: Sequence[Sequence[Found]]) -> "Table":
+def _groups(groups: Sequence[Sequence[InspectedRow]]) -> "Table":
     from rich.console import Group
     from rich.text import Text
 
-    files, words = names_files(groups[0]), "text" in groups[0][0]
+    files, words = names_files(groups[0]), groups[0][0].text is not None
     columns = ("labels", "files" if files else "ids", *(("text",) if words else ()))
     table = table_of("Copies, those with conflicting labels first", columns)
     for rows in groups:
-        names, rest = [str(row.get("name", row["id"])) for row in rows[:COPIES]], len(rows) - COPIES
-        labels = ", ".join(dict.fromkeys(str(row["label"]) for row in rows))
+        names, rest = [row.name or str(row.id) for row in rows[:COPIES]], len(rows) - COPIES
+        labels = ", ".join(dict.fromkeys(str(row.label) for row in rows))
         if files:  # one to a line, each beside its label
             more = [Text(f"and {rest} more")] if rest > 0 else []
             shown: RenderableType = Group(*map(Name, names), *more)
-            labels = "\n".join(_line(row["label"]) for row in rows[:COPIES])
+            labels = "\n".join(_line(row.label) for row in rows[:COPIES])
         else:
             shown = Text(plain(", ".join(names) + (", …" if rest > 0 else "")))
-        texts = [excerpt(rows[0]["text"], (), TEXT)] if words else []
+        texts = [excerpt(rows[0].text or "", (), TEXT)] if words else []
         table.add_row(Text(plain(labels)), shown, *texts, end_section=files)
     return table
 
@@ -124,11 +125,11 @@ def _line(label: object) -> str:
     return shorten(" ".join(plain(label).split()), WIDEST)
 
 
-def names_of(rows: Sequence[Found]) -> tuple[str, ...]:
+def names_of(rows: Sequence[Row]) -> tuple[str, ...]:
     """The columns that say which row it is: its file, or its id and its text if it has one."""
     if names_files(rows):
         return ("file",)
-    return ("id", "text") if "text" in rows[0] else ("id",)
+    return ("id", "text") if rows and rows[0].text is not None else ("id",)
 
 
 def table_of(title: str, columns: Sequence[str]) -> "Table":
@@ -155,9 +156,9 @@ def table_of(title: str, columns: Sequence[str]) -> "Table":
     return table
 
 
-def add_row(table: "Table", row: Found, *cells: object) -> None:
+def add_row(table: "Table", row: Row, *cells: object) -> None:
     """A row of a table: the cells, then what the row is called and its text if it has one."""
     from rich.text import Text
 
-    words = [excerpt(row["text"], (), TEXT)] if "text" in row else []
+    words = [] if row.text is None else [excerpt(row.text, (), TEXT)]
     table.add_row(*(Text(plain(cell)) for cell in cells), called(row), *words)

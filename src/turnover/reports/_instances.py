@@ -1,15 +1,15 @@
 """Rows of a run as a reader sees them."""
 
-from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from collections.abc import Callable
+from dataclasses import replace
 
 from turnover.reports._instance import Instance, Pixels
 from turnover.reports._pictures import Pictures
 from turnover.runs import Run
+from turnover.runs.results import InspectedRow, PlantedRow, Row, ScoredRow
 
-__all__ = ["Show", "instance_of", "pictures_of"]
+__all__ = ["Show", "inspected_of", "instance_of", "pictures_of", "scored_of"]
 
-T = TypeVar("T")
 Show = Callable[[int], Pixels | None]
 
 
@@ -23,26 +23,28 @@ def pictures_of(run: Run, name: str) -> Show:
     return (lambda id: None) if found is None else found.show
 
 
-def instance_of(item: Mapping[str, Any], show: Show) -> Instance:
+def instance_of(row: Row, show: Show) -> Instance:
     """A row of the results as a reader sees it."""
-    label, truth = item["label"], item.get("truth")
     return Instance(
-        id=int(item["id"]),
-        label=str(label),
-        truth=_optional(str, truth),
-        pixels=show(int(item["id"])),
-        name=_optional(str, item.get("name")),
-        text=_optional(str, item.get("text")),
-        shared=tuple((int(a), int(b)) for a, b in item.get("shared") or ()),
-        suggested=_optional(str, item.get("suggested")),
-        score=_optional(float, item.get("score")),
-        p=_optional(float, item.get("p")),
-        q=_optional(float, item.get("q")),
-        loss=_optional(float, item.get("unseen_loss")),
-        memorised=_optional(float, item.get("memorised")),
-        planted=bool(item.get("planted", truth is not None and truth != label)),
+        id=row.id,
+        label=str(row.label),
+        truth=None if row.truth is None else str(row.truth),
+        pixels=show(row.id),
+        name=row.name,
+        text=row.text,
+        planted=row.truth is not None and row.truth != row.label,
     )
 
 
-def _optional(kind: Callable[[Any], T], value: Any) -> T | None:
-    return None if value is None else kind(value)
+def scored_of(row: ScoredRow, show: Show) -> Instance:
+    """The same with its score."""
+    found = replace(instance_of(row, show), score=row.score, p=row.p, q=row.q)
+    return replace(found, shared=row.shared or ())
+
+
+def inspected_of(row: InspectedRow | PlantedRow, show: Show) -> Instance:
+    """The same with its unseen loss, and what the unseen half says about it."""
+    found = replace(instance_of(row, show), loss=row.unseen_loss)
+    if isinstance(row, PlantedRow):
+        return replace(found, planted=row.planted)
+    return replace(found, suggested=str(row.suggested), memorised=row.memorised)

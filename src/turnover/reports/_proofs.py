@@ -1,14 +1,14 @@
 """Proofs of a run for its page, from ``proofs/query-N.json``."""
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, final
+from typing import final
 
 from turnover._store import read_text
 from turnover.reports._instance import Instance
-from turnover.reports._instances import instance_of, pictures_of
+from turnover.reports._instances import Show, instance_of, pictures_of
 from turnover.runs import Run
+from turnover.runs.results import ProofResults, Row
 
 __all__ = ["ProofCard", "ProofSet", "proofs_of"]
 
@@ -73,8 +73,8 @@ def proofs_of(run: Run, word: str) -> tuple[ProofCard, ...]:
         word: what a row is called.
 
     Raises:
-        RunError: for a link or a folder in the place of a file.
-        LookupError, TypeError, ValueError: for a damaged file.
+        RunError: for a damaged file, or a link or a folder in its place.
+        ValueError: for a file that is no JSON.
     """
     paths = sorted(
         (run.folder / "proofs").glob("query-*.json"), key=lambda p: (len(p.name), p.name)
@@ -82,16 +82,18 @@ def proofs_of(run: Run, word: str) -> tuple[ProofCard, ...]:
     if not paths:
         return ()
     shows = pictures_of(run, "test"), pictures_of(run, "train")
-    return tuple(_card(json.loads(read_text(path)), word, *shows) for path in paths)
+    found = (ProofResults.from_json(json.loads(read_text(path)), path) for path in paths)
+    return tuple(_card(proof, word, *shows) for proof in found)
 
 
-def _card(found: Mapping[str, Any], word: str, test: Any, train: Any) -> ProofCard:
-    removed = tuple(instance_of(row, train) for row in found["removed"])
-    label = found["wanted"] if found["label"] is None else found["label"]
+def _card(found: ProofResults, word: str, test: Show, train: Show) -> ProofCard:
+    removed = tuple(instance_of(row, train) for row in found.removed)
+    label = found.wanted if found.label is None else found.label
+    query = Row(id=found.id, label=label, name=found.name, text=found.text)
     return ProofCard(
-        query=instance_of({**found, "label": label}, test),
-        said=str(found["said"]),
-        wanted=str(found["wanted"]),
+        query=instance_of(query, test),
+        said=str(found.said),
+        wanted=str(found.wanted),
         headline=_headline(found, word),
         consequence=_consequence(removed),
         removed=removed,
@@ -99,41 +101,41 @@ def _card(found: Mapping[str, Any], word: str, test: Any, train: Any) -> ProofCa
     )
 
 
-def _sets(found: Mapping[str, Any], word: str) -> tuple[ProofSet, ...]:
-    count = len(found["rows"])
-    sets = [("nothing", False, found["before"])]
-    if found["after"] is not None:
-        sets.append((f"these {count}" if count > 1 else "this one", True, found["after"]))
+def _sets(found: ProofResults, word: str) -> tuple[ProofSet, ...]:
+    count = len(found.rows)
+    sets = [("nothing", False, found.before)]
+    if found.after is not None:
+        sets.append((f"these {count}" if count > 1 else "this one", True, found.after))
     sets += [
         (f"{count} {TOLD.get(name, name).format(word=word)}", False, answers)
-        for name, answers in found["controls"].items()
+        for name, answers in found.controls.items()
     ]
     return tuple(
         ProofSet(
             name,
             ours,
-            int(answers["flipped"]),
-            int(answers["trainings"]),
-            float(answers["said"]),
-            float(answers["wanted"]),
+            answers.flipped,
+            answers.trainings,
+            answers.said,
+            answers.wanted,
         )
         for name, ours, answers in sets
     )
 
 
-def _headline(found: Mapping[str, Any], word: str) -> str:
-    count, trainings, train = len(found["rows"]), found["trainings"], found["train"]
-    goal = f"says {found['wanted']}"
-    if found["until"] is not None:
-        goal = f"gives {found['said']} at most {found['until']:g}"
+def _headline(found: ProofResults, word: str) -> str:
+    count, trainings, train = len(found.rows), found.trainings, found.train
+    goal = f"says {found.wanted}"
+    if found.until is not None:
+        goal = f"gives {found.said} at most {found.until:g}"
     rows = f"{'this' if count == 1 else 'these'} {count} of {train:,} {word}s"
-    share = f"in {found['flipped']} of {trainings} trainings"
-    if found["verdict"] == "flipped":
+    share = f"in {found.flipped} of {trainings} trainings"
+    if found.verdict == "flipped":
         return f"Trained again without {rows}, it {goal} {share}."
-    if found["verdict"] == "not flipped":
+    if found.verdict == "not flipped":
         return f"Not proved: without {rows}, it {goal} {share}."
-    if found["verdict"] == "already":
-        before = f"in {found['before']['flipped']} of {trainings} trainings"
+    if found.verdict == "already":
+        before = f"in {found.before.flipped} of {trainings} trainings"
         return f"Trained again on everything, it {goal} {before}: no {word}s stand behind it."
     return f"No {word} speaks for what the model says, so nothing was taken out."
 

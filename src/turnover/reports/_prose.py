@@ -4,8 +4,10 @@ from collections.abc import Mapping, Sequence
 from math import sqrt
 from typing import Any
 
+from turnover.leaks import LeakReport
 from turnover.reports._instance import DISCOVERY
 from turnover.reports._story import Detection, Explanation, Tile, Variant
+from turnover.runs.results import Results
 
 __all__ = [
     "audited",
@@ -22,15 +24,11 @@ __all__ = [
     "what_was_done",
 ]
 
-Results = Mapping[str, Any]
-LOSSES = {
-    "seen_train_loss": (
-        "Seen loss",
-        "What the half that learned a training {row_word} loses on it.",
-    ),
-    "unseen_train_loss": ("Unseen loss", "What the half that never saw it loses on it."),
-    "test_loss": ("Test loss", "What such a half loses on fresh {row_word}s: the yardstick."),
-}
+LOSSES = (
+    ("Seen loss", "What the half that learned a training {row_word} loses on it."),
+    ("Unseen loss", "What the half that never saw it loses on it."),
+    ("Test loss", "What such a half loses on fresh {row_word}s: the yardstick."),
+)
 
 
 def percent(share: float) -> str:
@@ -52,10 +50,10 @@ def headline(results: Results, detection: Detection | None, row_word: str) -> st
     """The answer in one sentence."""
     if detection:
         mistakes = f", and the {row_word}s behind its surest mistakes"
-        behind = mistakes if results.get("explanations") else ""
+        behind = mistakes if results.explanations else ""
         return f"{detection.found} of {detection.planted} planted label errors found{behind}"
-    if "accuracy_turnover" in results:
-        accuracy = percent(results["accuracy_turnover"])
+    if results.accuracy_turnover is not None:
+        accuracy = percent(results.accuracy_turnover)
         return f"{accuracy} of the test {row_word}s right, and what they owe to the training data"
     return "What the model would have said without each training instance"
 
@@ -63,13 +61,13 @@ def headline(results: Results, detection: Detection | None, row_word: str) -> st
 def deck(results: Results, detection: Detection | None, row_word: str) -> str:
     """What to know before believing the headline: the control, and the price."""
     parts = [detection.verdict] if detection else []
-    if _has(results, "accuracy_turnover", "accuracy_dropout"):
-        cost = round(100 * (results["accuracy_dropout"] - results["accuracy_turnover"]), 1)
+    if results.accuracy_turnover is not None and results.accuracy_dropout is not None:
+        cost = round(100 * (results.accuracy_dropout - results.accuracy_turnover), 1)
         price = f"costs {cost} points of" if cost > 0 else f"gains {-cost} points of"
         price = price if cost else "does not change"
-        ours, plain = map(percent, (results["accuracy_turnover"], results["accuracy_dropout"]))
+        ours, plain = map(percent, (results.accuracy_turnover, results.accuracy_dropout))
         what, than = "Turn-over dropout", "with ordinary dropout"
-        if pairs := results.get("pairs"):
+        if pairs := results.pairs:
             what, than = (
                 f"The mean of {2 * pairs} networks",
                 "of one such network on all data",
@@ -81,19 +79,19 @@ def deck(results: Results, detection: Detection | None, row_word: str) -> str:
 def what_was_done(results: Results, row_word: str) -> str:
     """The experiment in plain words."""
     parts = []
-    if results.get("kind") == "demo":
+    if results.kind == "demo":
         parts.append("The data are scikit-learn's handwritten digits, real scans of 8 × 8 pixels.")
-    if _has(results, "train", "test"):
+    if results.train is not None and results.test is not None:
         parts.append(
-            f"The network learned from {results['train']:,} {row_word}s and was tested on "
-            f"{results['test']:,} others."
+            f"The network learned from {results.train:,} {row_word}s and was tested on "
+            f"{results.test:,} others."
         )
-    if results.get("planted"):
+    if results.planted:
         parts.append(
-            f"{results['planted']:,} of the training labels had been made wrong on purpose, with a "
+            f"{results.planted:,} of the training labels had been made wrong on purpose, with a "
             "record of the truth that the network never gets."
         )
-    isolated = (results.get("audit") or {}).get("ok", True)
+    isolated = results.leak_check is None or results.leak_check.ok
     never = (
         "never learns from it."
         if isolated
@@ -105,7 +103,7 @@ def what_was_done(results: Results, row_word: str) -> str:
         f"Under turn-over dropout each training {row_word} trains only half of the network's "
         f"units, a half of its own, drawn at random from its id. The other half {never}"
     )
-    if pairs := results.get("pairs"):
+    if pairs := results.pairs:
         half = (
             f"The network is the mean of {2 * pairs} ordinary networks, a split ensemble, in "
             f"pairs. A coin of its id sends each training {row_word} to one of every pair; the "
@@ -121,20 +119,21 @@ def what_was_done(results: Results, row_word: str) -> str:
 def tiles(results: Results, detection: Detection | None, row_word: str) -> tuple[Tile, ...]:
     """The key numbers that this run has."""
     found = []
-    if "accuracy_turnover" in results:
+    if results.accuracy_turnover is not None:
         meaning = f"Test {row_word}s that the full network gets right."
-        found.append(Tile(percent(results["accuracy_turnover"]), "Accuracy, turn-over", meaning))
-    if "accuracy_dropout" in results:
+        found.append(Tile(percent(results.accuracy_turnover), "Accuracy, turn-over", meaning))
+    if results.accuracy_dropout is not None:
         meaning = "The same network trained with ordinary dropout."
-        found.append(Tile(percent(results["accuracy_dropout"]), "Accuracy, ordinary", meaning))
+        found.append(Tile(percent(results.accuracy_dropout), "Accuracy, ordinary", meaning))
     if detection:
         found += _detection_tiles(detection)
-    for key, (name, meaning) in LOSSES.items():
-        if results.get(key) is not None:
-            found.append(Tile(nats(results[key]), name, meaning.format(row_word=row_word)))
-    if "seconds" in results:
+    losses = (results.seen_train_loss, results.unseen_train_loss, results.test_loss)
+    for loss, (name, meaning) in zip(losses, LOSSES, strict=True):
+        if loss is not None:
+            found.append(Tile(nats(loss), name, meaning.format(row_word=row_word)))
+    if results.seconds is not None:
         found.append(
-            Tile(f"{results['seconds']:.0f} s", "Time", "To train, ask and measure all of this.")
+            Tile(f"{results.seconds:.0f} s", "Time", "To train, ask and measure all of this.")
         )
     return tuple(found)
 
@@ -177,17 +176,17 @@ def compare(
 def explained(results: Results, explanations: Sequence[Explanation], row_word: str) -> str:
     """How often a planted error stands behind a mistake, beside how often chance would put it."""
     if not explanations:
-        return f"No test {row_word} is misclassified." if "explanations" in results else ""
+        return f"No test {row_word} is misclassified." if results.explanations is not None else ""
     count = len(explanations)
     mistakes = "mistake" if count == 1 else f"{count} mistakes"
     parts = [f"The {mistakes} of which the model is surest."]
     harmed = [instance for e in explanations for instance in e.harmed]
-    if harmed and _has(results, "planted", "train"):
+    if harmed and results.planted is not None and results.train:
         planted = sum(instance.planted for instance in harmed)
         parts.append(
             f"Of the {len(harmed)} most harmful training {row_word}s shown here, {planted} "
             f"({percent(planted / len(harmed))}) are planted errors; by chance it would be about "
-            f"{percent(results['planted'] / results['train'])}."
+            f"{percent(results.planted / results.train)}."
         )
     return " ".join(parts)
 
@@ -213,30 +212,30 @@ def gap(variants: Sequence[Variant]) -> str:
     return " ".join(parts)
 
 
-def audited(audit: Results) -> str:
+def audited(check: LeakReport) -> str:
     """The verdict of the leak check."""
-    asked = f"One real optimizer step on each of {audit.get('instances', 0)} instances"
-    if not audit.get("repeatable", True):
+    asked = f"One real optimizer step on each of {check.instances} instances"
+    if not check.repeatable:
         return f"{asked}: undecided, since the same step twice gave different results."
-    if audit["ok"]:
+    if check.ok:
         end = "every unseen half came out identical, bit for bit. Nothing leaked."
         return f"{asked}: {end}"
-    count = len(audit.get("leaks") or []) + len(audit.get("crosstalk") or [])
+    count = len(check.leaks) + len(check.crosstalk)
     ways = "one way was" if count == 1 else f"{count} ways were"
     return f"{asked}: {ways} found in which an instance reaches its own unseen half."
 
 
 def limits(
-    results: Results, manifest: Results, explanations: Sequence[Explanation]
+    results: Results, manifest: Mapping[str, Any], explanations: Sequence[Explanation]
 ) -> tuple[str, ...]:
     """What the reader should not conclude."""
     found = []
     units = sum(mask["units"] for mask in (manifest.get("masks") or {}).values())
-    if units and results.get("train") and not results.get("pairs"):
+    if units and results.train and not results.pairs:
         found.append(
             "A single score is noisy. Its ratio of signal to noise is about half of √(masked units "
-            f"/ training instances) = √({units:,} / {results['train']:,}), here "
-            f"≈ {sqrt(units / results['train']) / 2:.1f}. Trust patterns over single instances."
+            f"/ training instances) = √({units:,} / {results.train:,}), here "
+            f"≈ {sqrt(units / results.train) / 2:.1f}. Trust patterns over single instances."
         )
     shown = [i for e in explanations for i in (*e.helped, *e.harmed)]
     if shown and all(instance.q is None for instance in shown):
@@ -245,7 +244,7 @@ def limits(
             "whether any of them stands out from chance."
         )
     tested = [instance.q for instance in shown if instance.q is not None]
-    if tested and results.get("pairs"):
+    if tested and results.pairs:
         found.append(
             "What the pairs of networks agree on is which way an instance works. Nearly all work a "
             "little; how much is the score, and no test tells whether a linear model misjudges all "
@@ -258,16 +257,12 @@ def limits(
             f"{'stands' if proven < 2 else 'stand'} out from chance alone (q ≤ {DISCOVERY:g}). "
             "Most predictions rest on many instances, each too weak to be proven by itself."
         )
-    if results.get("planted"):
+    if results.planted:
         found.append(
             "The planted errors are random flips, which are easier to find than the mistakes of "
             "human annotators."
         )
-    if results.get("audit") is not None:
+    if results.leak_check is not None:
         found.append("The leak check is a test on a few instances of one batch, not a proof.")
     found.append("These are the numbers of one run with one seed, without error bars.")
     return tuple(found)
-
-
-def _has(results: Results, *names: str) -> bool:
-    return all(results.get(name) is not None for name in names)

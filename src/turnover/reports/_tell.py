@@ -1,12 +1,13 @@
 """Read a run folder into a story: ``results.json``, the manifest and the rows, nothing else."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from turnover.errors import RunError
+from turnover.leaks import LeakReport
 from turnover.reports import _prose as prose
 from turnover.reports._instance import Instance
-from turnover.reports._instances import instance_of, pictures_of
+from turnover.reports._instances import inspected_of, instance_of, pictures_of, scored_of
 from turnover.reports._proofs import proofs_of
 from turnover.reports._story import (
     Coverage,
@@ -18,12 +19,17 @@ from turnover.reports._story import (
     Variant,
     Verdict,
 )
-from turnover.reports._tell_data import left_by, tell_cleansing, tell_inspection
+from turnover.reports._tell_data import tell_cleansing, tell_inspection
 from turnover.runs import Run, command_of
+from turnover.runs.results import (
+    AuditResults,
+    CleansingResults,
+    InspectedRow,
+    PlantedRow,
+    Results,
+)
 
 __all__ = ["build_report", "summary"]
-
-Results = Mapping[str, Any]
 
 SERIES = {
     "unseen_train": "unseen half, training",
@@ -46,7 +52,8 @@ def summary(run: Run) -> dict[str, Any]:
         RunError: when the results are missing or damaged.
     """
     plain = (str, int, float, bool, type(None))
-    numbers = {name: value for name, value in run.results().items() if isinstance(value, plain)}
+    found = run.results().to_json()
+    numbers = {name: value for name, value in found.items() if isinstance(value, plain)}
     return {**numbers, "run": str(run.folder)}
 
 
@@ -56,9 +63,9 @@ def build_report(run: Run) -> ReportData:
     Raises:
         RunError: when the results or the rows are missing or damaged.
     """
-    results = run.results()
+    results, audit = run.results(), run.load(AuditResults)
     try:
-        return _tell(run, results)
+        return _tell(run, results, audit)
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise RunError(
             f"Cannot read {run.folder}/results.json, or another file of the run beside it: "
@@ -67,15 +74,13 @@ def build_report(run: Run) -> ReportData:
         ) from error
 
 
-def _tell(run: Run, results: Results) -> ReportData:
-    row_word = str(
-        results.get("row_word", "image" if results.get("kind") == "demo" else "instance")
-    )
+def _tell(run: Run, results: Results, audit: AuditResults | None) -> ReportData:
+    row_word = results.word
     explanations = _explanations(run, results)
-    audit = left_by(run, "audit")
     detection, variants = _detection(results), _variants(results)
+    check = results.leak_check
     return ReportData(
-        kind=str(results.get("kind", "run")),
+        kind=results.kind or "run",
         row_word=row_word,
         headline=prose.headline(results, detection, row_word),
         deck=prose.deck(results, detection, row_word),
@@ -84,89 +89,88 @@ def _tell(run: Run, results: Results) -> ReportData:
         explanations=explanations,
         explained=prose.explained(results, explanations, row_word),
         detection=detection,
-        suspects=_suspects(run, {**results, **audit}),
-        inspection=tell_inspection(run, {**results, **audit}),
-        cleansing=tell_cleansing(run, left_by(run, "cleanse")),
+        suspects=_suspects(run, results.suspects if audit is None else audit.suspects),
+        inspection=tell_inspection(run, results, audit),
+        cleansing=tell_cleansing(run, run.load(CleansingResults)),
         curves=_curves(results),
         variants=variants,
         gap=prose.gap(variants),
-        audit=_audit(results.get("audit")),
+        audit=None if check is None else _checked(check),
         limits=prose.limits(results, run.manifest, explanations),
         command=command_of(run.manifest, "RUN"),
         facts=_facts(run.manifest, results),
-        ink=results.get("kind") == "demo",
-        pairs=bool(results.get("pairs")),
+        ink=results.kind == "demo",
+        pairs=bool(results.pairs),
         proofs=proofs_of(run, row_word),
     )
 
 
 def _explanations(run: Run, results: Results) -> tuple[Explanation, ...]:
-    found = results.get("explanations") or []
-    if not found:
+    if not results.explanations:
         return ()
     train, test = pictures_of(run, "train"), pictures_of(run, "test")
     return tuple(
         Explanation(
-            query=instance_of(item, test),
-            predicted=str(item["predicted"]),
-            probability=float(item["probability"]),
-            helped=tuple(instance_of(i, train) for i in item.get("helped_error") or []),
-            harmed=tuple(instance_of(i, train) for i in item.get("harmed") or []),
+            query=instance_of(mistake, test),
+            predicted=str(mistake.predicted),
+            probability=mistake.probability,
+            helped=tuple(scored_of(row, train) for row in mistake.helped_error),
+            harmed=tuple(scored_of(row, train) for row in mistake.harmed),
         )
-        for item in found
+        for mistake in results.explanations
     )
 
 
-def _suspects(run: Run, results: Results) -> tuple[Instance, ...]:
-    found = results.get("suspects") or []
-    show = pictures_of(run, "train") if found else lambda id: None
-    return tuple(instance_of(item, show) for item in found)
+def _suspects(run: Run, rows: Sequence[InspectedRow | PlantedRow]) -> tuple[Instance, ...]:
+    if not rows:
+        return ()
+    show = pictures_of(run, "train")
+    return tuple(inspected_of(row, show) for row in rows)
 
 
 def _detection(results: Results) -> Detection | None:
-    planted, auc = results.get("planted"), results.get("mislabel_auc")
-    precision = results.get("precision_at_planted")
-    if not planted or auc is None or precision is None:
+    planted, found = results.planted, results.detection
+    if not planted or found is None:
         return None
-    auc_control = results.get("mislabel_auc_control")
-    precision_control = results.get("precision_at_planted_control")
+    auc, precision = found.mislabel_auc, found.precision_at_planted
+    if auc is None or precision is None:
+        return None
+    control = found.mislabel_auc_control, found.precision_at_planted_control
     return Detection(
         planted,
         auc,
         precision,
-        auc_control,
-        precision_control,
-        prose.compare((auc, precision), (auc_control, precision_control), planted),
+        *control,
+        prose.compare((auc, precision), control, planted),
         _coverage(results, planted),
     )
 
 
 def _coverage(results: Results, planted: int) -> tuple[Coverage, ...]:
     """ROC curves in numbers of instances: inspected = fpr · correct + tpr · planted."""
-    if "train" not in results:
+    if results.train is None:
         return ()
-    roc, correct = results.get("roc") or {}, results["train"] - planted
+    correct = results.train - planted
     return tuple(
         Coverage(
             name,
-            tuple(f * correct + t * planted for f, t in zip(c["fpr"], c["tpr"], strict=True)),
-            tuple(t * planted for t in c["tpr"]),
+            tuple(f * correct + t * planted for f, t in zip(roc.fpr, roc.tpr, strict=True)),
+            tuple(t * planted for t in roc.tpr),
         )
-        for name, c in roc.items()
-        if c
+        for name, roc in results.roc.items()
+        if roc
     )
 
 
 def _curves(results: Results) -> Curves | None:
-    points = results.get("curves") or []
+    points = results.curves
     if not points:
         return None
     return Curves(
-        tuple(int(point["epoch"]) for point in points),
+        tuple(point.epoch for point in points),
         tuple(
-            (key, name, tuple(float(point[key]) for point in points))
+            (key, name, tuple(float(getattr(point, key)) for point in points))
             for key, name in SERIES.items()
-            if all(key in point for point in points)
         ),
     )
 
@@ -174,39 +178,34 @@ def _curves(results: Results) -> Curves | None:
 def _variants(results: Results) -> tuple[Variant, ...]:
     return tuple(
         Variant(
-            prose.variant_name(item["drop"]),
-            item["accuracy"],
-            item["seen_train_loss"],
-            item["unseen_train_loss"],
-            item["test_loss"],
-            item.get("mislabel_auc"),
-            item.get("precision_at_planted"),
+            prose.variant_name(variant.drop),
+            variant.accuracy,
+            variant.seen_train_loss,
+            variant.unseen_train_loss,
+            variant.test_loss,
+            variant.mislabel_auc,
+            variant.precision_at_planted,
         )
-        for item in results.get("variants") or []
+        for variant in results.variants
     )
 
 
-def _audit(audit: Results | None) -> Verdict | None:
-    if audit is None:
-        return None
-    leaks = [(f"{x['parameter']} ({x['kind']})", x) for x in audit.get("leaks") or []]
-    couplings = [(x["cause"], x) for x in audit.get("crosstalk") or []]
-    remedies = list(dict.fromkeys(found["remedy"] for _, found in leaks + couplings))
+def _checked(check: LeakReport) -> Verdict:
+    leaks = [(f"{x.parameter} ({x.kind})", x.size_nats, x.remedy) for x in check.leaks]
+    found = [*leaks, *((x.cause, x.size_nats, x.remedy) for x in check.crosstalk)]
     findings: list[tuple[str, str, str]] = []
-    for remedy in remedies:
-        same = [(where, x) for where, x in leaks + couplings if x["remedy"] == remedy]
+    for remedy in dict.fromkeys(remedy for _, _, remedy in found):
+        same = [(where, prose.nats(size)) for where, size, other in found if other == remedy]
         said = [remedy] + ["as above"] * (len(same) - 1)
-        sizes = (prose.nats(x["size_nats"]) for _, x in same)
-        findings += zip((where for where, _ in same), sizes, said, strict=True)
-    notes = tuple(map(str, audit.get("notes") or []))
-    return Verdict(bool(audit["ok"]), prose.audited(audit), tuple(findings), notes)
+        findings += [(where, size, words) for (where, size), words in zip(same, said, strict=True)]
+    return Verdict(check.ok, prose.audited(check), tuple(findings), check.notes)
 
 
-def _arguments(manifest: Results) -> list[tuple[str, Any]]:
+def _arguments(manifest: Mapping[str, Any]) -> list[tuple[str, Any]]:
     return list((manifest.get("arguments") or {}).items())
 
 
-def _facts(manifest: Results, results: Results) -> tuple[Fact, ...]:
+def _facts(manifest: Mapping[str, Any], results: Results) -> tuple[Fact, ...]:
     seeds, versions = manifest.get("seeds") or {}, manifest.get("versions") or {}
     facts = [
         *((f"Argument: {name}", value) for name, value in _arguments(manifest)),
@@ -218,7 +217,7 @@ def _facts(manifest: Results, results: Results) -> tuple[Fact, ...]:
             for name, m in (manifest.get("masks") or {}).items()
         ),
         *((f"SHA-256: {name}", digest) for name, digest in (manifest.get("data") or {}).items()),
-        *(_cost(name, value) for name, value in (results.get("cost") or {}).items()),
+        *(_cost(name, value) for name, value in results.cost.items()),
         ("Made", manifest.get("created", "unknown")),
     ]
     return tuple(Fact(name, str(value)) for name, value in facts)

@@ -7,7 +7,7 @@ place. A kind registers itself in ``LOADERS``, by a name that stands in the mani
 
 from turnover import _renamed
 from turnover.runs._ask import answer, estimator_for, explain_errors, score_all
-from turnover.runs._audit import audit_run, inspection_csv, inspection_json
+from turnover.runs._audit import audit_results, audit_run, inspection_csv
 from turnover.runs._check import check_leaks, sample_rows
 from turnover.runs._classifier import ClassifierRun, ExternalData, Query, classes_of, verify
 from turnover.runs._cleanse import ARMS, CleansingConfig, cleanse_run, cleansing_csv, split
@@ -32,6 +32,7 @@ __all__ = [
     "TrainingJob",
     "TrainingPipeline",
     "answer",
+    "audit_results",
     "audit_run",
     "check_leaks",
     "classes_of",
@@ -44,7 +45,6 @@ __all__ = [
     "explain_errors",
     "fingerprint",
     "inspection_csv",
-    "inspection_json",
     "measure_run",
     "open_run",
     "proof_json",

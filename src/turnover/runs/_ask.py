@@ -22,6 +22,7 @@ from turnover.estimators import (
     explain,
 )
 from turnover.runs._classifier import ClassifierRun, Query
+from turnover.runs.results import AskResults, Mistake, ScoredRow
 from turnover.scores import Scores
 from turnover.training import probabilities
 
@@ -60,8 +61,8 @@ def answer(
     label: str | None = None,
     k: int = 5,
     estimator: Estimator | None = None,
-) -> dict[str, Any]:
-    """What stands behind the prediction of one row, in plain JSON values.
+) -> AskResults:
+    """What stands behind the prediction of one row.
 
     Args:
         subject: whom to ask.
@@ -88,22 +89,23 @@ def answer(
         rerank = min(RERANK, len(subject.train)) if chosen == "exact" else 0
         first = FirstOrder(subject.model, subject.loss)
         found = explain(first, rows, subject.train.ids, k, rerank=rerank, nulls=NULLS)
-    return {
+    return AskResults(
         **query.shown,
-        "label": None if query.label is None else subject.classes[query.label],
-        "predicted": subject.classes[predicted],
-        "probability": float(says[predicted]),
-        "asked": subject.classes[asked],
-        "loss": float(-says[asked].log()),
-        "estimator": found.estimator,
-        "train": len(subject.train),
-        "verdict": found.verdict(0, name=subject.called),
-        "significant": found.significant(0),
-        **found.agreement.to_dict(),
-        **({} if found.weight is None else {"weight": float(found.weight[0])}),
-        "helpful": _describe(found, "helpful", 0, subject, query.shown),
-        "harmful": _describe(found, "harmful", 0, subject, query.shown),
-    }
+        label=None if query.label is None else subject.classes[query.label],
+        predicted=subject.classes[predicted],
+        probability=float(says[predicted]),
+        asked=subject.classes[asked],
+        loss=float(-says[asked].log()),
+        estimator=found.estimator,
+        train=len(subject.train),
+        verdict=found.verdict(0, name=subject.called),
+        significant=tuple(found.significant(0)),
+        agreement=None if isinstance(found.agreement, PairAgreement) else found.agreement,
+        pairs=found.agreement if isinstance(found.agreement, PairAgreement) else None,
+        weight=None if found.weight is None else float(found.weight[0]),
+        helpful=_describe(found, "helpful", 0, subject, query.shown),
+        harmful=_describe(found, "harmful", 0, subject, query.shown),
+    )
 
 
 def score_all(
@@ -121,7 +123,7 @@ def score_all(
     return replace(scores, labels=subject.train.batch["label"])
 
 
-def explain_errors(subject: ClassifierRun, *, errors: int, k: int) -> list[dict[str, Any]]:
+def explain_errors(subject: ClassifierRun, *, errors: int, k: int) -> tuple[Mistake, ...]:
     """The surest misclassifications, with the training instances behind each.
 
     ``helped_error``: among the instances that carry the predicted (wrong) label, those that helped
@@ -138,7 +140,7 @@ def explain_errors(subject: ClassifierRun, *, errors: int, k: int) -> list[dict[
     wrong = torch.nonzero((predicted != test.batch["label"]) & blamable).flatten()
     rows = wrong[torch.argsort(surest[wrong], descending=True, stable=True)][:errors]
     if not len(rows):
-        return []
+        return ()
     queries, guess = test.select(rows), predicted[rows]
     k = min(k, int(count[guess].min()))
     ask = _asker(subject)
@@ -147,22 +149,22 @@ def explain_errors(subject: ClassifierRun, *, errors: int, k: int) -> list[dict[
         truth = ask(_asked(queries, queries.batch["label"]), k)
     except LossError as error:  # of saturated mistakes only; a trained run must still end
         warnings.warn(f"No mistake is explained. {error}", SaturatedQueryWarning, stacklevel=2)
-        return []
+        return ()
     explained = []
     for i, row in enumerate(rows.tolist()):
         shown = {"query": row, "id": int(test.ids[row]), **subject.show("test", row)}
         explained.append(
-            {
+            Mistake(
                 **shown,
-                "label": subject.classes[int(test.batch["label"][row])],
-                "predicted": subject.classes[int(guess[i])],
-                "loss": float(-says[row, test.batch["label"][row]].log()),
-                "probability": float(surest[row]),
-                "helped_error": _describe(blame, "helpful", i, subject, shown),
-                "harmed": _describe(truth, "harmful", i, subject, shown),
-            }
+                label=subject.classes[int(test.batch["label"][row])],
+                predicted=subject.classes[int(guess[i])],
+                loss=float(-says[row, test.batch["label"][row]].log()),
+                probability=float(surest[row]),
+                helped_error=_describe(blame, "helpful", i, subject, shown),
+                harmed=_describe(truth, "harmful", i, subject, shown),
+            )
         )
-    return explained
+    return tuple(explained)
 
 
 def _asker(subject: ClassifierRun) -> Callable[..., Answer]:
@@ -189,21 +191,24 @@ def _describe(
     query: int,
     subject: ClassifierRun,
     asked: Mapping[str, Any],
-) -> list[dict[str, Any]]:
+) -> tuple[ScoredRow, ...]:
     found: TopInstances = getattr(answer, kind)
     told = answer.agreement
     tested = TESTED if not isinstance(told, PairAgreement) or told.tests else ()
     described = []
     for place, row in enumerate(found.positions[query].tolist()):
         shown = subject.show("train", row)
+        numbers: dict[str, Any] = {
+            name: float(getattr(found, name)[query, place]) for name in tested
+        }
         described.append(
-            {
-                "id": int(subject.train.ids[row]),
-                "label": subject.classes[int(subject.train.batch["label"][row])],
+            ScoredRow(
+                id=int(subject.train.ids[row]),
+                label=subject.classes[int(subject.train.batch["label"][row])],
                 **shown,
-                **({"shared": subject.mark(asked, shown)} if subject.mark else {}),
-                "score": float(found.scores[query, place]),
-                **{name: float(getattr(found, name)[query, place]) for name in tested},
-            }
+                shared=tuple(subject.mark(asked, shown)) if subject.mark else None,
+                score=float(found.scores[query, place]),
+                **numbers,
+            )
         )
-    return described
+    return tuple(described)

@@ -1,7 +1,7 @@
 """A run's training set, inspected by what the unseen halves say about it."""
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +10,10 @@ from turnover._store import replacing
 from turnover.cleansing import Inspection, inspect_rows, label_errors
 from turnover.errors import RunError
 from turnover.runs._classifier import ClassifierRun
+from turnover.runs.results import AuditResults, InspectedRow, Screening
 from turnover.training import probabilities
 
-__all__ = ["audit_run", "inspection_csv", "inspection_json"]
+__all__ = ["audit_results", "audit_run", "inspection_csv"]
 
 COLUMNS = (
     *("id", "label", "suggested", "suspect", "p_label", "unseen_loss", "seen_loss", "memorised"),
@@ -29,8 +30,8 @@ def audit_run(subject: ClassifierRun) -> Inspection:
     return inspect_rows(unseen, seen, subject.train.batch["label"].cpu(), subject.contents())
 
 
-def inspection_json(subject: ClassifierRun, found: Inspection, top: int) -> dict[str, Any]:
-    """The inspection in plain JSON values, with the first ``top`` rows of each list.
+def audit_results(subject: ClassifierRun, found: Inspection, top: int) -> AuditResults:
+    """The inspection as it is stored, with the first ``top`` rows of each list.
 
     ``suspected_test`` is the share of test rows that the same rule suspects: what remains of
     ``suspected`` / ``train`` beyond it is about the training set.
@@ -39,37 +40,43 @@ def inspection_json(subject: ClassifierRun, found: Inspection, top: int) -> dict
     conflicts = [rows for rows in groups if bool(found.conflict[rows[0]])]
     test = probabilities(subject.model, subject.logits, subject.test, "unseen")
     in_test, _ = label_errors(test, subject.test.batch["label"].cpu())
-    return {
-        "train": len(subject.train),
-        "test": len(subject.test),
-        "row_word": subject.row_word,
-        "finder": found.finder,
-        "suspected": int(found.suspect.sum()),
-        "suspected_test": float(in_test.float().mean()),
-        "unseen_train_loss": float(found.unseen_loss.mean()),
-        "seen_train_loss": float(found.seen_loss.mean()),
-        "copies": len(groups),
-        "conflicts": len(conflicts),
-        "suspects": [_row(subject, found, row) for row in found.suspects()[:top].tolist()],
-        "memorised": [_row(subject, found, row) for row in found.by_memorisation()[:top].tolist()],
-        "groups": [[_row(subject, found, row) for row in rows] for rows in groups[:top]],
-    }
+
+    def listed(rows: Iterable[int]) -> tuple[InspectedRow, ...]:
+        return tuple(_row(subject, found, row) for row in rows)
+
+    return AuditResults(
+        train=len(subject.train),
+        test=len(subject.test),
+        row_word=subject.row_word,
+        screening=Screening(
+            finder=found.finder,
+            suspected=int(found.suspect.sum()),
+            suspected_test=float(in_test.float().mean()),
+        ),
+        unseen_train_loss=float(found.unseen_loss.mean()),
+        seen_train_loss=float(found.seen_loss.mean()),
+        copies=len(groups),
+        conflicts=len(conflicts),
+        suspects=listed(found.suspects()[:top].tolist()),
+        memorised=listed(found.by_memorisation()[:top].tolist()),
+        groups=tuple(map(listed, groups[:top])),
+    )
 
 
-def _row(subject: ClassifierRun, found: Inspection, row: int) -> dict[str, Any]:
-    return {
-        "id": int(subject.train.ids[row]),
+def _row(subject: ClassifierRun, found: Inspection, row: int) -> InspectedRow:
+    return InspectedRow(
+        id=int(subject.train.ids[row]),
         **subject.show("train", row),
-        "label": subject.classes[int(found.labels[row])],
-        "suggested": subject.classes[int(found.suggested[row])],
-        "suspect": bool(found.suspect[row]),
-        "p_label": float(found.unseen[row, found.labels[row]]),
-        "unseen_loss": float(found.unseen_loss[row]),
-        "seen_loss": float(found.seen_loss[row]),
-        "memorised": float(found.memorised[row]),
-        "copies": int(found.group[row]),
-        "conflict": bool(found.conflict[row]),
-    }
+        label=subject.classes[int(found.labels[row])],
+        suggested=subject.classes[int(found.suggested[row])],
+        suspect=bool(found.suspect[row]),
+        p_label=float(found.unseen[row, found.labels[row]]),
+        unseen_loss=float(found.unseen_loss[row]),
+        seen_loss=float(found.seen_loss[row]),
+        memorised=float(found.memorised[row]),
+        copies=int(found.group[row]),
+        conflict=bool(found.conflict[row]),
+    )
 
 
 def inspection_csv(subject: ClassifierRun, found: Inspection, path: str | Path) -> None:
@@ -91,4 +98,4 @@ def inspection_csv(subject: ClassifierRun, found: Inspection, path: str | Path) 
 
 def _rows(subject: ClassifierRun, found: Inspection) -> Iterator[dict[str, Any]]:
     for row in found.unseen_loss.argsort(descending=True, stable=True).tolist():
-        yield _row(subject, found, row)
+        yield _row(subject, found, row).to_json()

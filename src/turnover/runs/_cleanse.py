@@ -25,6 +25,7 @@ from turnover.cleansing import (
 from turnover.data import Rows
 from turnover.errors import DataError, RunError
 from turnover.runs._classifier import ClassifierRun
+from turnover.runs.results import CleansingResults, HarmfulRow
 from turnover.training import probabilities
 
 __all__ = ["ARMS", "CleansingConfig", "cleanse_run", "cleansing_csv", "split"]
@@ -78,8 +79,8 @@ def cleanse_run(
     aim: CleansingConfig,
     totals: Mapping[str, Tensor],
     progress: Progress = lambda what, steps: None,
-) -> dict[str, Any]:
-    """Remove, train again and compare; in plain JSON values.
+) -> CleansingResults:
+    """Remove, train again and compare.
 
     Args:
         subject: the run whose training set is cleansed.
@@ -109,21 +110,21 @@ def cleanse_run(
     )
     cells = cells_of(sweep.run(totals, lambda done, whole: progress("Training again", 1)))
     first = next(iter(totals))
-    return {
-        "row_word": subject.row_word,
-        "train": len(subject.train),
-        "target": len(aim.target),
-        "test": len(aim.test),
-        "seeds": aim.seeds,
-        "trainings": sweep.trainings(len(totals)),
-        "arms": list(totals),
-        "conclusion": conclude(cells),
-        "cells": [cell.to_dict() for cell in cells],
-        "harmful": [
-            _row(subject, row, {"total": totals[first]})
+    return CleansingResults(
+        row_word=subject.row_word,
+        train=len(subject.train),
+        target=len(aim.target),
+        test=len(aim.test),
+        seeds=aim.seeds,
+        trainings=sweep.trainings(len(totals)),
+        arms=tuple(totals),
+        conclusion=conclude(cells),
+        cells=tuple(cells),
+        harmful=tuple(
+            HarmfulRow(**_row(subject, row, {"total": totals[first]}))
             for row in torch.argsort(totals[first], stable=True)[:LISTED].tolist()
-        ],
-    }
+        ),
+    )
 
 
 def cleansing_csv(subject: ClassifierRun, totals: Mapping[str, Tensor], path: str | Path) -> None:

@@ -18,12 +18,13 @@ import hashlib
 import json
 import os
 import platform
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, final
+from typing import Any, TypeVar, final
 
 import numpy as np
 import torch
@@ -44,11 +45,15 @@ from turnover.data import Rows
 from turnover.errors import DataError, RunError
 from turnover.masks import MASK_VERSION, STRING_ID_VERSION, check_mask_version
 from turnover.nn import masked_layers
+from turnover.runs.results import VERSION, Results, Section, manifest_of_today
 
 __all__ = ["Run", "describe_masks", "fingerprint"]
 
+S = TypeVar("S", bound=Section)
+
 FORMAT = "turnover-run-1"
 ID, GROUP = "id", "group"
+HALVES = re.compile("[\ud800-\udfff]")  # of characters, which no text file can hold
 STRUCTURE = "structure"
 TYPES = {
     "kind": str,
@@ -58,14 +63,6 @@ TYPES = {
     "command": list,
     "checksums": dict,
 }
-RENAMED_ARGUMENTS = {"towers": "pairs", "rate": "lr", "first": "first_masked_layer"}
-RENAMED_OPTIONS = {
-    "--towers": "--pairs",
-    "--rate": "--lr",
-    "--masks-from": "--first-masked-layer",
-}
-RENAMED_RESULTS = {"towers": "pairs", "noun": "row_word"}
-"""Names in manifests and results of release 0.1, and what they are called now."""
 
 
 @final
@@ -160,7 +157,7 @@ class Run:
         for name, kind in TYPES.items():
             if not isinstance(value := manifest.get(name, kind()), kind):
                 raise RunError(f"{folder / 'manifest.json'} is damaged: its {name} is {value!r}.")
-        return cls(folder, _with_new_names(manifest))
+        return cls(folder, manifest_of_today(manifest))
 
     def finish(self, **more: object) -> "Run":
         """Mark the run complete and add to its manifest, with checksums of all that it holds."""
@@ -215,34 +212,40 @@ class Run:
         is_tuple = header.get(STRUCTURE) == "tuple"
         return Rows(tuple(tensors[n] for n in in_order) if is_tuple else tensors, ids, groups)
 
-    def save_results(self, results: Mapping[str, Any]) -> None:
-        """Write ``results.json``."""
-        self._write_json("results.json", results)
+    def save(self, section: Section) -> Path:
+        """Write the file of a section, such as ``results.json``; its path."""
+        return self._write_json(section.FILE, {"version": VERSION, **section.to_json()})
 
-    def results(self) -> dict[str, Any]:
-        """Read ``results.json``.
+    def load(self, kind: type[S]) -> S | None:
+        """Read the file of a section; None where there is none.
 
         Raises:
-            RunError: when it is missing, since the run is unfinished, or truncated.
+            RunError: when it is damaged, or of a newer release.
         """
-        if not self.complete and not (self.folder / "results.json").exists():
+        path = self.folder / kind.FILE
+        return kind.from_json(_read_json(path), path) if os.path.lexists(path) else None
+
+    def results(self) -> Results:
+        """What was measured at the end of the training.
+
+        Raises:
+            RunError: when the run is unfinished; otherwise as :meth:`load`.
+        """
+        if (found := self.load(Results)) is not None:
+            return found
+        if not self.complete:
             raise RunError(
                 f"The run in {self.folder} is unfinished and has no results yet. The command that "
                 f"made it goes on when given the same folder and arguments: {self.arguments}."
             )
-        found = self.read_json("results.json")
-        if not isinstance(found, dict):
-            raise RunError(f"{self.folder / 'results.json'} holds no results.")
-        return found
+        raise RunError(f"There is no {self.folder / Results.FILE}. Is this the folder of a run?")
 
     def read_json(self, name: str) -> object:
         """Read a JSON file of the folder; a RunError when it is missing or truncated."""
         found = _read_json(self.folder / name)
         if name in self.manifest.get("checksums", {}):
             self._compare(name, checksum_of(self.folder / name))
-        if not isinstance(found, dict):
-            return found
-        return {RENAMED_RESULTS.get(key, key): value for key, value in found.items()}
+        return found
 
     def write_text(self, name: str, text: str) -> Path:
         """Replace a text file of the folder in one step; its path."""
@@ -254,8 +257,9 @@ class Run:
             raise RunError(f"Cannot write {path}: {error}") from error
         return path
 
-    def _write_json(self, name: str, value: object) -> None:
-        self.write_text(name, json.dumps(value, indent=1, allow_nan=False) + "\n")
+    def _write_json(self, name: str, value: object) -> Path:
+        text = json.dumps(value, indent=1, ensure_ascii=False) + "\n"
+        return self.write_text(name, HALVES.sub(lambda half: f"\\u{ord(half[0]):04x}", text))
 
     def _write_tensors(
         self, name: str, tensors: Mapping[str, Tensor], header: dict[str, str] | None = None
@@ -302,19 +306,6 @@ def describe_masks(model: nn.Module) -> dict[str, dict[str, Any]]:
         name: {"layer": spec.layer, "units": spec.units, "seed": spec.seed, "keep": spec.keep}
         for name, spec in ((name, layer.spec) for name, layer in masked_layers(model).items())
     }
-
-
-def _with_new_names(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """A manifest of release 0.1 in the words of this one; any other as it is."""
-    arguments = {RENAMED_ARGUMENTS.get(k, k): v for k, v in manifest.get("arguments", {}).items()}
-    masks = {
-        name: {"keep" if key == "p" else key: value for key, value in spec.items()}
-        for name, spec in manifest.get("masks", {}).items()
-        if isinstance(spec, dict)
-    }
-    words = [RENAMED_OPTIONS.get(word, word) for word in manifest.get("command", [])]
-    found = {"arguments": arguments, "masks": masks, "command": words}
-    return {**manifest, **{name: value for name, value in found.items() if name in manifest}}
 
 
 def fingerprint(rows: Rows) -> str:

@@ -2,15 +2,16 @@
 
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, final
+from typing import final
 
 import torch
 from torch import nn
 
 from turnover._rows import Loss
 from turnover.data import BadRow, Rows
+from turnover.leaks import LeakReport
 from turnover.runs._check import check_leaks, sample_rows
 from turnover.runs._classifier import ClassifierRun
 from turnover.runs._folder import Run, describe_masks, fingerprint
@@ -79,10 +80,15 @@ class TrainingPipeline:
         self.progress("Asking what stands behind each error", 1)
         subject = classifier_of(models["model"])
         results = measure_run(subject, models.get("control"), self._curves)
-        results |= {"audit": audit, "bad_rows": [asdict(row) for row in bad]}
-        results["cost"] = {f"train_{name}_s": round(s, 2) for name, s in self._seconds.items()}
-        results["seconds"] = round(time.perf_counter() - began, 2)
-        self.run.save_results(results)
+        self.run.save(
+            replace(
+                results,
+                leak_check=audit,
+                bad_rows=tuple(bad),
+                cost={f"train_{name}_s": round(s, 2) for name, s in self._seconds.items()},
+                seconds=round(time.perf_counter() - began, 2),
+            )
+        )
         self.progress("Done", 1)
         rows: Mapping[str, Rows] = {"train": self.train, "test": self.test}
         return self.run.finish(
@@ -90,13 +96,13 @@ class TrainingPipeline:
             data={name: fingerprint(found) for name, found in rows.items()},
         )
 
-    def _audit(self) -> dict[str, Any]:
+    def _audit(self) -> LeakReport:
         """Real training steps on a few rows: does one reach its unseen half?"""
         self.progress(f"Proving that no {self.row_word} reaches its unseen half", 0)
         few = sample_rows(self.train, PROBED)
         found = check_leaks(self.build(True), few, self.loss, self.recipe)
         self.progress("Training", 1)
-        return found.to_dict()
+        return found
 
     def _train(self, name: str) -> nn.Module:
         began, is_model = time.perf_counter(), name == "model"

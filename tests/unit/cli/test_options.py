@@ -10,7 +10,7 @@ from turnover.cli._options import OPTIONS, as_options
 
 OPTION = re.compile(r"(?<![\w-])--(?!no-deps)[a-z]{2}")  # but that of pip
 KEPT = {
-    "_folder.py",  # old options and new ones, of commands in run folders
+    "_schema.py",  # old options and new ones, of commands in run folders
     "_registry.py",  # the command that made a run
     "_trainer.py",  # torchrun's own option
 }

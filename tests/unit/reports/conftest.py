@@ -74,6 +74,17 @@ def results():
     return copy.deepcopy(RESULTS)
 
 
+def write_json(run, name, found):
+    """What release 0.1 or another program may have left there."""
+    run.write_text(name, json.dumps(found))
+
+
+def leak(name="a", size=0.3, remedy="mask it", kind="Linear"):
+    """A leak, as the leak check writes it."""
+    found = {"parameter": name, "kind": kind, "shape": [3], "size_nats": size, "relative": 0.1}
+    return {**found, "remedy": remedy}
+
+
 def build_run(folder, results, channels=1):
     """A complete run folder with the given results and images of the given channels."""
     run = Run.create(folder, {"kind": "demo", "arguments": {"seed": 0}})
@@ -81,7 +92,7 @@ def build_run(folder, results, channels=1):
         ids = torch.tensor(list(ids))
         images = torch.rand(len(ids), channels, 8, 8)
         run.save_rows(rows, Rows({"image": images, "label": ids % 10}, ids))
-    run.save_results(results)
+    write_json(run, "results.json", results)
     masks = {"act": {"layer": 0, "units": 128, "seed": 0, "keep": 0.5}}
     return run.finish(masks=masks, data={"train": "ab" * 32})
 
@@ -106,7 +117,8 @@ def image(row, **more):
 
 def audited(row, **more):
     losses = {"unseen_loss": 3.0 - row / 10, "seen_loss": 0.1, "memorised": 2.9 - row / 10}
-    return image(row, suggested="dog", suspect=True, p_label=0.05, **losses, **more)
+    copies = {"copies": -1, "conflict": False}
+    return image(row, suggested="dog", suspect=True, p_label=0.05, **losses, **copies, **more)
 
 
 AUDIT = {
@@ -117,12 +129,12 @@ AUDIT = {
     "memorised": [audited(row) for row in range(5)],
     "groups": [[audited(6), audited(7)], [audited(row) for row in (8, 10, 12, 14, 16, 18, 4)]],
 }
-PAIR = {"mean": 0.01, "low": -0.01, "high": 0.03}
+PAIR = {"mean": 0.01, "low": -0.01, "high": 0.03, "p": 0.5, "p_seeds": 0.5}
 CELL = {"fraction": 0.1, "removed": 2, "accuracy": 0.9, "accuracy_sd": 0.01, "loss": 0.3}
 CLEANSED = {
     **{"row_word": "image", "train": 20, "target": 4, "test": 4, "seeds": 2, "trainings": 6},
     **{"arms": ["first-order"], "conclusion": "No significant gain."},
-    "cells": [{**CELL, "arm": "x", "gain": PAIR, "over_random": None, "p": 0.5, "significant": 0}],
+    "cells": [{**CELL, "arm": "x", "gain": PAIR, "over_random": None, "p": 0.5, "loss_sd": 0.1}],
     "harmful": [image(row, total=row - 4.0) for row in range(3)],
 }
 IMAGE_RESULTS = {
@@ -151,9 +163,9 @@ def build_image_run(folder, images=None, results=IMAGE_RESULTS, audit=AUDIT, cle
         run.save_rows(side, Rows(batch, ids))
         names = [f"{('cat', 'dog')[int(id) % 2]}/{int(id) - 100:03}.png" for id in ids]
         run.write_text(f"{side}.json", json.dumps({"name": names}))
-    run.save_results(results)
+    write_json(run, "results.json", results)
     for name, found in (("audit", audit), ("cleanse", cleansed)):
-        run.write_text(f"{name}.json", json.dumps(found))
+        write_json(run, f"{name}.json", found)
     return run.finish()
 
 

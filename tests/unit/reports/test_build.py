@@ -3,10 +3,11 @@ import json
 import numpy as np
 import pytest
 
-from tests.unit.reports.conftest import OPTIONAL, RESULTS, named
+from tests.unit.reports.conftest import OPTIONAL, RESULTS, leak, named
 from turnover.errors import RunError
 from turnover.reports import _prose as prose
 from turnover.reports import build_report, summary
+from turnover.runs.results import Results
 
 REQUIRED_BY_THE_COMMAND_LINE = {
     "accuracy_turnover",
@@ -144,7 +145,7 @@ def test_the_command_repeats_the_run(make_run, results):
 
 
 def test_split_ensembles_are_told_as_what_they_are():
-    results = {"pairs": 4, "accuracy_turnover": 0.9, "accuracy_dropout": 0.88, "train": 50}
+    results = Results(pairs=4, accuracy_turnover=0.9, accuracy_dropout=0.88, train=50)
     assert prose.deck(results, None, "text") == (
         "The mean of 8 networks gains 2.0 points of test accuracy here: 90.0% instead of "
         "88.0% of "
@@ -153,17 +154,18 @@ def test_split_ensembles_are_told_as_what_they_are():
     assert "mean of 8 ordinary networks" in prose.what_was_done(results, "text")
     masks = {"masks": {"mask": {"units": 4}}}
     assert not any("√" in limit for limit in prose.limits(results, masks, ()))
-    assert any("√" in limit for limit in prose.limits({"train": 50}, masks, ()))
+    assert any("√" in limit for limit in prose.limits(Results(train=50), masks, ()))
 
 
 def test_a_leak_is_not_called_isolation(make_run, results):
-    def leak(name, size, remedy):
-        return {"parameter": name, "kind": "Linear", "size_nats": size, "remedy": remedy}
-
     leaks = [leak("a", 0.3, "mask it"), leak("b", 0.2, "drop it"), leak("c", 0.1, "mask it")]
-    leaky = {**results, "audit": {"ok": False, "instances": 4, "leaks": leaks, "crosstalk": []}}
-    assert "never learns" in prose.what_was_done(results, "image")
-    assert "never learns" not in prose.what_was_done(leaky, "image")
-    found = build_report(make_run(leaky)).audit
+    leaky = {
+        **results,
+        "audit": {"ok": False, "instances": 4, "leaks": leaks, "crosstalk": [], "drift": None},
+    }
+    assert "never learns" in build_report(make_run(results)).done
+    report = build_report(make_run(leaky, name="leaky"))
+    assert "never learns" not in report.done
+    found = report.audit
     assert [where for where, _, _ in found.findings] == ["a (Linear)", "c (Linear)", "b (Linear)"]
     assert [remedy for _, _, remedy in found.findings] == ["mask it", "as above", "drop it"]

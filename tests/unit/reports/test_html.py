@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 
-from tests.unit.reports.conftest import RESULTS, STRUCTURED, build_run, named
+from tests.unit.reports.conftest import RESULTS, STRUCTURED, build_run, leak, named, write_json
 from turnover.errors import MissingExtra
 from turnover.reports import _html as html
 from turnover.reports import render_html
@@ -144,14 +144,13 @@ def test_a_run_without_results_has_none_of_their_sections(make_run):
 def test_text_stands_where_there_are_no_pictures(make_run, results):
     run = make_run(results)
     results["explanations"][0]["harmed"][0]["text"] = "a terrible film"
-    run.save_results(results)
+    write_json(run, "results.json", results)
     (run.folder / "train.safetensors").unlink()
     assert "a terrible film" in render_html(run)
 
 
 def test_leaks_are_listed_with_their_remedy(make_run, results):
-    leak = {"parameter": "head.bias", "kind": "Linear", "size_nats": 0.1, "remedy": "bias=False"}
-    results["audit"].update(ok=False, leaks=[leak])
+    results["audit"].update(ok=False, leaks=[leak("head.bias", 0.1, "bias=False")])
     page = render_html(make_run(results))
     assert "Not isolated" in page
     assert "head.bias (Linear)" in page
@@ -180,5 +179,5 @@ def test_scores_of_split_ensembles_are_not_told_as_differences_of_halves(make_ru
 def test_a_page_does_not_deny_the_leaks_that_it_shows(make_run, results):
     never = "never received a correction"
     assert never in render_html(make_run(results))
-    leaky = {**results, "audit": {**results["audit"], "ok": False}}
+    leaky = {**results, "audit": {**results["audit"], "ok": False, "leaks": [leak()]}}
     assert never not in render_html(make_run(leaky, name="leaky"))

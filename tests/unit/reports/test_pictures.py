@@ -1,5 +1,6 @@
 import json
 import struct
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -129,8 +130,8 @@ def test_a_truncated_or_lying_file_is_a_run_error(tmp_path):
 
 
 def test_an_unknown_id_is_a_run_error(tmp_path, image_run):
-    results = {**image_run.results()}
-    results["explanations"][0]["id"] = 10**9
-    image_run.save_results(results)
+    results = image_run.results()
+    (mistake,) = results.explanations
+    image_run.save(replace(results, explanations=(replace(mistake, id=10**9),)))
     with pytest.raises(RunError, match="no image with id"):
         build_report(image_run)

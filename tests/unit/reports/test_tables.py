@@ -8,6 +8,7 @@ import pytest
 from tests.unit.reports.conftest import AUDIT, CLEANSED, IMAGE_RESULTS, build_image_run
 from tests.unit.reports.test_html_images import hostile
 from turnover.reports import render_answer, render_audit, render_cleanse, render_terminal
+from turnover.runs.results import AskResults, AuditResults, CleansingResults
 
 rich = pytest.importorskip("rich.console")
 
@@ -15,13 +16,14 @@ FOLDERS = "2019/holidays in the mountains/a very long evening/IMG_20190704_"
 (EXPLAINED,) = IMAGE_RESULTS["explanations"]
 ANSWER = {
     **{"asked": "cat", "estimator": "first-order", "train": 20, "verdict": "None matters."},
-    **{"agreement": {"spearman": 0.9}, **EXPLAINED},
+    **{"agreement": dict(spearman=0.9, sign=1.0, masks=0, ids=20, queries=1), **EXPLAINED},
+    "significant": [],
     **{"helpful": EXPLAINED["helped_error"], "harmful": EXPLAINED["harmed"]},
 }
 TABLES = {
-    "answer": lambda found, console: render_answer(found, console),
-    "audit": lambda found, console: render_audit(found, console, 5),
-    "cleanse": lambda found, console: render_cleanse(found, console, 5),
+    "answer": lambda found, out: render_answer(AskResults.from_json(found, "x"), out),
+    "audit": lambda found, out: render_audit(AuditResults.from_json(found, "x"), out, 5),
+    "cleanse": lambda found, out: render_cleanse(CleansingResults.from_json(found, "x"), out, 5),
 }
 FOUND = {"answer": ANSWER, "audit": AUDIT, "cleanse": CLEANSED}
 
@@ -88,5 +90,5 @@ def test_texts_keep_the_places_of_their_shared_words():
     found = {**ANSWER, "text": "good", "helpful": [{**row, "shared": [[4, 8]]}], "harmful": []}
     file = io.StringIO()
     console = rich.Console(file=file, width=80, force_terminal=True)
-    render_answer(found, console)
+    TABLES["answer"](found, console)
     assert "a b \x1b[1;4mgood\x1b[0m film" in file.getvalue()

@@ -3,7 +3,7 @@ import io
 import numpy as np
 import pytest
 
-from tests.unit.reports.conftest import OPTIONAL, named
+from tests.unit.reports.conftest import OPTIONAL, leak, named
 from turnover.reports import render_terminal
 from turnover.reports._terminal import ASCII_SHADES, SHADES, _draw
 
@@ -42,8 +42,8 @@ def test_planted_errors_are_marked(make_run, results):
 def test_what_a_run_says_is_no_markup(make_run, results):
     results = named(results, ["[red]x[/red]"] * 10)
     results["audit"] = {
-        "ok": False,
-        "leaks": [{"parameter": "[bold]", "kind": "[/x]", "size_nats": 1.0, "remedy": "[/y]"}],
+        **{"ok": False, "crosstalk": [], "drift": None, "instances": 4},
+        "leaks": [leak("[bold]", 1.0, "[/y]", kind="[/x]")],
     }
     text = shown(make_run(results))
     assert "[red]x[/red]" in text

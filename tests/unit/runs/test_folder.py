@@ -16,6 +16,7 @@ from turnover import Rows, Run, _store
 from turnover.errors import DataError, MaskError, RunError
 from turnover.masks import MASK_VERSION, keep_rate
 from turnover.runs import describe_masks, fingerprint
+from turnover.runs.results import Results
 
 ARGUMENTS = {"epochs": 3, "noise": 0.1, "layers": (1, 2)}
 MANIFEST = {"kind": "test", "arguments": ARGUMENTS}
@@ -294,7 +295,7 @@ def test_an_unfinished_run_without_results_says_how_to_finish(made):
 @pytest.mark.parametrize("value", [[], "text", 3])
 def test_results_are_an_object(made, value):
     (made.folder / "results.json").write_text(json.dumps(value), encoding="utf-8")
-    with pytest.raises(RunError, match="holds no results"):
+    with pytest.raises(RunError, match="no section of results"):
         made.results()
 
 
@@ -356,7 +357,7 @@ def write(made, name, other=False):
     elif name == "train":
         made.save_rows("train", ROWS.select(slice(0, 3)) if other else ROWS)
     elif name == "results":
-        made.save_results({"auc": 0.1 if other else 0.9})
+        made.save(Results(test_loss=0.1 if other else 0.9))
     elif other:
         made.finish()
 
@@ -371,9 +372,9 @@ def read(made, name):
 
 
 def test_results_are_read_as_written(made):
-    made.save_results({"auc": 0.1 + 0.2, "curves": [{"epoch": 1, "ü": None}]})
-    assert Run.open(made.folder).results() == made.results()
-    assert made.results() == {"auc": 0.1 + 0.2, "curves": [{"epoch": 1, "ü": None}]}
+    results = Results(test_loss=0.1 + 0.2, row_word="ü\ud800", cost={"a": 1})
+    made.save(results)
+    assert Run.open(made.folder).results() == made.results() == results
 
 
 def test_masks_are_described_by_all_that_makes_them():

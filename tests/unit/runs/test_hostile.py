@@ -14,6 +14,7 @@ from turnover._plain import cell
 from turnover.data import Rows
 from turnover.errors import RunError
 from turnover.runs import Run
+from turnover.runs.results import Results
 from turnover.scores import Scores
 
 OUTSIDE = "what was there before\n"
@@ -31,7 +32,7 @@ def run(tmp_path):
     made = Run.create(tmp_path / "run", {"kind": "demo", "arguments": {"epochs": 1}})
     made.save_model(nn.Linear(3, 2))
     made.save_rows("train", Rows((torch.randn(4, 3), torch.zeros(4)), torch.arange(4)))
-    made.save_results({"accuracy": 1.0})
+    made.save(Results(test_loss=1.0))
     return made
 
 
@@ -85,7 +86,7 @@ def test_a_pipe_does_not_hang(run, name):
 
 def test_a_link_to_the_folder_of_a_run_is_the_users_own_and_followed(run, tmp_path):
     os.symlink(run.folder, tmp_path / "latest")
-    assert Run.open(tmp_path / "latest").results() == {"accuracy": 1.0}
+    assert Run.open(tmp_path / "latest").results() == Results(test_loss=1.0)
 
 
 def test_a_link_to_a_file_outside_of_runs_is_the_users_own_and_followed(tmp_path):

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ from turnover.runs.digits._train import (
     recipe_of,
     train_network,
 )
+from turnover.runs.results import Detection, PlantedRow, Results, Roc, Variant
 from turnover.training import Curve, accuracy, losses_of
 
 __all__ = ["LOADER", "run_demo", "steps_of_demo"]
@@ -114,10 +115,14 @@ def _run(folder: str | Path, arguments: dict[str, Any], progress: Progress) -> R
     progress("Asking what stands behind each error", 1)
     subject = _subject(run, models[TURNOVER.name], digits.train, digits.test)
     results = measure_demo(subject, models, digits, curves)
-    results["audit"] = audit.to_dict()
-    results["cost"] = {f"train_{name}_s": round(s, 2) for name, s in seconds.items()}
-    results["seconds"] = round(time.perf_counter() - start, 2)
-    run.save_results(results)
+    run.save(
+        replace(
+            results,
+            leak_check=audit,
+            cost={f"train_{name}_s": round(s, 2) for name, s in seconds.items()},
+            seconds=round(time.perf_counter() - start, 2),
+        )
+    )
     progress("Done", 1)
     return run.finish(
         masks=describe_masks(models[TURNOVER.name]),
@@ -130,35 +135,34 @@ def measure_demo(
     models: dict[str, nn.Module],
     digits: Digits,
     curves: dict[str, list[Curve]],
-) -> dict[str, Any]:
-    """All numbers of the demo, as plain JSON values; losses in nats."""
+) -> Results:
+    """All numbers of the demo; losses in nats."""
     model, control = models[TURNOVER.name], models[CONTROL.name]
     planted = digits.train.batch["label"] != digits.train.batch["truth"]
     unseen = losses_of(model, cross_entropy, digits.train, "unseen")
     plain = losses_of(control, cross_entropy, digits.train)
     last = curves[TURNOVER.name][-1]
-    return {
-        "kind": "demo",
-        "train": len(digits.train),
-        "test": len(digits.test),
-        "planted": int(planted.sum()),
-        "accuracy_turnover": accuracy(model, logits, digits.test),
-        "accuracy_dropout": accuracy(control, logits, digits.test),
-        "seen_train_loss": last.seen_train,
-        "unseen_train_loss": last.unseen_train,
-        "test_loss": last.unseen_test,
-        "full_test_loss": last.full_test,
-        **_detection(unseen, planted, ""),
-        **_detection(plain, planted, "_control"),
-        "roc": {"turnover": _roc(unseen, planted), "control": _roc(plain, planted)},
-        "curves": [asdict(point) for point in curves[TURNOVER.name]],
-        "variants": [
+    return Results(
+        kind="demo",
+        train=len(digits.train),
+        test=len(digits.test),
+        planted=int(planted.sum()),
+        accuracy_turnover=accuracy(model, logits, digits.test),
+        accuracy_dropout=accuracy(control, logits, digits.test),
+        seen_train_loss=last.seen_train,
+        unseen_train_loss=last.unseen_train,
+        test_loss=last.unseen_test,
+        full_test_loss=last.full_test,
+        detection=Detection(*_detection(unseen, planted), *_detection(plain, planted)),
+        roc={"turnover": _roc(unseen, planted), "control": _roc(plain, planted)},
+        curves=tuple(curves[TURNOVER.name]),
+        variants=tuple(
             _variant(models[network.name], digits, curves[network.name][-1], network.dropout)
             for network in (PLAIN, TURNOVER)
-        ],
-        "explanations": explain_errors(subject, errors=ERRORS, k=BEHIND),
-        "suspects": find_suspects(unseen, digits.train)[:SUSPECTS],
-    }
+        ),
+        explanations=explain_errors(subject, errors=ERRORS, k=BEHIND),
+        suspects=tuple(find_suspects(unseen, digits.train)[:SUSPECTS]),
+    )
 
 
 def _open(run: Run) -> ClassifierRun:
@@ -196,18 +200,18 @@ def _subject(run: Run, model: nn.Module, train: Rows, test: Rows) -> ClassifierR
     )
 
 
-def find_suspects(ranked_by: Tensor, train: Rows) -> list[dict[str, Any]]:
+def find_suspects(ranked_by: Tensor, train: Rows) -> list[PlantedRow]:
     """All training instances, the highest loss of the unseen sub-network first."""
     order = torch.argsort(ranked_by, descending=True, stable=True)
     label, truth = train.batch["label"], train.batch["truth"]
     return [
-        {
-            "id": int(train.ids[row]),
-            "label": int(label[row]),
-            "truth": int(truth[row]),
-            "unseen_loss": float(ranked_by[row]),
-            "planted": bool(label[row] != truth[row]),
-        }
+        PlantedRow(
+            id=int(train.ids[row]),
+            label=int(label[row]),
+            truth=int(truth[row]),
+            unseen_loss=float(ranked_by[row]),
+            planted=bool(label[row] != truth[row]),
+        )
         for row in order
     ]
 
@@ -216,35 +220,35 @@ def _probe(train: Rows) -> dict[str, Tensor]:
     return {name: tensor[:32] for name, tensor in train.batch.items()}
 
 
-def _variant(model: nn.Module, digits: Digits, last: Curve, drop: float) -> dict[str, Any]:
+def _variant(model: nn.Module, digits: Digits, last: Curve, drop: float) -> Variant:
     planted = digits.train.batch["label"] != digits.train.batch["truth"]
     unseen = losses_of(model, cross_entropy, digits.train, "unseen")
-    return {
-        "drop": drop,
-        "accuracy": accuracy(model, logits, digits.test),
-        "seen_train_loss": last.seen_train,
-        "unseen_train_loss": last.unseen_train,
-        "test_loss": last.unseen_test,
-        **_detection(unseen, planted, ""),
-    }
+    auc, precision = _detection(unseen, planted)
+    return Variant(
+        drop=drop,
+        accuracy=accuracy(model, logits, digits.test),
+        seen_train_loss=last.seen_train,
+        unseen_train_loss=last.unseen_train,
+        test_loss=last.unseen_test,
+        mislabel_auc=auc,
+        precision_at_planted=precision,
+    )
 
 
-def _detection(suspicion: Tensor, planted: Tensor, suffix: str) -> dict[str, float | None]:
+def _detection(suspicion: Tensor, planted: Tensor) -> tuple[float | None, float | None]:
+    """Area under the ROC curve, and precision at the number of planted errors; None without any."""
     from sklearn.metrics import roc_auc_score
 
     if not planted.any():
-        return {f"mislabel_auc{suffix}": None, f"precision_at_planted{suffix}": None}
+        return None, None
     first = torch.argsort(suspicion, descending=True, stable=True)[: int(planted.sum())]
-    return {
-        f"mislabel_auc{suffix}": float(roc_auc_score(planted, suspicion)),
-        f"precision_at_planted{suffix}": float(planted[first].float().mean()),
-    }
+    return float(roc_auc_score(planted, suspicion)), float(planted[first].float().mean())
 
 
-def _roc(suspicion: Tensor, planted: Tensor) -> dict[str, list[float]] | None:
+def _roc(suspicion: Tensor, planted: Tensor) -> Roc | None:
     from sklearn.metrics import roc_curve
 
     if not planted.any():
         return None
     fpr, tpr, _ = roc_curve(planted, suspicion)
-    return {"fpr": fpr.tolist(), "tpr": tpr.tolist()}
+    return Roc(tuple(fpr.tolist()), tuple(tpr.tolist()))
