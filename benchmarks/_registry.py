@@ -29,7 +29,7 @@ from turnover.baselines import (
 )
 from turnover.data import Rows
 from turnover.estimators import FirstOrder, GateKernel, GradientKernel, TwoPass
-from turnover.training import Recipe, losses_of
+from turnover.training import Recipe
 
 __all__ = ["methods"]
 
@@ -85,8 +85,7 @@ def first_order(trained: Trained, task: Task) -> Asked:
 
 def memory(trained: Trained, task: Task) -> Tensor:
     """L(unseen) − L(seen) of every training instance."""
-    unseen, seen = (losses_of(trained.model, loss, task.train, w) for w in ("unseen", "seen"))
-    return unseen - seen
+    return TwoPass(trained.model, loss).self_scores(task.train)
 
 
 def bm25(trained: Trained, task: Task) -> Asked:

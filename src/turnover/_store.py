@@ -193,7 +193,7 @@ def write_tensors(
         save_file(copies, fresh, {HEADER: json.dumps(entries, sort_keys=True)})
 
 
-def read_tensors(path: Path, *, links: bool = True) -> tuple[dict[str, Tensor], dict[str, str]]:
+def read_tensors(path: Path, *, links: bool = False) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The tensors of a safetensors file, and its header, which holds their checksum.
 
     Args:

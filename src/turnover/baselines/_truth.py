@@ -110,7 +110,7 @@ class Truth:
             RunError: for a missing, truncated or foreign file.
         """
         try:
-            tensors, header = read_tensors(Path(path))
+            tensors, header = read_tensors(Path(path), links=True)
         except (OSError, SafetensorError) as error:
             raise RunError(f"Cannot read a truth from {path}: {error}") from error
         try:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["ask", "query_of"]
 
 
-Estimator = Literal["first-order", "exact", "kernel"]
+EstimatorName = Literal["first-order", "exact", "kernel"]
 WRITERS = {".safetensors": "save", ".csv": "to_csv", ".parquet": "to_parquet"}
 
 
@@ -33,7 +33,7 @@ def ask(
         Path | None, typer.Option(help="Also write all scores (.safetensors, .csv, .parquet).")
     ] = None,
     estimator: Annotated[
-        Estimator | None,
+        EstimatorName | None,
         typer.Option(
             help="first-order: at once; exact: ranks the best of these again by two forward passes "
             "each; kernel: the most accurate, by gradients of all training instances.",

@@ -28,7 +28,7 @@ from turnover.training import probabilities
 
 __all__ = ["answer", "estimator_for", "explain_errors", "score_all"]
 
-Estimator = Literal["first-order", "exact", "kernel"]
+EstimatorName = Literal["first-order", "exact", "kernel"]
 RERANK, NULLS = 50, 1000
 TESTED = ("z", "p", "q")
 
@@ -60,7 +60,7 @@ def answer(
     *,
     label: str | None = None,
     k: int = 5,
-    estimator: Estimator | None = None,
+    estimator: EstimatorName | None = None,
 ) -> AskResults:
     """What stands behind the prediction of one row.
 
@@ -109,7 +109,7 @@ def answer(
 
 
 def score_all(
-    subject: ClassifierRun, query: Query, *, label: str, estimator: Estimator | None = None
+    subject: ClassifierRun, query: Query, *, label: str, estimator: EstimatorName | None = None
 ) -> Scores:
     """Scores ``[1, train]`` of one row with the label of this name, to be saved.
 

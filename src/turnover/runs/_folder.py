@@ -258,7 +258,13 @@ class Run:
         return path
 
     def _write_json(self, name: str, value: object) -> Path:
-        text = json.dumps(value, indent=1, ensure_ascii=False) + "\n"
+        try:
+            text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        except ValueError:
+            raise RunError(
+                f"{self.folder / name} would hold a number that is not finite, and JSON has none. "
+                "Check the losses for NaN and infinity."
+            ) from None
         return self.write_text(name, HALVES.sub(lambda half: f"\\u{ord(half[0]):04x}", text))
 
     def _write_tensors(
@@ -273,7 +279,7 @@ class Run:
     def _read_tensors(self, name: str) -> tuple[dict[str, Tensor], dict[str, str]]:
         path = self.folder / name
         try:
-            tensors, header = read_tensors(path, links=False)
+            tensors, header = read_tensors(path)
         except (OSError, SafetensorError) as error:
             raise RunError(
                 f"Cannot read {self.folder / name}: {error}. The run is incomplete or damaged; the "

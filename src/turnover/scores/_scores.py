@@ -204,7 +204,7 @@ class Scores:
             RunError: for a missing, truncated or foreign file.
         """
         try:
-            tensors, header = read_tensors(Path(path))
+            tensors, header = read_tensors(Path(path), links=True)
         except (OSError, SafetensorError) as error:
             raise RunError(f"Cannot read scores from {path}: {error}") from error
         if FORMAT not in header:

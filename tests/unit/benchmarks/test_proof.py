@@ -5,7 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from benchmarks.proof import STYLES, Measured, draw, rows_of, save
+from benchmarks import tables
+from benchmarks._tasks import TASKS
+from benchmarks.proof import PEERS, STYLES, Measured, chosen, draw, rows_of, save
 
 
 def measured(mistakes, flipped):
@@ -43,3 +45,30 @@ def test_the_figure_is_drawn(tmp_path):
     pytest.importorskip("matplotlib")
     draw(rows_of("digits", 100, measured(4, [1, 0])), tmp_path / "proof.svg")
     assert "random" in STYLES and (tmp_path / "proof.svg").stat().st_size > 1000
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_knobs_are_those_of_the_leaderboard(task):
+    for method, *_ in PEERS.values():
+        assert "damping" in chosen(task, method)
+    assert chosen(task, "gradient kernel, plain network")["damping"] > 0
+
+
+def test_the_row_with_the_most_networks_gives_the_knobs():
+    one, ten = {"dimension": 1024, "damping": 30.0}, {"damping": 1e-05}
+    assert chosen("digits", "traker TRAK") == one
+    assert chosen("digits", "kronfluence EK-FAC") == ten, "with one network it is 'auto'"
+
+
+def test_tasks_may_have_removed_other_numbers_of_rows(monkeypatch):
+    flips, falls = np.ones((3, 2)), np.ones((3, 2))
+    more = Measured({("nothing", 0): (0 * flips, falls), ("random", 20): (flips, falls)})
+    rows = rows_of("digits", 100, measured(3, [1, 0])) + rows_of("sst2", 100, more)
+    monkeypatch.setattr(tables, "result", lambda name: rows)
+    shown = tables.proof().splitlines()
+    assert [line for line in shown if "digits: random" in line] == [
+        "| digits: random | 0.50 (0.50–0.50) |  |"
+    ]
+    assert [line for line in shown if "sst2: random" in line] == [
+        "| sst2: random |  | 1.00 (1.00–1.00) |"
+    ]

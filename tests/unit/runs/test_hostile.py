@@ -89,6 +89,14 @@ def test_a_link_to_the_folder_of_a_run_is_the_users_own_and_followed(run, tmp_pa
     assert Run.open(tmp_path / "latest").results() == Results(test_loss=1.0)
 
 
+def test_a_link_among_finished_work_is_not_followed(tmp_path):
+    _store.save(tmp_path / "real.safetensors", {"x": torch.ones(2)}, "work")
+    os.symlink(tmp_path / "real.safetensors", tmp_path / "link.safetensors")
+    assert _store.load(tmp_path / "real.safetensors", "work")["x"].tolist() == [1, 1]
+    with pytest.raises(RunError, match="is a link, not a file"):
+        _store.load(tmp_path / "link.safetensors", "work")
+
+
 def test_a_link_to_a_file_outside_of_runs_is_the_users_own_and_followed(tmp_path):
     scores = Scores(torch.randn(2, 3), torch.arange(3), torch.arange(2))
     scores.save(tmp_path / "scores.safetensors")

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from turnover.errors import RunError
+from turnover.runs import Run
 from turnover.runs.results import VERSION, Detection, Mistake, PlantedRow, Results, ScoredRow
 
 WHOLE = Results(
@@ -62,3 +63,19 @@ def test_a_newer_version_is_refused_in_words():
 def test_a_malformed_section_is_refused_with_its_place(damage, says):
     with pytest.raises(RunError, match=rf"RUN/results.json is damaged.*{says}.*Restore"):
         read(damage)
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_a_number_that_json_has_not_is_refused_and_nothing_is_written(tmp_path, number):
+    run = Run.create(tmp_path / "run", {"kind": "demo", "arguments": {}})
+    with pytest.raises(RunError, match=r"results\.json would hold a number that is not finite"):
+        run.save(Results(test_loss=number))
+    assert not (run.folder / "results.json").exists()
+
+
+def test_half_of_a_character_in_a_text_is_kept(tmp_path):
+    run = Run.create(tmp_path / "run", {"kind": "demo", "arguments": {}})
+    odd = PlantedRow(id=1, label="caf\u00e9 \ud83d", unseen_loss=1.0, planted=False)
+    run.save(Results(suspects=(odd,)))
+    assert run.results().suspects == (odd,)
+    assert "caf\u00e9" in (run.folder / "results.json").read_text(encoding="utf-8")
