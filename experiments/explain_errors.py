@@ -89,7 +89,8 @@ def some(count: int, size: int) -> Tensor:
 def classifier_of(name: str) -> ClassifierRun:
     """The run of these texts, trained or opened."""
     folder = FOLDER / name.replace(" ", "-").lower()
-    run = run_texts(folder, texts(name), TextConfig("minilm", units=UNITS, control=False))
+    plan = TextConfig("minilm", method="masks", units=UNITS, control=False)
+    run = run_texts(folder, texts(name), plan)
     return open_run(run.folder)
 
 

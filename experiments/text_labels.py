@@ -139,12 +139,12 @@ def head(found: Case, plan: TextConfig, seed: int, turnover: bool = False) -> nn
 
 
 def recipe(plan: TextConfig, seed: int) -> Recipe:
-    adam = partial(torch.optim.AdamW, lr=plan.rate, weight_decay=0.0)
+    adam = partial(torch.optim.AdamW, lr=plan.lr, weight_decay=0.0)
     return Recipe(plan.epochs, plan.batch_size, seed, adam, cosine)
 
 
 def by_masks(found: Case, seed: int) -> Outcome:
-    plan = TextConfig().resolved(len(found.train))
+    plan = TextConfig(method="masks").resolved(len(found.train))
     model = head(found, plan, seed, turnover=True)
     fit(model, found.train, loss, recipe(plan, seed))
     unseen, seen = (losses_of(model, loss, found.train, side) for side in ("unseen", "seen"))

@@ -36,7 +36,7 @@ pytest.importorskip("matplotlib")
 
 CLASSES = ("zero", "one", "two")
 TRAIN, TEST, PLANTED = 210, 60, 12
-SMALL = ["--size", 8, "--no-augment"]
+SMALL = ["--size", 8, "--no-augment", "--method", "masks"]
 QUICK = [*SMALL, "--epochs", 12]
 
 

@@ -32,7 +32,7 @@ BAD = ["awful", "boring", "terrible", "dull", "weak", "silly", "bad", "painful"]
 REST = [f"scene{i}" for i in range(150)]
 ROWS, PLANTED = 200, 20
 OPTIONS = ["--text", "review", "--label", "sentiment", "--id", "name"]
-QUICK = ["--units", 64, "--epochs", 12]
+QUICK = ["--units", 64, "--epochs", 12, "--method", "masks"]
 
 
 def reviews(seed, count):
@@ -281,7 +281,7 @@ def test_an_unfinished_run_says_how_to_finish_it(copy, files):
 @pytest.mark.slow
 def test_an_interrupted_run_goes_on_and_ends_with_the_same_numbers(files, tmp_path):
     def command(name):
-        quick = ["--units", "512", "--epochs", "40", "--no-control"]
+        quick = ["--units", "512", "--epochs", "40", "--method", "masks", "--no-control"]
         words = ["train", files[0], *OPTIONS, "--eval", files[1], *quick, "--out", tmp_path / name]
         return [str(word) for word in words]
 

@@ -24,6 +24,7 @@ OPTIONS = {
     "hold_out": "--hold-out",
     "image": "--image",
     "label": "--label",
+    "method": "--method",
     "model": "--model",
     "nothing_is_a_class": "--nothing-is-a-class",
     "on_bad_rows": "--on-bad-rows",

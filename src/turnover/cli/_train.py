@@ -9,12 +9,15 @@ import typer
 
 if TYPE_CHECKING:
     from turnover.runs import Run
+    from turnover.runs.images import ImageConfig
+    from turnover.runs.text import TextConfig
 
 __all__ = ["train"]
 
 Options = Mapping[str, Any]
 
 MORE = "More"
+SHARED = ("method", "pairs", "epochs", "lr", "seed", "control")
 FOR_TEXTS = ("text", "adapters", "units", "max_length")
 FOR_IMAGES = ("image", "size", "first_masked_layer", "augment")
 
@@ -84,13 +87,22 @@ def train(
             rich_help_panel=MORE,
         ),
     ] = 0,
+    method: Annotated[
+        Literal["split-ensemble", "masks"] | None,
+        typer.Option(
+            help="split-ensemble: pairs of networks, each on a half of the rows; the best scores. "
+            "masks: one network, with turn-over dropout.",
+            show_default="split-ensemble; masks of adapters",
+        ),
+    ] = None,
     pairs: Annotated[
         int,
         typer.Option(
             metavar="N",
             min=0,
-            help="Pairs of a split ensemble: the most accurate scores. 4 are recommended; 0 trains "
-            "one network with masks.",
+            help="Pairs of the split ensemble: more of them, better scores, more time.",
+            show_default="4, or 2 of images",
+            rich_help_panel=MORE,
         ),
     ] = 0,
     units: Annotated[
@@ -178,7 +190,7 @@ def train(
 ) -> None:
     """Train a classifier of texts or images that can be asked about its training rows.
 
-    Every row has a half of the model that never saw it.
+    Half of its networks never see a row, or half of its units: what they differ in is the row.
 
     Then: turnover ask RUN, prove RUN, audit RUN, cleanse RUN, report RUN.
 
@@ -248,6 +260,7 @@ def _train_texts(context: typer.Context, options: Options) -> "Run":
         **_shared(options),
     )
     folder = options["out"] or Path("runs") / data.stem
+    _announce(plan, len(texts.train), "text", folder)
     with progress_bar(steps_of(plan, texts)) as tick:
         return run_texts(folder, texts, plan, command=typed(context), progress=tick)
 
@@ -293,11 +306,23 @@ def _train_images(context: typer.Context, options: Options) -> "Run":
             )
         if images.bad:
             warn(f"left out {len(images.bad):,} files: {listing(images.bad)}")
+        _announce(plan, len(images.train), "image", folder)
         with progress_bar(steps_of(plan, images)) as tick:
             return run_images(folder, images, plan, command=typed(context), progress=tick)
     except (ConversionError, DataError):
         forget_parts(folder)
         raise
+
+
+def _announce(plan: "TextConfig | ImageConfig", train: int, row_word: str, folder: Path) -> None:
+    """Say what is going to be trained, before it begins."""
+    from turnover.cli._options import as_options
+    from turnover.cli._output import warn
+    from turnover.runs import announce
+
+    if not (folder / "model.safetensors").exists():
+        pairs = plan.resolved(train).pairs
+        warn(as_options(announce(pairs, train, row_word, control=plan.control)))
 
 
 def _columns(options: Options) -> Any:
@@ -317,6 +342,6 @@ def _columns(options: Options) -> Any:
 
 def _shared(options: Options) -> dict[str, Any]:
     """What texts and images have in common, for their plans."""
-    shared = {name: options[name] for name in ("pairs", "epochs", "lr", "seed", "control")}
+    shared = {name: options[name] for name in SHARED}
     dropout = options["dropout"]
     return shared if dropout is None else {**shared, "dropout": dropout}

@@ -14,7 +14,7 @@ from turnover.runs._cleanse import ARMS, CleansingConfig, cleanse_run, cleansing
 from turnover.runs._folder import Run, describe_masks, fingerprint
 from turnover.runs._job import TrainingJob, cosine, train
 from turnover.runs._measure import measure_run
-from turnover.runs._pipeline import STEPS_BESIDES, TrainingPipeline
+from turnover.runs._pipeline import STEPS_BESIDES, Method, TrainingPipeline, announce, pairs_of
 from turnover.runs._prove import CONTROLS, proof_json, prove_run
 from turnover.runs._registry import LOADERS, RunLoader, command_of, open_run, unfinished
 
@@ -26,11 +26,13 @@ __all__ = [
     "ClassifierRun",
     "CleansingConfig",
     "ExternalData",
+    "Method",
     "Query",
     "Run",
     "RunLoader",
     "TrainingJob",
     "TrainingPipeline",
+    "announce",
     "answer",
     "audit_results",
     "audit_run",
@@ -47,6 +49,7 @@ __all__ = [
     "inspection_csv",
     "measure_run",
     "open_run",
+    "pairs_of",
     "proof_json",
     "prove_run",
     "sample_rows",

@@ -34,8 +34,8 @@ def test_the_first_panel_has_at_most_twelve_options(command):
 
 def test_the_rest_stands_under_more():
     found = panels(shown("train", "--help"))
-    assert {"--lr", "--dropout", "--seed", "--adapters"} <= set(found["More"])
-    assert {"--text", "--label", "--pairs", "--model"} <= set(found["Options"])
+    assert {"--lr", "--dropout", "--seed", "--adapters", "--pairs"} <= set(found["More"])
+    assert {"--text", "--label", "--method", "--model"} <= set(found["Options"])
 
 
 @pytest.mark.parametrize("command", ["train", "ask", "prove", "audit"])

@@ -9,7 +9,7 @@ from typing import Any, final
 
 from turnover.data import Rows
 from turnover.data.images import Images
-from turnover.runs import STEPS_BESIDES, Run, TrainingPipeline
+from turnover.runs import STEPS_BESIDES, Method, Run, TrainingPipeline, pairs_of
 from turnover.runs.images._classifier import build, classifier_of, loss_of, recipe_of
 from turnover.runs.images._models import build_network
 from turnover.runs.images._names import forget_parts, save_names
@@ -19,6 +19,7 @@ __all__ = ["ImageConfig", "run_images", "steps_of"]
 Progress = Callable[[str, int], None]
 RATES = {"vgg19": 3e-4, "vgg11": 3e-4}  # deep, without BatchNorm: a cautious guess, not measured
 RATE, DECAY = 1e-3, 0.01
+PAIRS = 2  # networks of images train for minutes: two trainings, not four
 # With all layers masked, thousands of pictures are too few: experiments/results/leak_curve.json.
 SMALL, FIRST = "cnn", {"cnn": 4}
 DROPOUT, LITTLE_DROPOUT = 0.5, 0.1
@@ -32,8 +33,10 @@ class ImageConfig:
 
     Attributes:
         model: a name that :func:`build_network` knows.
-        pairs: train so many pairs of ordinary networks, each on its own half of the pictures, in
-            place of one with masks: more training, the most accurate scores. 0 for none.
+        method: ``"split-ensemble"`` trains pairs of ordinary networks, each on its own half of the
+            pictures: the most accurate scores, in about ``pairs`` trainings. ``"masks"`` trains
+            one network with turn-over dropout. None for the first.
+        pairs: pairs of a split ensemble; 0 for 2.
         first_masked_layer: number of the layer after which masks begin, counted from 1; 0 for the
         last before
             the output of ``cnn``, and for what :func:`build_network` does with others. Later
@@ -52,6 +55,7 @@ class ImageConfig:
     """
 
     model: str = SMALL
+    method: Method | None = None
     pairs: int = 0
     first_masked_layer: int = 0
     augment: bool = True
@@ -64,15 +68,21 @@ class ImageConfig:
     control: bool = True
 
     def resolved(self, train: int) -> "ImageConfig":
-        """The plan for so many training pictures, with its own choice in place of zeros."""
+        """The plan for so many training pictures, with its own choice in place of zeros.
+
+        Raises:
+            ConfigError: for pairs of one network with masks.
+        """
+        pairs = pairs_of(self.method, self.pairs, usual=PAIRS)
+        method: Method = "split-ensemble" if pairs else "masks"
         batch = next(b for b in count(self.batch_size) if train % b != 1 or train == 1)
         epochs = self.epochs or min(MOST, max(FEWEST, -(-STEPS // -(-train // batch))))
         lr = self.lr or RATES.get(self.model, RATE)
         first = self.first_masked_layer or FIRST.get(self.model, 0)
         usual = DROPOUT if self.model == SMALL and first == FIRST[SMALL] else LITTLE_DROPOUT
         dropout = usual if self.dropout is None else self.dropout
-        found = replace(self, first_masked_layer=first, batch_size=batch, dropout=dropout)
-        return replace(found, epochs=epochs, lr=lr)
+        found = replace(self, method=method, pairs=pairs, first_masked_layer=first)
+        return replace(found, batch_size=batch, dropout=dropout, epochs=epochs, lr=lr)
 
 
 def steps_of(plan: ImageConfig, images: Images) -> int:
@@ -152,7 +162,7 @@ def _manifest(images: Images, plan: ImageConfig, command: Sequence[str]) -> dict
     return {
         "kind": "images",
         "arguments": {
-            **asdict(plan),
+            **{k: v for k, v in asdict(plan).items() if k != "method"},  # ``pairs`` says it
             "size": images.size,
             "channels": images.channels,
             "held_out": len(images.test) if images.held_out else 0,

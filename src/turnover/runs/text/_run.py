@@ -11,7 +11,7 @@ from typing import Any, final
 from turnover.data import Rows
 from turnover.data.texts import Texts
 from turnover.errors import DataError
-from turnover.runs import STEPS_BESIDES, Run, TrainingPipeline
+from turnover.runs import STEPS_BESIDES, Method, Run, TrainingPipeline, pairs_of
 from turnover.runs.text._classifier import (
     build,
     classifier_of,
@@ -28,6 +28,7 @@ from turnover.runs.text._words import COMMON, TOKENIZER, common_pieces, pieces_o
 __all__ = ["TextConfig", "run_texts", "steps_of"]
 
 Progress = Callable[[str, int], None]
+PAIRS = 4  # of one to eight, the best scores for their time: benchmarks/results/leaderboard.json
 UNITS_OF_A_MEMBER = 128  # more units gain nothing in a split ensemble (experiments/text_labels.py)
 
 
@@ -41,8 +42,10 @@ class TextConfig:
         max_length: pieces of a text that a transformer reads.
         adapters: train adapters of this width in the transformer itself; 0 keeps it frozen and
             trains a layer on top.
-        pairs: train so many pairs of ordinary networks, each on its own half of the texts, in
-            place of one with masks: more training, the most accurate scores. 0 for none.
+        method: ``"split-ensemble"`` trains pairs of ordinary networks, each on its own half of the
+            texts: the most accurate scores, in about ``pairs`` trainings. ``"masks"`` trains one
+            network with turn-over dropout. None for the first, or with adapters for the second.
+        pairs: pairs of a split ensemble; 0 for 4.
         units: masked units of that layer; 0 for about as many as there are training texts, from
             1,024 to 4,096. Of a member: its units, 0 for 128.
         dropout: drop probability of ordinary dropout on top.
@@ -57,6 +60,7 @@ class TextConfig:
     model: str = "bag-of-words"
     max_length: int = 128
     adapters: int = 0
+    method: Method | None = None
     pairs: int = 0
     units: int = 0
     dropout: float = 0.5
@@ -70,20 +74,24 @@ class TextConfig:
         """The plan for so many training texts, with its own choice in place of zeros.
 
         Raises:
+            ConfigError: for pairs of one network with masks.
             DataError: for a split ensemble of transformers.
         """
-        if self.pairs and self.adapters:
+        pairs = pairs_of(self.method, self.pairs, usual=PAIRS, whole=bool(self.adapters))
+        if pairs and self.adapters:
             raise DataError(
-                f"pairs={self.pairs} with adapters={self.adapters} would train and keep "
-                f"{2 * self.pairs} whole transformers. Leave out one of the two: the members of a "
+                f"pairs={pairs} with adapters={self.adapters} would train and keep "
+                f"{2 * pairs} whole transformers. Leave out one of the two: the members of a "
                 "split ensemble share features that are computed once."
             )
         wide = min(4096, max(1024, 1 << (train - 1).bit_length()))
-        units = self.units or (UNITS_OF_A_MEMBER if self.pairs else wide)
+        units = self.units or (UNITS_OF_A_MEMBER if pairs else wide)
         batch_size = self.batch_size or (32 if self.adapters else 64)
         epochs = self.epochs or min(100, max(3, -(-300 // -(-train // batch_size))))
         lr = self.lr or (2e-3 if self.adapters else 5e-4)
-        return replace(self, units=units, epochs=epochs, batch_size=batch_size, lr=lr)
+        method: Method = "split-ensemble" if pairs else "masks"
+        found = replace(self, method=method, pairs=pairs, units=units)
+        return replace(found, epochs=epochs, batch_size=batch_size, lr=lr)
 
 
 def steps_of(plan: TextConfig, texts: Texts) -> int:
@@ -149,7 +157,7 @@ def _manifest(texts: Texts, plan: TextConfig, command: Sequence[str]) -> dict[st
     return {
         "kind": "text",
         "arguments": {
-            **asdict(plan),
+            **{k: v for k, v in asdict(plan).items() if k != "method"},  # ``pairs`` says it
             "held_out": len(texts.test) if texts.held_out else 0,
             "texts": texts.fingerprint(),
         },

@@ -7,10 +7,13 @@ import torch
 import torch.nn.functional as F
 
 from turnover.data import Rows
+from turnover.errors import ConfigError, DataError
 from turnover.leaks import check
+from turnover.runs import announce
 from turnover.runs.images import ImageConfig, build_network
 from turnover.runs.images._augment import augmented
 from turnover.runs.images._classifier import logits_of, loss_of, recipe_of
+from turnover.runs.text import TextConfig
 from turnover.training import fit
 
 MOVED, STILL = {"augment": True}, {"augment": False}
@@ -118,3 +121,34 @@ def test_deep_networks_without_batchnorm_learn_slower():
         ImageConfig(model="vgg19").resolved(100).lr < ImageConfig(model="vgg19-bn").resolved(100).lr
     )
     assert ImageConfig(model="vgg19", lr=0.5).resolved(100).lr == 0.5
+
+
+def test_the_default_is_a_split_ensemble_of_two_pairs():
+    usual = ImageConfig().resolved(100)
+    assert (usual.method, usual.pairs) == ("split-ensemble", 2)
+    assert usual.resolved(100) == usual
+    masked = ImageConfig(method="masks").resolved(100)
+    assert (masked.method, masked.pairs) == ("masks", 0) and masked.resolved(100) == masked
+
+
+def test_pairs_of_one_network_with_masks_are_refused():
+    with pytest.raises(ConfigError, match="Leave out one of the two"):
+        ImageConfig(method="masks", pairs=2).resolved(100)
+    with pytest.raises(ConfigError, match="'split-ensemble' or 'masks'"):
+        ImageConfig(method="towers").resolved(100)
+
+
+def test_texts_take_four_pairs_and_adapters_take_masks():
+    usual, adapted = TextConfig().resolved(100), TextConfig("a/folder", adapters=8).resolved(100)
+    assert (usual.method, usual.pairs, usual.units) == ("split-ensemble", 4, 128)
+    assert (adapted.method, adapted.pairs) == ("masks", 0)
+    assert TextConfig(method="masks").resolved(100).units == 1024
+    for asked in ({"method": "split-ensemble"}, {"pairs": 1}):
+        with pytest.raises(DataError, match="Leave out one of the two"):
+            TextConfig("a/folder", adapters=8, **asked).resolved(100)
+
+
+def test_what_is_trained_is_said_with_its_cost():
+    said = announce(4, 1200, "text", control=True)
+    assert "8 networks, each on its half of 1,200 texts" in said and "5 trainings" in said
+    assert "one network with masks on 30 images." in announce(0, 30, "image", control=False)
