@@ -36,7 +36,7 @@ def train(
         bool | None,
         typer.Option(
             "--images/--texts",
-            help="What DATA holds. A folder of class folders, and --image, are images.",
+            help="What DATA holds. With --image, or in class folders, images.",
             show_default="found out",
         ),
     ] = None,
