@@ -131,6 +131,8 @@ def test_split_ensembles_are_asked_by_the_kernel(trained):
     assert found["pairs"]["pairs"] == PAIRS and -1 <= found["pairs"]["agreement"] <= 1
     assert all(0 <= row["q"] <= 1 and row["p"] > 0 for row in found["helpful"])
     assert found["helpful"][0]["label"] == found["predicted"]
+    for row in (*found["helpful"], *found["harmful"]):
+        assert row["log_odds"] == pytest.approx(row["score"] / (1 - found["probability"]), rel=1e-4)
     result = invoke("ask", trained[0], "--text", "a superb film", "--top", 2)
     words = " ".join(result.stdout.split())
     assert "kernel scores of 120" in words and "3 trainings differ in" in words

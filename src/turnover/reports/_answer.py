@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from turnover._plain import plain
 from turnover.estimators import PairAgreement
-from turnover.reports._words import Name, shorten
+from turnover.reports._words import Name, shorten, signed, told
 from turnover.runs.results import AskResults, Row, ScoredRow
 
 if TYPE_CHECKING:
@@ -18,6 +18,11 @@ __all__ = ["called", "excerpt", "names_files", "render_answer"]
 TITLES = {"helpful": "lowered this loss most", "harmful": "raised this loss most"}
 SHARED = "bold underline"
 QUERY, TEXT, QUERY_NAME = 600, 260, 60
+SMALL = 0.01  # nats: below it scores are told as log-odds too
+NOTHING = (
+    "\nEvery score is exactly zero: all training instances are learned so well that none has any "
+    "loss left. Train for fewer epochs, or with a lower lr."
+)
 
 
 def render_answer(found: AskResults, console: "Console") -> None:
@@ -31,7 +36,9 @@ def render_answer(found: AskResults, console: "Console") -> None:
     for meaning, rows in ((TITLES["helpful"], found.helpful), (TITLES["harmful"], found.harmful)):
         if rows:
             console.print()
-            console.print(_table(f"Training instances that {meaning}", rows))
+            console.print(_table(f"Training instances that {meaning}", rows, _is_sure(found)))
+    if not found.helpful and not found.harmful:
+        _say(console, NOTHING)
     console.print()
     _say(console, found.verdict, "bold")
     console.print()
@@ -55,7 +62,7 @@ def _sentence(found: AskResults) -> str:
         is_right = found.predicted == found.label
         right = ", rightly" if is_right else f", but it is {found.label}"
     sentence = (
-        f"{who}{says}{right}. Asked about label {found.asked}, loss {found.loss:.3f} nats; "
+        f"{who}{says}{right}. Asked about label {found.asked}, loss {told(found.loss)} nats; "
         f"{found.estimator} scores of {found.train:,} training instances."
     )
     return sentence[0].upper() + sentence[1:]
@@ -63,6 +70,11 @@ def _sentence(found: AskResults) -> str:
 
 def _reading(found: AskResults) -> str:
     shared = " Underlined: word pieces that the query has too." if found.text is not None else ""
+    if _is_sure(found):
+        shared = (
+            " The model has next to no doubt, so that its loss can hardly change. log-odds says "
+            f"what the same instances change of log(p / (1 − p)).{shared}"
+        )
     if found.pairs is not None:
         return _reading_of_split_ensembles(found.pairs) + shared
     agreed = ""
@@ -96,7 +108,14 @@ def _reading_of_split_ensembles(measured: PairAgreement) -> str:
     return " ".join(parts)
 
 
-def _table(title: str, rows: Sequence[ScoredRow]) -> "Table":
+def _is_sure(found: AskResults) -> bool:
+    """Whether all scores are small because the loss is: the model has next to no doubt."""
+    rows = (*found.helpful, *found.harmful)
+    small = all(abs(row.score) < SMALL and row.log_odds is not None for row in rows)
+    return bool(rows) and small and found.loss < 1
+
+
+def _table(title: str, rows: Sequence[ScoredRow], sure: bool = False) -> "Table":
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -112,7 +131,7 @@ def _table(title: str, rows: Sequence[ScoredRow]) -> "Table":
     columns = {
         name: show
         for name, (needs, show) in COLUMNS.items()
-        if any(getattr(row, needs) is not None for row in rows)
+        if any(getattr(row, needs) is not None for row in rows) and (sure or name != "log-odds")
     }
     for name in columns:
         is_text, is_file = name == "text", name == "id" and names_files(rows)
@@ -159,7 +178,8 @@ def called(row: Row) -> "Text | Name":
 
 
 COLUMNS: dict[str, tuple[str, Any]] = {
-    "score": ("score", _plain("score", "+.4f")),
+    "score": ("score", lambda row: signed(row.score, 4)),
+    "log-odds": ("log_odds", lambda row: signed(row.log_odds, 3)),
     "z": ("truth", _plain("z", "+.1f")),
     "q": ("q", _plain("q", ".2g")),
     "label": ("label", _plain("label")),

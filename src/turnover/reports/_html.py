@@ -11,7 +11,7 @@ from turnover.reports._encode import Shown
 from turnover.reports._plots import coverage_svg, curves_svg, sweep_svg
 from turnover.reports._prose import nats, percent
 from turnover.reports._tell import build_report
-from turnover.reports._words import shorten
+from turnover.reports._words import shorten, signed
 from turnover.runs import Run
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def _harmless(value: object) -> object:
 
 
 def _signed(value: float) -> str:
-    return f"{value:+.2f}".replace("-", "−")
+    return signed(value).replace("-", "−")
 
 
 def _template(name: str) -> str:

@@ -13,7 +13,7 @@ from turnover.reports._instance import Instance, Pixels
 from turnover.reports._prose import nats, percent
 from turnover.reports._story import Curves, Explanation, ReportData, Variant
 from turnover.reports._tell import build_report
-from turnover.reports._words import shorten
+from turnover.reports._words import shorten, signed
 from turnover.runs import Run
 
 if TYPE_CHECKING:
@@ -158,7 +158,7 @@ def texts_table(title: str, instances: Sequence[Instance]) -> "Table":
     table = _table(title, "label", "score", "q", "id", "text")
     table.columns[4].justify, table.columns[4].ratio = "left", 1
     for item in instances:
-        score = "" if item.score is None else f"{item.score:+.3f}"
+        score = "" if item.score is None else signed(item.score, 3)
         q = "" if item.q is None else f"{item.q:.2g}"
         words = excerpt(item.text or "", item.shared, BEHIND)
         table.add_row(Text(plain(item.label)), score, q, Text(plain(item.called)), words)
@@ -167,7 +167,7 @@ def texts_table(title: str, instances: Sequence[Instance]) -> "Table":
 
 def _captions(instance: Instance) -> list[str]:
     planted = f" (is {instance.truth})" if instance.planted else ""
-    score = "" if instance.score is None else f"{instance.score:+.2f} nats"
+    score = "" if instance.score is None else f"{signed(instance.score)} nats"
     name = [] if instance.name is None else [shorten(instance.name, CELL)]
     return [f"label {instance.label}{planted}", *name, score]
 

@@ -1,4 +1,4 @@
-"""Names that are made to fit: a long path loses its middle."""
+"""Names that are made to fit, and numbers that do not vanish: a long path loses its middle."""
 
 from typing import TYPE_CHECKING
 
@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
     from rich.measure import Measurement
 
-__all__ = ["Name", "shorten"]
+__all__ = ["Name", "shorten", "signed", "told"]
 
 SHORTEST = 12
 
@@ -35,6 +35,25 @@ def shorten(name: str, most: int) -> str:
     if len(head) > most - SHORTEST:
         return _cut(name, most)
     return head + _cut(file, most - len(head))
+
+
+def signed(score: float, places: int = 2) -> str:
+    """A score with its sign: a small one with two digits in place of zeros.
+
+    >>> signed(1.2345), signed(-0.0000123), signed(0.0)
+    ('+1.23', '-1.2e-05', '+0.00')
+    """
+    return ("+" if score >= 0 else "") + told(score, places)
+
+
+def told(number: float, places: int = 3) -> str:
+    """A number of nats: a small one with two digits in place of zeros.
+
+    >>> told(1.2345), told(0.0000123), told(0.0)
+    ('1.234', '1.2e-05', '0.000')
+    """
+    small = 0 < abs(number) < 10 ** (1 - places)
+    return f"{number:.2g}" if small else f"{number:.{places}f}"
 
 
 def _cut(text: str, most: int) -> str:

@@ -31,6 +31,7 @@ __all__ = ["answer", "estimator_for", "explain_errors", "score_all"]
 EstimatorName = Literal["first-order", "exact", "kernel"]
 RERANK, NULLS = 50, 1000
 TESTED = ("z", "p", "q")
+LEAST_DOUBT = 1e-6
 
 
 def estimator_for(subject: ClassifierRun, wanted: str | None) -> str:
@@ -82,6 +83,7 @@ def answer(
     says = probabilities(subject.model, subject.logits, query.rows)[0]
     predicted = int(says.argmax())
     asked = predicted if label is None else subject.class_number(label)
+    doubt = _doubt(says, asked)
     rows = _asked(query.rows, torch.tensor([asked]))
     if chosen == "kernel":
         found = explain(GradientKernel(subject.model, subject.loss), rows, subject.train, k)
@@ -95,7 +97,7 @@ def answer(
         predicted=subject.classes[predicted],
         probability=float(says[predicted]),
         asked=subject.classes[asked],
-        loss=float(-says[asked].log()),
+        loss=max(0.0, float(-says[asked].log())),
         estimator=found.estimator,
         train=len(subject.train),
         verdict=found.verdict(0, name=subject.called),
@@ -103,8 +105,8 @@ def answer(
         agreement=None if isinstance(found.agreement, PairAgreement) else found.agreement,
         pairs=found.agreement if isinstance(found.agreement, PairAgreement) else None,
         weight=None if found.weight is None else float(found.weight[0]),
-        helpful=_describe(found, "helpful", 0, subject, query.shown),
-        harmful=_describe(found, "harmful", 0, subject, query.shown),
+        helpful=_describe(found, "helpful", 0, subject, query.shown, doubt),
+        harmful=_describe(found, "harmful", 0, subject, query.shown, doubt),
     )
 
 
@@ -153,15 +155,18 @@ def explain_errors(subject: ClassifierRun, *, errors: int, k: int) -> tuple[Mist
     explained = []
     for i, row in enumerate(rows.tolist()):
         shown = {"query": row, "id": int(test.ids[row]), **subject.show("test", row)}
+        said, true = int(guess[i]), int(test.batch["label"][row])
         explained.append(
             Mistake(
                 **shown,
-                label=subject.classes[int(test.batch["label"][row])],
-                predicted=subject.classes[int(guess[i])],
-                loss=float(-says[row, test.batch["label"][row]].log()),
+                label=subject.classes[true],
+                predicted=subject.classes[said],
+                loss=float(-says[row, true].log()),
                 probability=float(surest[row]),
-                helped_error=_describe(blame, "helpful", i, subject, shown),
-                harmed=_describe(truth, "harmful", i, subject, shown),
+                helped_error=_describe(
+                    blame, "helpful", i, subject, shown, _doubt(says[row], said)
+                ),
+                harmed=_describe(truth, "harmful", i, subject, shown, _doubt(says[row], true)),
             )
         )
     return tuple(explained)
@@ -179,6 +184,14 @@ def _asker(subject: ClassifierRun) -> Callable[..., Answer]:
     )
 
 
+def _doubt(says: Tensor, asked: int) -> float:
+    """1 − p of the label that was asked about, without the rounding of p near 1.
+
+    At least 1e-6, as in scores: below that, gradients in single precision are rounding.
+    """
+    return max(LEAST_DOUBT, float(torch.cat((says[:asked], says[asked + 1 :])).sum()))
+
+
 def _asked(queries: Rows, labels: Tensor) -> Rows:
     """The same rows, asked about other labels."""
     batch: Mapping[str, Any] = queries.batch
@@ -191,12 +204,15 @@ def _describe(
     query: int,
     subject: ClassifierRun,
     asked: Mapping[str, Any],
+    doubt: float,
 ) -> tuple[ScoredRow, ...]:
     found: TopInstances = getattr(answer, kind)
     told = answer.agreement
     tested = TESTED if not isinstance(told, PairAgreement) or told.tests else ()
     described = []
     for place, row in enumerate(found.positions[query].tolist()):
+        if float(found.scores[query, place]) == 0:
+            continue  # no influence at all: it is neither helpful nor harmful
         shown = subject.show("train", row)
         numbers: dict[str, Any] = {
             name: float(getattr(found, name)[query, place]) for name in tested
@@ -208,6 +224,7 @@ def _describe(
                 **shown,
                 shared=tuple(subject.mark(asked, shown)) if subject.mark else None,
                 score=float(found.scores[query, place]),
+                log_odds=float(found.scores[query, place]) / doubt,
                 **numbers,
             )
         )

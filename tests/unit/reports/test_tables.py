@@ -57,6 +57,31 @@ def test_a_picture_of_ones_own_is_called_by_its_file():
     assert "File mine/holiday.png: the model says cat" in said
 
 
+def answer_of_a_sure_model(doubt, **more):
+    rows = [
+        {**row, "score": sign * doubt / 4, "log_odds": sign / 4}
+        for row, sign in zip(EXPLAINED["helped_error"][:1] * 2, (1, -1), strict=True)
+    ]
+    sides = {"helpful": rows[:1], "harmful": rows[1:]}
+    return {**ANSWER, "loss": doubt, "probability": 1 - doubt, **sides, **more}
+
+
+@pytest.mark.parametrize("doubt", [1e-5, 1e-3, 0.03])
+def test_scores_of_a_sure_model_do_not_vanish(doubt):
+    said = shown("answer", answer_of_a_sure_model(doubt))
+    assert "log-odds" in said and "+0.250" in said and "-0.250" in said
+    assert "0.0000" not in said and "next to no doubt" in " ".join(said.split())
+
+
+def test_scores_in_doubt_need_no_other_scale():
+    assert "log-odds" not in shown("answer", answer_of_a_sure_model(0.5))
+
+
+def test_what_has_no_influence_at_all_is_said_to_have_none():
+    said = shown("answer", {**ANSWER, "helpful": [], "harmful": []})
+    assert "Every score is exactly zero" in said and "Training instances that" not in said
+
+
 def test_copies_stand_in_lines_with_their_labels():
     lines = [line.split() for line in shown("audit", AUDIT).splitlines()]
     assert ["cat", "cat/006.png"] in lines and ["dog", "dog/007.png"] in lines

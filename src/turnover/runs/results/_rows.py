@@ -50,11 +50,15 @@ class ScoredRow(Row):
         shared: spans ``[begin, end]`` of its text that the query has too; None where texts are not
             compared.
         score: in nats, positive = helped.
+        log_odds: the change of the log-odds log(p / (1 − p)) of the label that was asked about, in
+            nats: to first order the score divided by 1 − p, or by 1e-6 where that is smaller.
+            Scores of a sure model vanish with its loss, and these do not. None in runs of 0.1.
         z, p, q: significance of the score, where it was tested.
     """
 
     shared: tuple[tuple[int, int], ...] | None = None
     score: float
+    log_odds: float | None = None
     z: float | None = None
     p: float | None = None
     q: float | None = None
