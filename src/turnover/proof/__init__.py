@@ -18,7 +18,7 @@ to Flip this Prediction?"; Ilyas et al. 2022, "Datamodels" (data support); Park 
 """
 
 from turnover.proof._proof import Answers, Control, Proof
-from turnover.proof._prove import prove
+from turnover.proof._prove import prove, prove_all
 from turnover.proof._question import Question
 from turnover.proof._retrain import Retrainings
 from turnover.proof._similar import similarity_to
@@ -32,6 +32,7 @@ __all__ = [
     "Retrainings",
     "Support",
     "prove",
+    "prove_all",
     "similarity_to",
     "support_of",
 ]

@@ -2,10 +2,10 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import final
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,14 +14,14 @@ from turnover._rows import Loss
 from turnover.data import Rows
 from turnover.errors import DataError
 from turnover.proof._controls import first_of, leaves_every_class, random_rows, same_labels
-from turnover.proof._proof import Proof, Verdict, answers_of, control_of
+from turnover.proof._proof import Proof
 from turnover.proof._question import Question, labels_of
 from turnover.proof._retrain import Retrainings
+from turnover.proof._search import Search
 from turnover.proof._support import FittedEstimator, Support, support_of
-from turnover.stats import mcnemar
 from turnover.training import Logits, Recipe
 
-__all__ = ["prove"]
+__all__ = ["prove", "prove_all"]
 
 Progress = Callable[[int, int], None]
 FEWEST, SHARE = 10, 0.01
@@ -101,47 +101,151 @@ def prove(
         LossError: when a training diverges; finished ones are kept.
         RunError: for a folder that cannot be written, or holds damaged files.
     """
-    _refuse_bad(query, trainings, most, controls)
-    asked, place = (query, 0) if beside is None else (beside, int(beside.rows_of(query.ids)[0]))
+    if len(query) != 1:
+        raise DataError(f"A proof is about one query, but {len(query)} rows were given.")
+    (proof,) = _together(
+        estimator,
+        query,
+        train,
+        None if said is None else [said],
+        None if wanted is None else [wanted],
+        {name: values.unsqueeze(0) for name, values in (against or {}).items()},
+        build=build,
+        loss=loss,
+        logits=logits,
+        recipe=recipe,
+        until=until,
+        most=most,
+        share=share,
+        trainings=trainings,
+        seed=seed,
+        controls=controls,
+        label=label,
+        beside=beside,
+        folder=folder,
+        stacked=stacked,
+        budget=budget,
+        forecast=forecast,
+        progress=progress,
+    )
+    return proof
+
+
+def prove_all(
+    estimator: FittedEstimator,
+    queries: Rows,
+    train: Rows,
+    *,
+    said: Sequence[int] | None = None,
+    wanted: Sequence[int] | None = None,
+    against: Mapping[str, Tensor] | None = None,
+    **how: Any,
+) -> list[Proof]:
+    """:func:`prove` for several queries side by side, each proof as it would be by itself.
+
+    Trainings on all rows, and without the same random rows, are shared, and networks of several
+    queries are trained in one stack, which takes about half the time.
+
+    Args:
+        estimator: scores queries against ``train``.
+        queries: rows, with their labels where those are known.
+        train: the whole training set.
+        said: for each query, as of :func:`prove`.
+        wanted: for each query, as of :func:`prove`.
+        against: further controls: by name, values ``[query, train]``.
+        **how: the other arguments of :func:`prove`; ``budget`` is that of all queries together.
+
+    Raises:
+        DataError, IdError, ScoreError, LossError, RunError: as :func:`prove`.
+    """
+    return _together(estimator, queries, train, said, wanted, against or {}, **how)
+
+
+def _together(
+    estimator: FittedEstimator,
+    queries: Rows,
+    train: Rows,
+    said: Sequence[int] | None,
+    wanted: Sequence[int] | None,
+    against: Mapping[str, Tensor],
+    *,
+    build: Callable[[int], nn.Module],
+    loss: Loss,
+    logits: Logits,
+    recipe: Recipe,
+    until: float | None = None,
+    most: int | None = None,
+    share: float | None = None,
+    trainings: int = 8,
+    seed: int = 0,
+    controls: Sequence[str] = tuple(CONTROLS),
+    label: str | int = "label",
+    beside: Rows | None = None,
+    folder: str | Path | None = None,
+    stacked: bool | None = None,
+    budget: float | None = None,
+    forecast: Callable[[float], None] | None = None,
+    progress: Progress | None = None,
+) -> list[Proof]:
+    _refuse_bad(trainings, most, controls)
+    for given in (said, wanted):
+        if given is not None and len(given) != len(queries):
+            raise DataError(f"{len(given)} classes were given for {len(queries)} queries.")
+    asked = queries if beside is None else beside
+    places = asked.rows_of(queries.ids).tolist()
     seeds = range(seed * trainings, (seed + 1) * trainings)
     where = None if folder is None else Path(folder)
     farm = Retrainings(build, loss, logits, recipe, train, asked, seeds, where, stacked)
     labels = labels_of(train, label)
     limit = most or min(len(train) - 1, max(FEWEST, round(SHARE * len(train))))
-    others = len(controls) + len(against or {})
-    clock = _Clock(farm, place, 1 + 2 * limit.bit_length() + others, progress)
-    clock.begin(budget, forecast, others)
-    before = clock.without(torch.empty(0, dtype=torch.int64))
-    question = _question(before, said, wanted, until, labels_of(query, label))
-    support = support_of(estimator, question, query, train, label)
+    others = len(controls) + len(against)
+    clock = _Clock(farm, 1 + len(queries) * (2 * limit.bit_length() + others), progress)
+    clock.begin(budget, forecast, 1 + len(queries) * (1 + others))
+    (every,) = clock.without([torch.empty(0, dtype=torch.int64)])
     needed = trainings // 2 + 1 if share is None else max(1, math.ceil(share * trainings))
-    search = _Search(question, support, clock, before, needed)
-    allowed = _allowed(support, labels, limit, given=most is not None)
-    verdict, removed = search.run(allowed, others)
-    if removed is None:
-        return search.told(verdict, query, train, limit)
-    instead = {
-        **{name: CONTROLS[name](removed, labels, seed) for name in controls},
-        **{name: first_of(v, labels, len(removed)) for name, v in (against or {}).items()},
-    }
-    return search.told(verdict, query, train, limit, removed, instead)
+
+    def proof(number: int) -> Generator[list[Tensor], list[Tensor], Proof]:
+        query, before = queries.select(slice(number, number + 1)), every[:, places[number]]
+        ours, other = (None if given is None else given[number] for given in (said, wanted))
+        question = _question(before, ours, other, until, labels_of(query, label))
+        support = support_of(estimator, question, query, train, label)
+        search = Search(question, support, before, needed, clock.allows)
+        allowed = _allowed(support, labels, limit, given=most is not None)
+        verdict, removed = yield from search.run(allowed, others)
+        if removed is None:
+            return search.told(verdict, query, train, limit)
+        values = {name: found[number] for name, found in against.items()}
+        instead = {
+            **{name: CONTROLS[name](removed, labels, seed) for name in controls},
+            **{name: first_of(found, labels, len(removed)) for name, found in values.items()},
+        }
+        answers = (yield list(instead.values())) if instead else []
+        theirs = dict(zip(instead, zip(instead.values(), answers, strict=True), strict=True))
+        return search.told(verdict, query, train, limit, removed, theirs)
+
+    return clock.run([proof(number) for number in range(len(queries))], places)
 
 
 @dataclass(eq=False)
 class _Clock:
-    """Sets of trainings about one query, their progress and their time."""
+    """Searches side by side, their progress and their time."""
 
     farm: Retrainings
-    place: int
     sets: int
     progress: Progress | None
     done: int = 0
     until: float = math.inf
     each: float = 0.0
+    running: int = 1
 
     def begin(
-        self, budget: float | None, forecast: Callable[[float], None] | None, controls: int
+        self, budget: float | None, forecast: Callable[[float], None] | None, fewest: int
     ) -> None:
+        """Measure what a set of trainings takes, where anyone wants to know.
+
+        Raises:
+            DataError: for a budget that does not suffice for the fewest sets of a proof.
+        """
         if budget is None and forecast is None:
             return
         self.each = self.farm.seconds()
@@ -149,111 +253,48 @@ class _Clock:
             forecast(self.each * self.sets)
         if budget is None:
             return
-        if (least := self.each * (2 + controls)) > budget:
+        if (least := self.each * fewest) > budget:
             raise DataError(
                 f"A budget of {budget:g} seconds does not suffice: the fewest trainings of a "
-                f"proof, {2 + controls} sets of {len(self.farm.seeds)}, take about {least:.0f} "
+                f"proof, {fewest} sets of {len(self.farm.seeds)}, take about {least:.0f} "
                 "seconds. Allow more time, or fewer trainings."
             )
         self.until = time.monotonic() + budget
 
     def allows(self, sets: int) -> bool:
-        """Whether so many more sets of trainings fit into the budget."""
-        return time.monotonic() + sets * self.each <= self.until
+        """Whether so many more sets of trainings of every search fit into the budget."""
+        return time.monotonic() + self.running * sets * self.each <= self.until
 
-    def without(self, removed: Tensor) -> Tensor:
-        """Log-probabilities of the query ``[training, class]``."""
-        return self.farm.without(removed, self._tick)[:, self.place]
+    def without(self, removed: Sequence[Tensor]) -> list[Tensor]:
+        """Log-probabilities ``[training, asked, class]`` without each of these sets."""
+        return self.farm.without_each(removed, self._tick)
+
+    def run(
+        self, searches: Sequence[Generator[list[Tensor], list[Tensor], Proof]], places: list[int]
+    ) -> list[Proof]:
+        """Answer all searches at once, until each has come to its proof."""
+        proofs: dict[int, Proof] = {}
+        answers: dict[int, list[Tensor] | None] = dict.fromkeys(range(len(searches)))
+        while answers:
+            self.running = len(answers)
+            wanted: dict[int, list[Tensor]] = {}
+            for number, told in answers.items():
+                try:
+                    step = searches[number]
+                    wanted[number] = next(step) if told is None else step.send(told)
+                except StopIteration as end:
+                    proofs[number] = end.value
+            found = iter(self.without([rows for sets in wanted.values() for rows in sets]))
+            answers = {
+                number: [next(found)[:, places[number]] for _ in sets]
+                for number, sets in wanted.items()
+            }
+        return [proofs[number] for number in range(len(searches))]
 
     def _tick(self, trainings: int) -> None:
         self.done += trainings
         if self.progress is not None:
             self.progress(self.done, self.sets * len(self.farm.seeds))
-
-
-@final
-@dataclass(eq=False)
-class _Search:
-    question: Question
-    support: Support
-    clock: _Clock
-    before: Tensor
-    needed: int
-    answers: dict[int, Tensor] = field(default_factory=dict)
-    first: int = 0
-    complete: bool = True
-
-    def run(self, most: int, controls: int) -> tuple[Verdict, Tensor | None]:
-        """The verdict, and the rows to remove: the fewest that flip, or as many as were tried."""
-        if sum(self.question.flipped(self.before)) >= self.needed:
-            return "already", None
-        if not most:
-            return "no support", None
-        self.first = min(most, self.support.first_guess(self.question.distance(self.before)))
-        fewest = self._fewest(most, controls)
-        verdict: Verdict = "not flipped" if fewest is None else "flipped"
-        return verdict, self.support.order[: fewest or max(self.answers)]
-
-    def _fewest(self, most: int, controls: int) -> int | None:
-        """The smallest number of rows that flips: from the first guess by doubling and halving."""
-        low, high = 0, self.first
-        while not self._flips(high):
-            if high == most or not self._affordable(controls):
-                return None
-            low, high = high, min(most, 2 * high)
-        while high - low > 1 and self._affordable(controls):
-            middle = (low + high) // 2
-            low, high = (low, middle) if self._flips(middle) else (middle, high)
-        return high
-
-    def _flips(self, count: int) -> bool:
-        self.answers[count] = self.clock.without(self.support.order[:count])
-        return sum(self.question.flipped(self.answers[count])) >= self.needed
-
-    def _affordable(self, controls: int) -> bool:
-        self.complete = self.clock.allows(1 + controls)
-        return self.complete
-
-    def told(
-        self,
-        verdict: Verdict,
-        query: Rows,
-        train: Rows,
-        most: int,
-        removed: Tensor | None = None,
-        others: Mapping[str, Tensor] | None = None,
-    ) -> Proof:
-        """The proof; as many other rows are removed by then."""
-        common = (verdict, int(query.ids[0]), self.question)
-        before = answers_of(self.question, self.before)
-        if removed is None:
-            return Proof(*common, (), len(train), most, self.needed, before)
-        ours, last = self.answers[len(removed)], len(removed) - 1
-        error = self.support.stderr
-        return Proof(
-            *common,
-            tuple(train.ids[removed].tolist()),
-            len(train),
-            most,
-            self.needed,
-            before,
-            after=answers_of(self.question, ours),
-            p=mcnemar(self.question.flipped(ours), self.question.flipped(self.before)),
-            controls={
-                name: control_of(
-                    self.question, train.ids[rows].tolist(), self.clock.without(rows), ours
-                )
-                for name, rows in (others or {}).items()
-            },
-            tried=tuple(
-                (count, sum(self.question.flipped(answers)))
-                for count, answers in self.answers.items()
-            ),
-            first_guess=self.first,
-            predicted=float(self.support.effect[last]),
-            stderr=None if error is None else float(error[last]),
-            complete=self.complete,
-        )
 
 
 def _question(
@@ -293,11 +334,9 @@ def _allowed(support: Support, labels: Tensor, limit: int, *, given: bool) -> in
     )
 
 
-def _refuse_bad(query: Rows, trainings: int, most: int | None, controls: Sequence[str]) -> None:
+def _refuse_bad(trainings: int, most: int | None, controls: Sequence[str]) -> None:
     if unknown := sorted(set(controls) - set(CONTROLS)):
         raise DataError(f"There is no control {unknown[0]!r}; there are {', '.join(CONTROLS)}.")
-    if len(query) != 1:
-        raise DataError(f"A proof is about one query, but {len(query)} rows were given.")
     if trainings < 1 or (most is not None and most < 1):
         raise DataError(
             f"Cannot remove up to {most} rows in {trainings} trainings: both begin at 1."

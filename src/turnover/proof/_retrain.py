@@ -2,7 +2,9 @@
 
 Seed s builds its own weights and sees the rows in an order of its own, the same in every set of
 trainings, which pairs what happens without one set of rows with what happens without another.
-Networks that can be stacked are trained all at once: one set is then one file, else every training.
+Networks that can be stacked are trained at once, those of several sets too: one set is then one
+file, else every training. Sets are padded to whole batches, so that the bits of one do not depend
+on the sizes of those beside it.
 """
 
 import time
@@ -20,12 +22,23 @@ from turnover._rows import Loss, select_rows, tensors_of, to_device_of
 from turnover.data import Rows
 from turnover.errors import DataError, RunError
 from turnover.nn import evaluating
-from turnover.training import Logits, Recipe, Stack, describe_recipe, fit, losses_of, stacks_well
+from turnover.training import (
+    PADDING,
+    Logits,
+    Recipe,
+    Stack,
+    describe_recipe,
+    fit,
+    losses_of,
+    stacks_well,
+)
 
 __all__ = ["Retrainings"]
 
 ROWS_PER_BLOCK = 512
 PROBED_LOSSES = 16
+AT_ONCE = 64  # more networks in a stack gain nothing on two cores
+PADDED = 2  # version of how stacked trainings are made of sets
 Tick = Callable[[int], None]
 
 
@@ -71,23 +84,60 @@ class Retrainings:
             LossError: when a training diverges; finished ones are kept.
             RunError: for a folder that cannot be written, or holds damaged files.
         """
+        return self.without_each([removed], tick)[0]
+
+    def without_each(
+        self, removed: Sequence[Tensor], tick: Tick = lambda trainings: None
+    ) -> list[Tensor]:
+        """The same for several sets of rows, whose networks are stacked together.
+
+        Equal sets are trained once. Raises as :meth:`without`.
+        """
+        sets = [self._kept(rows) for rows in removed]
+        groups = [list(self.seeds)] if self.at_once else [[seed] for seed in self.seeds]
+        found: dict[tuple[bytes, int], Tensor] = {}
+        missing: dict[int, list[tuple[Tensor, list[int]]]] = {}
+        for kept in sets:
+            for seeds in groups:
+                if (key := _key(kept, seeds)) in found:
+                    continue
+                if (answers := self._finished(kept, seeds)) is not None:
+                    found[key] = answers
+                    tick(len(seeds))
+                else:
+                    size = self._padded(kept) if self.at_once else 0
+                    missing.setdefault(size, []).append((kept, seeds))
+                    found[key] = torch.empty(0)
+        for work in missing.values():
+            step = max(1, AT_ONCE // len(self.seeds)) if self.at_once else 1
+            for start in range(0, len(work), step):
+                part = work[start : start + step]
+                for (kept, seeds), answers in zip(
+                    part, self._trained(part, self.recipe), strict=True
+                ):
+                    self._keep(kept, seeds, answers)
+                    found[_key(kept, seeds)] = answers
+                tick(sum(len(seeds) for _, seeds in part))
+        return [torch.cat([found[_key(kept, seeds)] for seeds in groups]) for kept in sets]
+
+    def _kept(self, removed: Tensor) -> Tensor:
         kept = torch.ones(len(self.train), dtype=torch.bool)
         kept[removed] = False
         if not kept.any():
             raise DataError(f"Removing all {len(self.train)} rows leaves nothing to train on.")
-        groups = [list(self.seeds)] if self.at_once else [[seed] for seed in self.seeds]
-        parts = []
-        for seeds in groups:
-            parts.append(self._part(kept, seeds))
-            tick(len(seeds))
-        return torch.cat(parts)
+        return kept
+
+    def _padded(self, kept: Tensor) -> int:
+        """Rows of a stacked training, padding included: whole batches."""
+        batch = min(self.recipe.batch_size, len(self.train))
+        return -(-int(kept.sum()) // batch) * batch
 
     def seconds(self) -> float:
         """About how long one set of trainings takes, from one epoch of it."""
         every = torch.ones(len(self.train), dtype=torch.bool)
         seeds = list(self.seeds) if self.at_once else list(self.seeds[:1])
         start = time.perf_counter()
-        self._trained(every, seeds, replace(self.recipe, epochs=min(1, self.recipe.epochs)))
+        self._trained([(every, seeds)], replace(self.recipe, epochs=min(1, self.recipe.epochs)))
         passed = time.perf_counter() - start
         return passed * max(1, self.recipe.epochs) * len(self.seeds) / len(seeds)
 
@@ -99,33 +149,47 @@ class Retrainings:
         first = self.build(self.seeds[0])
         return len(self.seeds) > 1 and stacks_well(first) and _all_trained(first)
 
-    def _part(self, kept: Tensor, seeds: list[int]) -> Tensor:
-        if self.folder is None:
-            return self._trained(kept, seeds, self.recipe)
-        work = _store.fingerprint(self._common, seeds, kept)
-        path = self.folder / f"training-{work}.safetensors"
-        if path.exists():
-            return _store.load(path, work)["answers"]
-        answers = self._trained(kept, seeds, self.recipe)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise RunError(f"Cannot make the folder {path.parent}: {error}") from error
-        _store.save(path, {"answers": answers}, work)
-        return answers
+    def _finished(self, kept: Tensor, seeds: list[int]) -> Tensor | None:
+        if self.folder is None or not (path := self._path(kept, seeds)).exists():
+            return None
+        return _store.load(path, self._work(kept, seeds))["answers"]
 
-    def _trained(self, kept: Tensor, seeds: list[int], recipe: Recipe) -> Tensor:
-        rows = torch.nonzero(kept).flatten()
-        models = [self.build(seed) for seed in seeds]
+    def _keep(self, kept: Tensor, seeds: list[int], answers: Tensor) -> None:
+        if self.folder is None:
+            return
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunError(f"Cannot make the folder {self.folder}: {error}") from error
+        _store.save(self._path(kept, seeds), {"answers": answers}, self._work(kept, seeds))
+
+    def _path(self, kept: Tensor, seeds: list[int]) -> Path:
+        assert self.folder is not None
+        return self.folder / f"training-{self._work(kept, seeds)}.safetensors"
+
+    def _work(self, kept: Tensor, seeds: list[int]) -> str:
+        return _store.fingerprint(self._common, seeds, kept)
+
+    def _trained(
+        self, work: Sequence[tuple[Tensor, list[int]]], recipe: Recipe
+    ) -> tuple[Tensor, ...]:
+        """Answers ``[seed, asked, classes]`` of each set of kept rows with its seeds."""
+        jobs = [(torch.nonzero(kept).flatten(), seed) for kept, seeds in work for seed in seeds]
+        models = [self.build(seed) for _, seed in jobs]
         if self.at_once:
             stack = Stack(models, self.loss)
-            positions = torch.stack([_shuffled(rows, seed) for seed in seeds])
-            stack.fit(self.train, positions, recipe)
+            size = self._padded(work[0][0])
+            stack.fit(
+                self.train,
+                torch.stack([_shuffled(rows, seed, size) for rows, seed in jobs]),
+                recipe,
+            )
             stack.unstack(models)
         else:
-            for model, seed in zip(models, seeds, strict=True):
+            for model, (rows, seed) in zip(models, jobs, strict=True):
                 fit(model, self.train.select(rows), self.loss, replace(recipe, seed=seed))
-        return torch.stack([self._answers(model) for model in models])
+        answers = torch.stack([self._answers(model) for model in models])
+        return answers.split([len(seeds) for _, seeds in work])
 
     @torch.no_grad()
     def _answers(self, model: nn.Module) -> Tensor:
@@ -144,17 +208,22 @@ class Retrainings:
         model = self.build(self.seeds[0])
         few = self.train.select(slice(0, PROBED_LOSSES))
         return _store.fingerprint(
-            [describe_recipe(self.recipe), self.recipe.seed, self.at_once, str(model)],
+            [describe_recipe(self.recipe), self.recipe.seed, self.at_once, PADDED, str(model)],
             losses_of(model, self.loss, few),
             *(tensor.detach() for tensor in (*model.parameters(), *model.buffers())),
             *(_contents(rows) for rows in (self.train, self.asked)),
         )
 
 
-def _shuffled(rows: Tensor, seed: int) -> Tensor:
-    """The rows in an order of the seed's own."""
+def _key(kept: Tensor, seeds: list[int]) -> tuple[bytes, int]:
+    return kept.numpy().tobytes(), seeds[0]
+
+
+def _shuffled(rows: Tensor, seed: int, size: int) -> Tensor:
+    """The rows in an order of the seed's own, ``int64 [size]``, padded."""
     generator = torch.Generator("cpu").manual_seed(seed)
-    return rows[torch.randperm(len(rows), generator=generator)]
+    order = rows[torch.randperm(len(rows), generator=generator)]
+    return torch.cat([order, order.new_full((size - len(rows),), PADDING)])
 
 
 def _all_trained(model: nn.Module) -> bool:

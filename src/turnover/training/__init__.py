@@ -10,9 +10,10 @@ from turnover.training._split_ensemble import (
     fit_split_ensemble,
     train_split_ensemble,
 )
-from turnover.training._stacked import Stack, stacks_well
+from turnover.training._stacked import PADDING, Stack, stacks_well
 
 __all__ = [
+    "PADDING",
     "Curve",
     "Logits",
     "Recipe",

@@ -11,7 +11,7 @@ from tests.unit.proof.planted import HOW, build, data, kernel, logits, loss
 from turnover.data import Rows
 from turnover.errors import DataError, ScoreError
 from turnover.estimators import GradientKernel
-from turnover.proof import similarity_to
+from turnover.proof import Retrainings, prove_all, similarity_to
 from turnover.scores import Scores
 from turnover.training import fit
 
@@ -306,3 +306,50 @@ def test_similarity_ranks_copies_of_the_query_first():
     found = similarity_to(model, loss, query, train)
     assert found.shape == (64,) and set(found.topk(4).indices.tolist()) == {0, 1, 2, 3}
     assert logits(model, query.batch).shape == (1, 2)
+
+
+def two_mistakes():
+    """A planted cause for each of two queries; ids 100 and 101 are the first's."""
+    train, query = data(copies=2)
+    asked = torch.zeros_like(query.batch["x"])
+    asked[0, 0], asked[0, 2] = -0.7, 3.0
+    other = Rows({"x": asked, "label": torch.tensor([0])}, torch.tensor([8]))
+    x = torch.cat([train.batch["x"], other.batch["x"].expand(3, -1)])
+    label = torch.cat([train.batch["label"], torch.ones(3, dtype=torch.int64)])
+    ids = torch.cat([train.ids, torch.tensor([300, 301, 302])])
+    both = {name: torch.cat([query.batch[name], other.batch[name]]) for name in query.batch}
+    return Rows({"x": x, "label": label}, ids), Rows(both, torch.tensor([7, 8]))
+
+
+def test_proofs_side_by_side_are_those_of_each_query_by_itself(tmp_path):
+    train, queries = two_mistakes()
+    fitted, told = kernel(train), []
+    together = prove_all(
+        fitted, queries, train, folder=tmp_path, progress=lambda *n: told.append(n), **HOW
+    )
+    assert [set(p.rows) & {100, 101, 300, 301, 302} for p in together] == [
+        {100, 101},
+        {300, 301, 302},
+    ]
+    assert all(p.verdict == "flipped" and p.flipped == 8 for p in together)
+    alone = [
+        turnover.prove(fitted, queries.select(torch.tensor([n])), train, beside=queries, **HOW)
+        for n in range(2)
+    ]
+    assert [p.to_dict() for p in together] == [p.to_dict() for p in alone]
+    assert told[-1][0] <= told[-1][1]
+
+
+def test_classes_are_given_for_every_query_or_for_none():
+    train, queries = two_mistakes()
+    with pytest.raises(DataError, match="1 classes were given for 2 queries"):
+        prove_all(Given([1.0] * len(train), train), queries, train, said=[0], **HOW)
+
+
+def test_equal_sets_are_trained_once():
+    train, queries = two_mistakes()
+    farm = Retrainings(build, loss, logits, HOW["recipe"], train, queries, range(2))
+    told, some = [], torch.tensor([3, 5])
+    found = farm.without_each([some, some.flip(0), torch.arange(30)], told.append)
+    assert sum(told) == 4 and torch.equal(found[0], found[1])
+    assert torch.equal(found[0], farm.without(some)) and not torch.equal(found[0], found[2])
