@@ -26,6 +26,7 @@ def check(
     from turnover.runs import check_leaks, open_run, sample_rows
 
     subject = open_run(run)
+    subject = subject.masked or subject
     few = sample_rows(subject.train, rows)
     audit = check_leaks(subject.model, few, subject.loss, subject.recipe, instances=instances)
     if as_json:

@@ -17,19 +17,22 @@ def demo(
     seed: Annotated[
         int, typer.Option(min=0, max=2**63 - 1, help="Seed of everything that is random.")
     ] = 1,
+    mistakes: Annotated[
+        int, typer.Option(metavar="N", min=0, help="Surest mistakes to prove; 0 for none.")
+    ] = 8,
     as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON.")] = False,
 ) -> None:
-    """Train on real digit images with planted label errors; find what stands behind mistakes.
+    """Prove which training images are behind the mistakes of a network, on real digits.
 
-    Takes about half a minute. Interrupt it with Ctrl-C, and repeat the command to go on. The
+    Takes about a minute. Interrupt it with Ctrl-C, and repeat the command to go on. The
     answer is in OUT/report.html.
     """
     from turnover.cli._output import console, print_json, progress_bar
     from turnover.reports import render_html, render_terminal, summary
     from turnover.runs.digits import run_demo, steps_of_demo
 
-    with progress_bar(steps_of_demo(epochs)) as tick:
-        run = run_demo(out, epochs=epochs, noise=noise, seed=seed, progress=tick)
+    with progress_bar(steps_of_demo(epochs, mistakes)) as tick:
+        run = run_demo(out, epochs=epochs, noise=noise, seed=seed, mistakes=mistakes, progress=tick)
     page = run.write_text("report.html", render_html(run))
     if as_json:
         print_json({**summary(run), "report": str(page)})

@@ -15,7 +15,13 @@ from turnover.runs._folder import Run, describe_masks, fingerprint
 from turnover.runs._job import TrainingJob, cosine, train
 from turnover.runs._measure import measure_run
 from turnover.runs._pipeline import STEPS_BESIDES, Method, TrainingPipeline, announce, pairs_of
-from turnover.runs._prove import CONTROLS, proof_json, prove_run
+from turnover.runs._prove import (
+    CONTROLS,
+    proof_json,
+    prove_mistakes,
+    prove_run,
+    summary_of,
+)
 from turnover.runs._registry import LOADERS, RunLoader, command_of, open_run, unfinished
 
 __all__ = [
@@ -51,10 +57,12 @@ __all__ = [
     "open_run",
     "pairs_of",
     "proof_json",
+    "prove_mistakes",
     "prove_run",
     "sample_rows",
     "score_all",
     "split",
+    "summary_of",
     "train",
     "unfinished",
     "verify",

@@ -55,6 +55,12 @@ def estimator_for(subject: ClassifierRun, wanted: str | None) -> str:
     return wanted or usual
 
 
+def _with_masks(subject: ClassifierRun, wanted: str | None) -> ClassifierRun:
+    """The network with masks, for scores by masks, where a run has it beside a split ensemble."""
+    by_masks = wanted in ("first-order", "exact")
+    return subject.masked if by_masks and subject.masked is not None else subject
+
+
 def answer(
     subject: ClassifierRun,
     query: Query,
@@ -79,6 +85,7 @@ def answer(
         ScoreError: for k above the number of training instances, or an estimator that the model
             does not allow.
     """
+    subject = _with_masks(subject, estimator)
     chosen = estimator_for(subject, estimator)
     says = probabilities(subject.model, subject.logits, query.rows)[0]
     predicted = int(says.argmax())
@@ -118,6 +125,7 @@ def score_all(
     Raises:
         DataError, ScoreError: as :func:`answer`.
     """
+    subject = _with_masks(subject, estimator)
     chosen = estimator_for(subject, estimator)
     rows = _asked(query.rows, torch.tensor([subject.class_number(label)]))
     kind = {"first-order": FirstOrder, "exact": TwoPass, "kernel": GradientKernel}[chosen]

@@ -80,6 +80,8 @@ class ClassifierRun:
         mark: what two rows share, from what a reader sees of a query and of a training row; the
             spans ``[begin, end]`` of the training row's text.
         row_word: what a row is called, in the singular.
+        masked: the same data with one network with masks, where the run has that beside a split
+            ensemble.
     """
 
     run: Run
@@ -96,6 +98,7 @@ class ClassifierRun:
     load: Callable[[ExternalData], tuple[Rows, Sequence[BadRow]]] | None = None
     mark: Callable[[Mapping[str, Any], Mapping[str, Any]], list[tuple[int, int]]] | None = None
     row_word: str = "instance"
+    masked: "ClassifierRun | None" = None
 
     @property
     def pairs(self) -> int:

@@ -3,17 +3,20 @@
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from statistics import median
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from turnover.errors import DataError, RunError
 from turnover.estimators import GradientKernel
-from turnover.proof import Proof, prove, similarity_to
+from turnover.proof import Proof, Retrainings, prove, prove_all, similarity_to
 from turnover.runs._classifier import ClassifierRun, Query
+from turnover.runs.results import ProofSummary
 from turnover.training import probabilities
 
-__all__ = ["CONTROLS", "proof_json", "prove_run"]
+__all__ = ["CONTROLS", "proof_json", "prove_mistakes", "prove_run", "summary_of"]
 
 FOLDER = "proofs"
 CONTROLS = ("random", "same-label", "similarity")
@@ -88,6 +91,85 @@ def prove_run(
     )
     names = dict(enumerate(subject.classes))
     return replace(proof, names=names, row_word=subject.row_word)
+
+
+def prove_mistakes(
+    subject: ClassifierRun,
+    *,
+    mistakes: int,
+    trainings: int = 8,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Proof]:
+    """:func:`prove_run` of the surest mistakes, side by side, beside as many random rows.
+
+    A mistake is a test row that most trainings on all rows get wrong in the same way; the surest
+    has the highest mean probability. What one training alone says is chance.
+
+    Args:
+        subject: whom to ask.
+        mistakes: about how many; the surest first.
+        trainings: trainings of each set.
+        progress: called with the number of finished trainings, and the most there can be.
+
+    Raises:
+        DataError, ScoreError, LossError, RunError: as :func:`turnover.prove`.
+    """
+    folder, test = subject.run.folder / FOLDER, subject.test
+    networks = (subject.build, subject.loss, subject.logits, subject.recipe)
+    farm = Retrainings(*networks, subject.train, test, range(trainings), folder)
+    rows, said = _surest(farm.without(torch.empty(0, dtype=torch.int64)), test.batch["label"])
+    if not len(rows[:mistakes]):
+        return []
+    proofs = prove_all(
+        GradientKernel(subject.model, subject.loss).fit(subject.train),
+        test.select(rows[:mistakes]),
+        subject.train,
+        said=said[:mistakes].tolist(),
+        wanted=test.batch["label"][rows[:mistakes]].tolist(),
+        trainings=trainings,
+        controls=["random"],
+        beside=test,
+        folder=folder,
+        progress=progress,
+        build=subject.build,
+        loss=subject.loss,
+        logits=subject.logits,
+        recipe=subject.recipe,
+    )
+    names = dict(enumerate(subject.classes))
+    return [replace(proof, names=names, row_word=subject.row_word) for proof in proofs]
+
+
+def _surest(answers: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows that most trainings get wrong alike, the surest first, and what they say.
+
+    Args:
+        answers: log-probabilities ``[training, row, class]``.
+        labels: ``int64 [row]``.
+    """
+    mean = answers.double().exp().mean(dim=0)
+    sure, said = mean.max(dim=1)
+    most = (answers.argmax(dim=2) == said).sum(dim=0) > len(answers) / 2
+    rows = torch.nonzero(most & (said != labels)).flatten()
+    rows = rows[torch.argsort(sure[rows], descending=True, stable=True)]
+    return rows, said[rows]
+
+
+def summary_of(proofs: Sequence[Proof]) -> ProofSummary | None:
+    """What proofs of several mistakes say together; None without any."""
+    if not proofs:
+        return None
+    gone = [proof for proof in proofs if proof.verdict == "flipped"]
+    by_chance = [
+        p for p in proofs if (c := p.controls.get("random")) and c.answers.flipped >= p.needed
+    ]
+    return ProofSummary(
+        len(proofs),
+        len(gone),
+        float(median(len(proof.rows) for proof in gone)) if gone else None,
+        len(by_chance),
+        proofs[0].trainings,
+    )
 
 
 def proof_json(subject: ClassifierRun, query: Query, proof: Proof) -> dict[str, Any]:

@@ -1,9 +1,14 @@
-"""The demo: real digits, planted label errors, three networks, one report."""
+"""The demo: real digits, planted label errors, proofs, networks with masks, one report.
+
+A split ensemble of small networks names the rows behind the surest mistakes, and trainings without
+them prove it. The paper's network with masks, and its control, are trained beside that.
+"""
 
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +25,21 @@ from turnover.runs import (
     describe_masks,
     explain_errors,
     fingerprint,
+    proof_json,
+    prove_mistakes,
+    summary_of,
     verify,
 )
 from turnover.runs.digits._data import CLASSES, Digits, load_digits
 from turnover.runs.digits._model import cross_entropy, logits
+from turnover.runs.digits._proved import (
+    ENSEMBLE,
+    PASSES,
+    build_ensemble,
+    build_plain,
+    proof_recipe,
+    train_ensemble,
+)
 from turnover.runs.digits._train import (
     ADAM,
     CONTROL,
@@ -32,20 +48,29 @@ from turnover.runs.digits._train import (
     TURNOVER,
     recipe_of,
     train_network,
+    training_beside,
 )
-from turnover.runs.results import Detection, PlantedRow, Results, Roc, Variant
+from turnover.runs.results import (
+    Detection,
+    PlantedRow,
+    ProofSummary,
+    Results,
+    Roc,
+    Variant,
+)
 from turnover.training import Curve, accuracy, losses_of
 
 __all__ = ["LOADER", "run_demo", "steps_of_demo"]
 
 Progress = Callable[[str, int], None]
-EPOCHS = 20
+EPOCHS, MISTAKES = 20, 8
+PROOF_STEPS = 60
 ERRORS, BEHIND, SUSPECTS = 8, 5, 40
 
 
-def steps_of_demo(epochs: int) -> int:
+def steps_of_demo(epochs: int, mistakes: int = MISTAKES) -> int:
     """How many steps ``run_demo`` reports to ``progress``."""
-    return 3 * epochs + 3
+    return 3 * epochs + 3 + (PASSES * epochs + PROOF_STEPS if mistakes else 0)
 
 
 def run_demo(
@@ -54,16 +79,19 @@ def run_demo(
     epochs: int = EPOCHS,
     noise: float = 0.1,
     seed: int = 1,
+    mistakes: int = MISTAKES,
     progress: Progress = lambda what, steps: None,
 ) -> Run:
-    """Train, ask and measure; everything lands in the run folder.
+    """Train, ask, prove and measure; everything lands in the run folder.
 
     Args:
         folder: new folder, or that of a demo with the same arguments: an interrupted one goes on,
             a complete one is returned as it is.
-        epochs: passes over the 1,200 training images, for each of the three networks.
+        epochs: passes over the 1,200 training images, for each of the three networks with masks
+            and without; the small networks of proofs make three times as many.
         noise: fraction of the training labels to flip.
         seed: seed of the split, the flips, the weights, the order and the masks.
+        mistakes: how many of the surest mistakes are proved; 0 for no proofs and no split ensemble.
         progress: called with what is going on and the number of steps just finished.
 
     Returns:
@@ -74,7 +102,8 @@ def run_demo(
         MissingExtra: when scikit-learn is not installed.
     """
     with _one_thread():
-        return _run(folder, {"epochs": epochs, "noise": noise, "seed": seed}, progress)
+        asked = {"epochs": epochs, "noise": noise, "seed": seed, "mistakes": mistakes}
+        return _run(folder, asked, progress)
 
 
 @contextmanager
@@ -100,7 +129,14 @@ def _run(folder: str | Path, arguments: dict[str, Any], progress: Progress) -> R
         return run
     run.save_rows("train", digits.train)
     run.save_rows("test", digits.test)
-    progress("Proving that no instance reaches its unseen half", 0)
+    ensemble = proofs = None
+    with training_beside(run):
+        if arguments["mistakes"]:
+            progress("Training pairs of networks on complementary halves", 0)
+            tick = partial(progress, "Training pairs of networks on complementary halves", 1)
+            ensemble = train_ensemble(run, digits, epochs, seed, tick)
+            proofs = _prove(_proved(run, ensemble, digits.train, digits.test), arguments, progress)
+    progress("Checking that no instance reaches its unseen half", 0)
     audit = check(TURNOVER.build(seed), _probe(digits.train), cross_entropy, optimizer=ADAM)
     progress("Training", 1)
     models: dict[str, nn.Module] = {}
@@ -114,10 +150,11 @@ def _run(folder: str | Path, arguments: dict[str, Any], progress: Progress) -> R
         seconds[name] = time.perf_counter() - began
     progress("Asking what stands behind each error", 1)
     subject = _subject(run, models[TURNOVER.name], digits.train, digits.test)
-    results = measure_demo(subject, models, digits, curves)
+    results = measure_demo(subject, models, digits, curves, ensemble)
     run.save(
         replace(
             results,
+            proofs=proofs,
             leak_check=audit,
             cost={f"train_{name}_s": round(s, 2) for name, s in seconds.items()},
             seconds=round(time.perf_counter() - start, 2),
@@ -135,6 +172,7 @@ def measure_demo(
     models: dict[str, nn.Module],
     digits: Digits,
     curves: dict[str, list[Curve]],
+    ensemble: nn.Module | None = None,
 ) -> Results:
     """All numbers of the demo; losses in nats."""
     model, control = models[TURNOVER.name], models[CONTROL.name]
@@ -153,7 +191,11 @@ def measure_demo(
         unseen_train_loss=last.unseen_train,
         test_loss=last.unseen_test,
         full_test_loss=last.full_test,
-        detection=Detection(*_detection(unseen, planted), *_detection(plain, planted)),
+        detection=Detection(
+            *_detection(unseen, planted),
+            *_detection(plain, planted),
+            *(_detection(_unseen(ensemble, digits.train), planted) if ensemble else ()),
+        ),
         roc={"turnover": _roc(unseen, planted), "control": _roc(plain, planted)},
         curves=tuple(curves[TURNOVER.name]),
         variants=tuple(
@@ -165,15 +207,46 @@ def measure_demo(
     )
 
 
+def _unseen(model: nn.Module, train: Rows) -> Tensor:
+    return losses_of(model, cross_entropy, train, "unseen")
+
+
+def _prove(
+    subject: ClassifierRun, arguments: dict[str, Any], progress: Progress
+) -> ProofSummary | None:
+    """Prove the surest mistakes; their files stand in the run folder."""
+    what, told = "Training again without the rows behind each mistake", 0
+
+    def tick(done: int, most: int) -> None:
+        nonlocal told
+        steps = min(PROOF_STEPS, PROOF_STEPS * done // most) - told
+        told += steps
+        progress(what, steps)
+
+    proofs = prove_mistakes(subject, mistakes=arguments["mistakes"], progress=tick)
+    for proof in proofs:
+        row = int(subject.test.rows_of(torch.tensor([proof.query]))[0])
+        proof_json(subject, subject.query(row), proof)
+    progress(what, PROOF_STEPS - told)
+    return summary_of(proofs)
+
+
 def _open(run: Run) -> ClassifierRun:
+    ensemble = None
     try:
         model = TURNOVER.build(run.arguments["seed"])
+        if run.arguments.get("mistakes"):
+            ensemble = build_ensemble(run.arguments["seed"])
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise RunError(f"{run.folder / 'manifest.json'} is damaged: {error!r}.") from error
     run.load_model(model)
     rows = {name: run.load_rows(name) for name in ("train", "test")}
     verify(run, model, logits, rows)
-    return _subject(run, model, rows["train"], rows["test"])
+    masked = _subject(run, model, rows["train"], rows["test"])
+    if ensemble is None:
+        return masked
+    run.load_model(ensemble, ENSEMBLE)
+    return replace(_proved(run, ensemble, rows["train"], rows["test"]), masked=masked)
 
 
 LOADER = RunLoader(_open)
@@ -198,6 +271,13 @@ def _subject(run: Run, model: nn.Module, train: Rows, test: Rows) -> ClassifierR
         lambda: [image.numpy().tobytes() for image in train.batch["image"]],
         row_word="image",
     )
+
+
+def _proved(run: Run, ensemble: nn.Module, train: Rows, test: Rows) -> ClassifierRun:
+    """The split ensemble of the demo, and the plain networks that are trained again."""
+    epochs, seed = run.arguments.get("epochs", EPOCHS), run.arguments["seed"]
+    subject = _subject(run, ensemble, train, test)
+    return replace(subject, recipe=proof_recipe(epochs, seed), build=build_plain)
 
 
 def find_suspects(ranked_by: Tensor, train: Rows) -> list[PlantedRow]:

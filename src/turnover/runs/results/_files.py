@@ -31,6 +31,7 @@ __all__ = [
     "Detection",
     "ProofAnswers",
     "ProofResults",
+    "ProofSummary",
     "Results",
     "Roc",
     "Screening",
@@ -47,12 +48,35 @@ class Detection(Section):
         mislabel_auc: area under the ROC curve; None without planted errors.
         precision_at_planted: share of planted errors among as many suspects as there are.
         mislabel_auc_control, precision_at_planted_control: the same of the control.
+        mislabel_auc_split, precision_at_planted_split: the same of a split ensemble.
     """
 
     mislabel_auc: float | None
     precision_at_planted: float | None
     mislabel_auc_control: float | None
     precision_at_planted_control: float | None
+    mislabel_auc_split: float | None = None
+    precision_at_planted_split: float | None = None
+
+
+@final
+@dataclass(frozen=True)
+class ProofSummary(Section):
+    """What became of the surest mistakes when the rows behind them were taken out.
+
+    Attributes:
+        proof_mistakes: how many mistakes were asked about.
+        proof_flipped: how many are gone in most trainings without the rows that scores name.
+        proof_rows: median number of these rows, of the mistakes that are gone.
+        proof_flipped_random: how many are gone in most trainings without as many random rows.
+        proof_trainings: trainings of each set.
+    """
+
+    proof_mistakes: int
+    proof_flipped: int
+    proof_rows: float | None
+    proof_flipped_random: int
+    proof_trainings: int
 
 
 @final
@@ -116,6 +140,7 @@ class Results(Section):
         accuracy_turnover, accuracy_dropout: on the test set, of the network and its control.
         seen_train_loss, unseen_train_loss: mean losses of the halves on training rows.
         test_loss, full_test_loss: mean losses of a half and the full network on test rows.
+        proofs: what became of the surest mistakes without the rows behind them.
         detection: how planted errors are found.
         screening: how many labels are suspected.
         seconds: how long all of it took.
@@ -143,6 +168,7 @@ class Results(Section):
     unseen_train_loss: float | None = None
     test_loss: float | None = None
     full_test_loss: float | None = None
+    proofs: ProofSummary | None = field(default=None, metadata=AMONG)
     detection: Detection | None = field(default=None, metadata=AMONG)
     screening: Screening | None = field(default=None, metadata=AMONG)
     seconds: float | None = None
