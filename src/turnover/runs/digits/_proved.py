@@ -21,7 +21,7 @@ __all__ = ["ENSEMBLE", "PASSES", "build_ensemble", "build_plain", "proof_recipe"
 ENSEMBLE = "ensemble"
 PAIRS, PIXELS, UNITS = 8, 64, 128
 PASSES = 3  # for each pass of the networks with masks, which are larger
-ADAM = partial(torch.optim.Adam, lr=0.015)
+ADAM = partial(torch.optim.Adam, lr=0.015, fused=True)  # half the time for stacked networks
 
 
 def build_plain(seed: int) -> nn.Sequential:
