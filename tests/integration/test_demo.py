@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from tests.integration.conftest import (
     EPOCHS,
     contents,
+    edit,
     interrupt,
     last_line,
     numbers,
@@ -25,7 +26,7 @@ from turnover.cli._main import app
 from turnover.estimators import LowAgreementWarning
 from turnover.runs import Run
 from turnover.runs import _check as _prove
-from turnover.runs.digits import _run
+from turnover.runs.digits import _run, run_demo
 
 FRACTIONS = [
     "accuracy_turnover",
@@ -54,11 +55,12 @@ def assert_refused(result, code, found):
 
 @pytest.fixture
 def copy(demo, tmp_path):
-    """A run folder to damage."""
+    """A run folder to damage, without proofs, as of release 0.1."""
     folder = tmp_path / "run"
     folder.mkdir()
     for name in RUN_FILES:
         shutil.copy(demo[0] / name, folder)
+    edit(folder / "manifest.json", lambda manifest: manifest["arguments"].pop("mistakes"))
     return folder
 
 
@@ -110,12 +112,12 @@ def test_check_proves_the_isolation(demo):
     assert json.loads(result.stdout)["ok"] is True
 
 
-def test_ask_by_kernel(demo):
+def test_ask_by_kernel(copy):
     """The kernel ranks; z and q are those of the first-order scores of the same instances."""
     found = {}
     for estimator in ("kernel", "first-order"):
         options = ("--estimator", estimator, "--top", 1200, "--json")
-        result = invoke("ask", demo[0], "--query", 3, *options)
+        result = invoke("ask", copy, "--query", 3, *options)
         assert result.exit_code == 0, result.output
         found[estimator] = json.loads(result.stdout.strip().splitlines()[-1])
     kernel, plain = found["kernel"], found["first-order"]
@@ -128,6 +130,51 @@ def test_ask_by_kernel(demo):
         assert row["z"] == pytest.approx(z[row["id"]], abs=1e-3)
 
 
+def test_the_surest_mistakes_are_proved(demo):
+    """Two epochs memorise too little for most proofs to succeed; they are counted all the same."""
+    said, files = demo[1], sorted((demo[0] / "proofs").glob("query-*.json"))
+    proofs = [json.loads(path.read_text()) for path in files]
+    assert said["proof_mistakes"] == len(proofs) == 8
+    assert said["proof_flipped"] == sum(found["verdict"] == "flipped" for found in proofs)
+    by_chance = [found for found in proofs if found["controls"]]
+    by_chance = [f for f in by_chance if f["controls"]["random"]["flipped"] >= f["needed"]]
+    assert said["proof_flipped_random"] == len(by_chance)
+    assert all(str(found["label"]) == found["wanted"] != found["said"] for found in proofs)
+    assert all(len(found["rows"]) <= 12 for found in proofs), "1 % of 1,200"
+
+
+def test_a_demo_is_asked_by_its_split_ensemble_and_by_masks_where_wanted(demo):
+    for options, estimator in (((), "kernel"), (("--estimator", "first-order"), "first-order")):
+        result = invoke("ask", demo[0], "--query", 3, *options, "--json")
+        found = json.loads(result.stdout.splitlines()[-1])
+        assert found["estimator"] == estimator
+        assert ("pairs" in found) == (estimator == "kernel")
+
+
+def test_a_demo_is_proved_with_its_own_trainings(demo, tmp_path):
+    run = shutil.copytree(demo[0], tmp_path / "run")
+    path = sorted((run / "proofs").glob("query-*.json"))[0]
+    before, kept = json.loads(path.read_text()), len(list((run / "proofs").iterdir()))
+    command = ["prove", run, "--query", path.stem.split("-")[1], "--against", "random", "--json"]
+    found = json.loads(invoke(*command).stdout.splitlines()[-1])
+    assert found["rows"] == before["rows"] and found["after"] == before["after"]
+    assert len(list((run / "proofs").iterdir())) == kept, "nothing is trained again"
+
+
+def test_a_demo_without_proofs_has_no_split_ensemble(copy):
+    assert json.loads(invoke("ask", copy, "--query", 3, "--json").stdout)["estimator"] == (
+        "first-order"
+    )
+
+
+@pytest.mark.slow
+def test_a_second_process_changes_no_number(tmp_path, monkeypatch):
+    for processors in (1, 2):
+        monkeypatch.setattr(os, "cpu_count", lambda processors=processors: processors)
+        run_demo(tmp_path / str(processors), epochs=10, mistakes=0)
+    assert numbers(tmp_path / "1") == numbers(tmp_path / "2")
+
+
 def test_people_are_answered_in_words(demo):
     result = invoke("ask", demo[0], "--query", 3, "--label", 4, "--top", 2)
     assert result.exit_code == 0
@@ -137,8 +184,7 @@ def test_people_are_answered_in_words(demo):
 
 
 def test_a_finished_demo_is_shown_again_and_not_repeated(demo, copy):
-    for path in demo[0].iterdir():
-        shutil.copy(path, copy)
+    shutil.copytree(demo[0], copy, dirs_exist_ok=True)
     before = contents(copy)
     result = invoke("demo", "--out", copy, "--epochs", EPOCHS, "--json")
     assert result.exit_code == 0, result.stderr
@@ -148,10 +194,11 @@ def test_a_finished_demo_is_shown_again_and_not_repeated(demo, copy):
 
 
 @pytest.mark.slow
-def test_an_interrupted_demo_goes_on_and_ends_with_the_same_numbers(demo, tmp_path):
+@pytest.mark.parametrize("seen", ["model.checkpoint.safetensors", "proofs"])
+def test_an_interrupted_demo_goes_on_and_ends_with_the_same_numbers(demo, tmp_path, seen):
     folder = tmp_path / "run"
     command = ["demo", "--out", folder, "--epochs", str(EPOCHS), "--json"]
-    complained = interrupt(command, folder / "model.checkpoint.safetensors")
+    complained = interrupt(command, folder / seen)
     assert "interrupted" in complained
     assert not (folder / "results.json").exists()
     assert_refused(invoke("ask", folder, "--query", 0), 3, "unfinished")

@@ -27,6 +27,7 @@ class ProofSet:
     Attributes:
         name: which rows were taken out.
         ours: whether these are the rows that the scores name.
+        random: whether these are as many random rows.
         flipped: in how many trainings the mistake is gone.
         trainings: of how many.
         said: mean probability of the class that the model says, from 0 to 1.
@@ -35,6 +36,7 @@ class ProofSet:
 
     name: str
     ours: bool
+    random: bool
     flipped: int
     trainings: int
     said: float
@@ -64,9 +66,24 @@ class ProofCard:
     removed: tuple[Instance, ...]
     sets: tuple[ProofSet, ...]
 
+    @property
+    def gone(self) -> bool:
+        """Whether the mistake is gone in most trainings without the rows that scores name."""
+        return any(found.ours and 2 * found.flipped > found.trainings for found in self.sets)
+
+    @property
+    def ours(self) -> ProofSet | None:
+        """Trainings without the rows that scores name."""
+        return next((found for found in self.sets if found.ours), None)
+
+    @property
+    def chance(self) -> ProofSet | None:
+        """Trainings without as many random rows."""
+        return next((found for found in self.sets if found.random), None)
+
 
 def proofs_of(run: Run, word: str) -> tuple[ProofCard, ...]:
-    """The proofs that were asked for, in the order of their queries.
+    """The proofs that were asked for: mistakes that are gone first, the surest of them first.
 
     Args:
         run: an opened run.
@@ -82,7 +99,8 @@ def proofs_of(run: Run, word: str) -> tuple[ProofCard, ...]:
     if not paths:
         return ()
     shows = pictures_of(run, "test"), pictures_of(run, "train")
-    found = (ProofResults.from_json(json.loads(read_text(path)), path) for path in paths)
+    found = [ProofResults.from_json(json.loads(read_text(path)), path) for path in paths]
+    found.sort(key=lambda proof: (proof.verdict != "flipped", -proof.before.said))
     return tuple(_card(proof, word, *shows) for proof in found)
 
 
@@ -103,23 +121,24 @@ def _card(found: ProofResults, word: str, test: Show, train: Show) -> ProofCard:
 
 def _sets(found: ProofResults, word: str) -> tuple[ProofSet, ...]:
     count = len(found.rows)
-    sets = [("nothing", False, found.before)]
+    sets = [("nothing", "", found.before)]
     if found.after is not None:
-        sets.append((f"these {count}" if count > 1 else "this one", True, found.after))
+        sets.append((f"these {count}" if count > 1 else "this one", "ours", found.after))
     sets += [
-        (f"{count} {TOLD.get(name, name).format(word=word)}", False, answers)
+        (f"{count} {TOLD.get(name, name).format(word=word)}", name, answers)
         for name, answers in found.controls.items()
     ]
     return tuple(
         ProofSet(
-            name,
-            ours,
+            called,
+            name == "ours",
+            name == "random",
             answers.flipped,
             answers.trainings,
             answers.said,
             answers.wanted,
         )
-        for name, ours, answers in sets
+        for called, name, answers in sets
     )
 
 

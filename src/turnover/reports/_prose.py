@@ -7,7 +7,7 @@ from typing import Any
 from turnover.leaks import LeakReport
 from turnover.reports._instance import DISCOVERY
 from turnover.reports._story import Detection, Explanation, Tile, Variant
-from turnover.runs.results import Results
+from turnover.runs.results import ProofSummary, Results
 
 __all__ = [
     "audited",
@@ -48,6 +48,9 @@ def variant_name(drop: float) -> str:
 
 def headline(results: Results, detection: Detection | None, row_word: str) -> str:
     """The answer in one sentence."""
+    if proofs := results.proofs:
+        gone = f"{proofs.proof_flipped} of its {proofs.proof_mistakes} surest mistakes are gone"
+        return f"{gone} without the training {row_word}s behind them"
     if detection:
         mistakes = f", and the {row_word}s behind its surest mistakes"
         behind = mistakes if results.explanations else ""
@@ -60,6 +63,8 @@ def headline(results: Results, detection: Detection | None, row_word: str) -> st
 
 def deck(results: Results, detection: Detection | None, row_word: str) -> str:
     """What to know before believing the headline: the control, and the price."""
+    if results.proofs:
+        return _proved(results, results.proofs, detection, row_word)
     parts = [detection.verdict] if detection else []
     if results.accuracy_turnover is not None and results.accuracy_dropout is not None:
         cost = round(100 * (results.accuracy_dropout - results.accuracy_turnover), 1)
@@ -76,6 +81,31 @@ def deck(results: Results, detection: Detection | None, row_word: str) -> str:
     return " ".join(parts)
 
 
+def _proved(
+    results: Results, proofs: ProofSummary, detection: Detection | None, row_word: str
+) -> str:
+    """What was taken out, what chance does, and how planted errors are found."""
+    rows = (
+        ""
+        if proofs.proof_rows is None
+        else f", {proofs.proof_rows:g} of {results.train:,} in the median"
+    )
+    parts = [
+        f"For each mistake it names a few training {row_word}s{rows}. Trained again without them, "
+        f"{proofs.proof_trainings} times, most trainings get it right. Without as many random "
+        f"{row_word}s that happens to {proofs.proof_flipped_random or 'none'} of the "
+        f"{proofs.proof_mistakes}."
+    ]
+    if detection and detection.found_split is not None:
+        control = detection.found_control
+        beside = "" if control is None else f", the plain training loss, a control, {control}"
+        parts.append(
+            f"Of {detection.planted} planted label errors the split networks find "
+            f"{detection.found_split}, the network with masks {detection.found}{beside}."
+        )
+    return " ".join(parts)
+
+
 def what_was_done(results: Results, row_word: str) -> str:
     """The experiment in plain words."""
     parts = []
@@ -85,6 +115,12 @@ def what_was_done(results: Results, row_word: str) -> str:
         parts.append(
             f"The network learned from {results.train:,} {row_word}s and was tested on "
             f"{results.test:,} others."
+        )
+    if results.proofs:
+        parts.append(
+            "Sixteen small networks were trained in pairs, the two of a pair on complementary "
+            "halves of the images. Their gradients say which images speak for each mistake. Then "
+            "networks like them were trained again, on all images but these."
         )
     if results.planted:
         parts.append(
@@ -109,6 +145,8 @@ def what_was_done(results: Results, row_word: str) -> str:
             f"pairs. A coin of its id sends each training {row_word} to one of every pair; the "
             "other one never learns from it."
         )
+    if results.proofs:
+        half = f"Beside that stands the method of the paper. {half}"
     parts.append(
         f"{half} One training run answers, for every {row_word}: what would the model have said "
         "without it?"
@@ -119,6 +157,13 @@ def what_was_done(results: Results, row_word: str) -> str:
 def tiles(results: Results, detection: Detection | None, row_word: str) -> tuple[Tile, ...]:
     """The key numbers that this run has."""
     found = []
+    if proofs := results.proofs:
+        meaning = (
+            f"Surest mistakes that most trainings no longer make without the {row_word}s that the "
+            f"model names. Without random ones: {proofs.proof_flipped_random}."
+        )
+        gone = f"{proofs.proof_flipped}/{proofs.proof_mistakes}"
+        found.append(Tile(gone, "Mistakes gone", meaning))
     if results.accuracy_turnover is not None:
         meaning = f"Test {row_word}s that the full network gets right."
         found.append(Tile(percent(results.accuracy_turnover), "Accuracy, turn-over", meaning))
@@ -154,7 +199,10 @@ def _detection_tiles(detection: Detection) -> list[Tile]:
 
 
 def compare(
-    ours: tuple[float, float], control: tuple[float | None, float | None], planted: int
+    ours: tuple[float, float],
+    control: tuple[float | None, float | None],
+    planted: int,
+    what: str = "the unseen loss",
 ) -> str:
     """Who wins, said plainly: (AUC, precision) of the unseen loss against those of the control."""
     if control[0] is None or control[1] is None:
@@ -165,9 +213,9 @@ def compare(
     worse = (ours[0] < control[0]) + (ours[1] < control[1])
     simple = "the plain training loss of an ordinary network"
     if worse and not better:
-        return f"The control does better: {simple} finds {rival}, the unseen loss {found} ({auc})."
+        return f"The control does better: {simple} finds {rival}, {what} {found} ({auc})."
     if better and not worse:
-        return f"The control does worse: {simple} finds {rival}, the unseen loss {found} ({auc})."
+        return f"The control does worse: {simple} finds {rival}, {what} {found} ({auc})."
     if better:
         return f"Against the control it is a draw: {simple} finds {rival} to our {found}, {auc}."
     return f"The control does exactly as well: {simple} finds {rival} too ({auc})."

@@ -75,11 +75,18 @@ class Detection:
     precision_control: float | None
     verdict: str
     coverage: tuple[Coverage, ...] = ()
+    auc_split: float | None = None
+    precision_split: float | None = None
 
     @property
     def found(self) -> int:
         """Planted errors among as many suspects as there are planted errors."""
         return round(self.precision * self.planted)
+
+    @property
+    def found_split(self) -> int | None:
+        """The same for a split ensemble."""
+        return None if self.precision_split is None else round(self.precision_split * self.planted)
 
     @property
     def found_control(self) -> int | None:

@@ -39,6 +39,7 @@ def render_terminal(run: Run, console: "Console") -> None:
     report = build_report(run)
     _say(console, f"{report.headline}.", "bold")
     _say(console, report.deck)
+    _proofs(console, report)
     _print(console, _numbers(report))
     _mistakes(console, report)
     if report.curves:
@@ -108,6 +109,42 @@ def _variants(variants: tuple[Variant, ...]) -> "Table":
     return table
 
 
+def _proofs(console: "Console", report: ReportData) -> None:
+    """The surest mistake that is gone, drawn; and all mistakes that were proved, in a table."""
+    from rich.text import Text
+
+    if not report.proofs:
+        return
+    first = report.proofs[0]
+    if first.gone and first.query.pixels is not None:
+        head = [f"Says {first.said}", f"truth is {first.wanted}"]
+        panels = [_panel(first.query, head, console)]
+        panels += [_panel(row, _captions(row), console) for row in first.removed[:BESIDE]]
+        _say(console, f"Its surest mistake that is gone. {first.headline}")
+        _lines(console, panels)
+    word = report.row_word
+    table = _table(
+        "Trained again without the images behind each mistake",
+        "says",
+        "truth",
+        f"{word}s",
+        "right",
+        "right without random ones",
+    )
+    for card in report.proofs:
+        ours, chance = card.ours, card.chance
+        counts = ("" if s is None else f"{s.flipped} of {s.trainings}" for s in (ours, chance))
+        names = (Text(plain(name)) for name in (card.said, card.wanted))
+        table.add_row(*names, str(len(card.removed)), *counts)
+    _print(console, table)
+
+
+def _lines(console: "Console", panels: Sequence[Sequence[str]]) -> None:
+    for lines in zip_longest(*panels, fillvalue=" " * CELL):
+        console.print(GAP.join(lines).rstrip(), markup=False, highlight=False, no_wrap=True)
+    console.print()
+
+
 def _mistakes(console: "Console", report: ReportData) -> None:
     if not report.explained:
         return
@@ -128,9 +165,7 @@ def _explain(console: "Console", explanation: Explanation) -> None:
     verb = "harmed the true label" if explanation.harmed else "helped the wrong label"
     called = f"id {query.called}" if query.name is None else query.name
     _say(console, f"Test {called}, and the training instances that {verb} most:")
-    for lines in zip_longest(*panels, fillvalue=" " * CELL):
-        console.print(GAP.join(lines).rstrip(), markup=False, highlight=False, no_wrap=True)
-    console.print()
+    _lines(console, panels)
 
 
 def _quote(console: "Console", explanation: Explanation) -> None:

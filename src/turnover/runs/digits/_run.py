@@ -102,8 +102,16 @@ def run_demo(
         MissingExtra: when scikit-learn is not installed.
     """
     with _one_thread():
-        asked = {"epochs": epochs, "noise": noise, "seed": seed, "mistakes": mistakes}
+        asked = {"epochs": epochs, "noise": noise, "seed": seed}
+        if not _is_of_0_1(folder):
+            asked["mistakes"] = mistakes
         return _run(folder, asked, progress)
+
+
+def _is_of_0_1(folder: str | Path) -> bool:
+    """Whether this is a demo that began before there were proofs; it goes on without them."""
+    manifest = Path(folder) / "manifest.json"
+    return manifest.exists() and "mistakes" not in Run.open(folder).arguments
 
 
 @contextmanager
@@ -131,7 +139,7 @@ def _run(folder: str | Path, arguments: dict[str, Any], progress: Progress) -> R
     run.save_rows("test", digits.test)
     ensemble = proofs = None
     with training_beside(run):
-        if arguments["mistakes"]:
+        if arguments.get("mistakes"):
             progress("Training pairs of networks on complementary halves", 0)
             tick = partial(progress, "Training pairs of networks on complementary halves", 1)
             ensemble = train_ensemble(run, digits, epochs, seed, tick)
