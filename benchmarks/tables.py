@@ -36,8 +36,8 @@ def table(header: list[str], rows: list[list[object]]) -> str:
 def demo() -> str:
     """The demo's own terminal output."""
     lines = [line.rstrip() for line in result("demo")["terminal"].strip().splitlines()]
-    first_mistake = next(i for i, line in enumerate(lines) if line.startswith("Test id"))
-    return "\n".join(["```text", *lines[: first_mistake + 12], "…", "```", ""])
+    numbers = lines.index("Key numbers")
+    return "\n".join(["```text", *lines[:numbers], "…", "```", ""])
 
 
 def speed() -> str:

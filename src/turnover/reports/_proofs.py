@@ -147,7 +147,7 @@ def _headline(found: ProofResults, word: str) -> str:
     goal = f"says {found.wanted}"
     if found.until is not None:
         goal = f"gives {found.said} at most {found.until:g}"
-    rows = f"{'this' if count == 1 else 'these'} {count} of {train:,} {word}s"
+    rows = f"{'this one' if count == 1 else f'these {count}'} of {train:,} {word}s"
     share = f"in {found.flipped} of {trainings} trainings"
     if found.verdict == "flipped":
         return f"Trained again without {rows}, it {goal} {share}."
@@ -165,5 +165,7 @@ def _consequence(removed: tuple[Instance, ...]) -> str:
     wrong = sum(row.planted for row in known)
     if not known:
         return ""
+    if len(removed) == 1:
+        return f"It carries a {'wrong' if wrong else 'right'} label."
     carry = "carries" if wrong == 1 else "carry"
     return f"{wrong} of these {len(removed)} {carry} a wrong label."

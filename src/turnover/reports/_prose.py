@@ -98,7 +98,7 @@ def _proved(
     ]
     if detection and detection.found_split is not None:
         control = detection.found_control
-        beside = "" if control is None else f", the plain training loss, a control, {control}"
+        beside = "" if control is None else f", and a control, the plain training loss, {control}"
         parts.append(
             f"Of {detection.planted} planted label errors the split networks find "
             f"{detection.found_split}, the network with masks {detection.found}{beside}."
