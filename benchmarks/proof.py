@@ -256,7 +256,7 @@ def measured(
         for number in range(len(mistakes.said)) if asked is None else [asked]:
             question = mistakes.question(number)
             here, there = answers[row][:, number], before[:, number]
-            fall = question.log_odds(there) - question.log_odds(here)
+            fall = question.margin(there) - question.margin(here)
             found.setdefault((name, k), []).append((question.flipped(here), fall.numpy()))
     return Measured(
         {

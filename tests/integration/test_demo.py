@@ -27,6 +27,7 @@ from turnover.estimators import LowAgreementWarning
 from turnover.runs import Run
 from turnover.runs import _check as _prove
 from turnover.runs.digits import _run, run_demo
+from turnover.runs.results import VERSION
 
 FRACTIONS = [
     "accuracy_turnover",
@@ -135,6 +136,7 @@ def test_the_surest_mistakes_are_proved(demo):
     said, files = demo[1], sorted((demo[0] / "proofs").glob("query-*.json"))
     proofs = [json.loads(path.read_text()) for path in files]
     assert said["proof_mistakes"] == len(proofs) == 8
+    assert {found["version"] for found in proofs} == {VERSION}
     assert said["proof_flipped"] == sum(found["verdict"] == "flipped" for found in proofs)
     by_chance = [found for found in proofs if found["controls"]]
     by_chance = [f for f in by_chance if f["controls"]["random"]["flipped"] >= f["needed"]]

@@ -17,6 +17,7 @@ to Flip this Prediction?"; Ilyas et al. 2022, "Datamodels" (data support); Park 
 (brittleness).
 """
 
+from turnover.proof._change import Change
 from turnover.proof._proof import Answers, Control, Proof
 from turnover.proof._prove import prove, prove_all
 from turnover.proof._question import Question
@@ -26,6 +27,7 @@ from turnover.proof._support import Support, support_of
 
 __all__ = [
     "Answers",
+    "Change",
     "Control",
     "Proof",
     "Question",

@@ -1,12 +1,13 @@
 """A proof: what the model said before and after, beside the controls, in numbers and in words."""
 
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, final
 
 from torch import Tensor
 
+from turnover.proof._change import Change
 from turnover.proof._question import Question
 from turnover.stats import binomial_interval, mcnemar, sign_test
 
@@ -32,9 +33,10 @@ class Answers:
         trainings: of how many.
         low: where the exact 95 % interval of their share begins.
         high: where it ends.
-        said: mean probability of what the model said.
-        wanted: mean probability of what it is to say instead.
-        log_odds: mean of log p(said) − log p(wanted), in nats.
+        said: mean probability of what the model said; of a regression, the mean prediction.
+        wanted: mean probability of what it is to say instead; of a regression, the goal.
+        log_odds: mean of log p(said) − log p(wanted), in nats; of a regression, how far the
+            prediction still has to change.
     """
 
     flipped: int
@@ -95,7 +97,7 @@ class Proof:
 
     verdict: Verdict
     query: int
-    question: Question
+    question: Question | Change
     rows: tuple[int, ...]
     train: int
     most: int
@@ -127,9 +129,7 @@ class Proof:
         return {
             "verdict": self.verdict,
             "query": self.query,
-            "said": self._called(self.question.said),
-            "wanted": self._called(self.question.wanted),
-            "until": self.question.until,
+            **self._goal(),
             "rows": list(self.rows),
             "flipped": self.flipped,
             "trainings": self.trainings,
@@ -162,7 +162,23 @@ class Proof:
             lines += ["", *self._table(), "", *_wrapped(self._removed()), *_wrapped(self._notes())]
         return "\n".join(lines)
 
+    def _goal(self) -> dict[str, Any]:
+        if isinstance(self.question, Change):
+            return {"by": self.question.by, "start": self.question.start}
+        return {
+            "said": self._called(self.question.said),
+            "wanted": self._called(self.question.wanted),
+            "until": self.question.until,
+        }
+
     def _asked(self) -> str:
+        if isinstance(self.question, Change):
+            way = "fall" if self.question.by < 0 else "rise"
+            return (
+                f"Trained {self.trainings} times on all {self.train:,} {self.row_word}s, the model "
+                f"predicts {self.before.said:.4g} in the mean. Without which {self.row_word}s "
+                f"would that {way} by {abs(self.question.by):g}?"
+            )
         said, wanted, until = self.question.said, self.question.wanted, self.question.until
         goal = f"say {self._called(wanted)}"
         if until is not None:
@@ -204,18 +220,23 @@ class Proof:
 
     def _table(self) -> list[str]:
         """One line for each set of trainings."""
-        said, wanted = (self._called(c)[:14] for c in (self.question.said, self.question.wanted))
         assert self.after is not None
+        show: Callable[[float], str] = _share
+        if isinstance(self.question, Change):
+            heads, show = ["prediction", "goal"], lambda value: f"{value:.4g}"
+        else:
+            called = (self._called(c)[:14] for c in (self.question.said, self.question.wanted))
+            heads = [f"p({name})" for name in called]
         count = len(self.rows)
         sets = [("nothing", self.before, f"{self.p:.3f}"), (f"these {count}", self.after, "")]
         sets += [
             (f"{count} {TOLD.get(name, name)}", control.answers, f"{control.p:.3f}")
             for name, control in self.controls.items()
         ]
-        head = f"{'removed':<24}{'flipped':>10}{f'p({said})':>18}{f'p({wanted})':>18}{'p':>8}"
+        head = f"{'removed':<24}{'flipped':>10}{heads[0]:>18}{heads[1]:>18}{'p':>8}"
         return [head] + [
-            f"{name[:23]:<24}{f'{a.flipped} of {a.trainings}':>10}{_share(a.said):>18}"
-            f"{_share(a.wanted):>18}{p:>8}"
+            f"{name[:23]:<24}{f'{a.flipped} of {a.trainings}':>10}{show(a.said):>18}"
+            f"{show(a.wanted):>18}{p:>8}"
             for name, a, p in sets
         ]
 
@@ -239,28 +260,28 @@ class Proof:
         return str(self.names.get(number, number))
 
 
-def answers_of(question: Question, answers: Tensor) -> Answers:
-    """Sum up log-probabilities ``[training, class]``."""
+def answers_of(question: Question | Change, answers: Tensor) -> Answers:
+    """Sum up log-probabilities ``[training, class]``, or predictions ``[training, 1]``."""
     flipped = question.flipped(answers)
     share = binomial_interval(sum(flipped), len(flipped))
     assert share.low is not None and share.high is not None
-    p = answers.double().exp().mean(dim=0)
-    odds = float(question.log_odds(answers).mean())
+    margin = float(question.margin(answers).mean())
     return Answers(
         sum(flipped),
         len(flipped),
         share.low,
         share.high,
-        float(p[question.said]),
-        float(p[question.wanted]),
-        odds,
+        *question.shown(answers),
+        margin,
     )
 
 
-def control_of(question: Question, rows: list[int], theirs: Tensor, ours: Tensor) -> Control:
-    """A control's log-probabilities ``[training, class]`` beside those of the proof."""
+def control_of(
+    question: Question | Change, rows: list[int], theirs: Tensor, ours: Tensor
+) -> Control:
+    """A control's answers ``[training, class]`` beside those of the proof."""
     p = mcnemar(question.flipped(ours), question.flipped(theirs))
-    lower = (question.log_odds(theirs) - question.log_odds(ours)).tolist()
+    lower = (question.margin(theirs) - question.margin(ours)).tolist()
     return Control(tuple(rows), answers_of(question, theirs), p, sign_test(lower))
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from turnover._rows import Loss
 from turnover.data import Rows
 from turnover.errors import DataError
+from turnover.proof._change import Change, refuse_classes, unit_of
 from turnover.proof._controls import first_of, leaves_every_class, random_rows, same_labels
 from turnover.proof._proof import Proof
 from turnover.proof._question import Question, labels_of
@@ -45,11 +46,12 @@ def prove(
     said: int | None = None,
     wanted: int | None = None,
     until: float | None = None,
+    by: float | None = None,
     most: int | None = None,
     share: float | None = None,
     trainings: int = 8,
     seed: int = 0,
-    controls: Sequence[str] = tuple(CONTROLS),
+    controls: Sequence[str] | None = None,
     against: Mapping[str, Tensor] | None = None,
     label: str | int = "label",
     beside: Rows | None = None,
@@ -71,18 +73,20 @@ def prove(
         train: the whole training set.
         build: from a seed to an untrained network without turn-over layers.
         loss: (model, batch) → −log p(label) of every row ``[rows]``, in nats.
-        logits: (model, batch) → ``[rows, classes]``.
+        logits: (model, batch) → ``[rows, classes]``; of a regression, predictions ``[rows]``.
         recipe: how to train; its seed is replaced.
         said: number of the class that the model says; by default what trainings on all rows say.
         wanted: number of the class that it is to say; by default the query's label, or the
             runner-up where that is what the model says.
         until: ask for a probability of ``said`` of at most this instead.
+        by: of a regression: ask for a prediction that differs by at least this, in units of the
+            label; negative to fall. The loss must be squared, c (y − f)².
         most: the largest number of rows to remove; 1 % of them by default, and at least 10.
         share: share of the trainings that must flip; a majority by default.
         trainings: trainings of each set, with seeds that follow from ``seed``.
         seed: of the trainings and the random rows.
         controls: names of the controls: ``"random"`` rows, and random rows with the same labels,
-            ``"same-label"``.
+            ``"same-label"``; by default both, and of a regression the first.
         against: further controls: by name, values ``[train]`` whose highest are removed.
         label: the label of a row, as a key of the batch or a place in it.
         beside: rows with the query among them that every training answers, so that later
@@ -115,6 +119,7 @@ def prove(
         logits=logits,
         recipe=recipe,
         until=until,
+        by=by,
         most=most,
         share=share,
         trainings=trainings,
@@ -174,11 +179,12 @@ def _together(
     logits: Logits,
     recipe: Recipe,
     until: float | None = None,
+    by: float | None = None,
     most: int | None = None,
     share: float | None = None,
     trainings: int = 8,
     seed: int = 0,
-    controls: Sequence[str] = tuple(CONTROLS),
+    controls: Sequence[str] | None = None,
     label: str | int = "label",
     beside: Rows | None = None,
     folder: str | Path | None = None,
@@ -187,16 +193,24 @@ def _together(
     forecast: Callable[[float], None] | None = None,
     progress: Progress | None = None,
 ) -> list[Proof]:
+    if controls is None:
+        controls = tuple(CONTROLS) if by is None else ("random",)
     _refuse_bad(trainings, most, controls)
-    for given in (said, wanted):
-        if given is not None and len(given) != len(queries):
-            raise DataError(f"{len(given)} classes were given for {len(queries)} queries.")
+    if by is not None:
+        refuse_classes(said, wanted, until, controls)
+    _refuse_counts(said, wanted, len(queries))
     asked = queries if beside is None else beside
     places = asked.rows_of(queries.ids).tolist()
     seeds = range(seed * trainings, (seed + 1) * trainings)
     where = None if folder is None else Path(folder)
-    farm = Retrainings(build, loss, logits, recipe, train, asked, seeds, where, stacked)
-    labels = labels_of(train, label)
+    farm = Retrainings(
+        build, loss, logits, recipe, train, asked, seeds, where, stacked, numbers=by is not None
+    )
+    unit, labels = 1.0, torch.zeros(len(train), dtype=torch.int64)
+    if by is None:
+        labels = labels_of(train, label)
+    else:
+        unit = unit_of(build(seeds[0]), loss, logits, queries.select(slice(0, 1)), label)
     limit = most or min(len(train) - 1, max(FEWEST, round(SHARE * len(train))))
     others = len(controls) + len(against)
     clock = _Clock(farm, 1 + len(queries) * (2 * limit.bit_length() + others), progress)
@@ -206,19 +220,20 @@ def _together(
 
     def proof(number: int) -> Generator[list[Tensor], list[Tensor], Proof]:
         query, before = queries.select(slice(number, number + 1)), every[:, places[number]]
-        ours, other = (None if given is None else given[number] for given in (said, wanted))
-        question = _question(before, ours, other, until, labels_of(query, label))
-        support = support_of(estimator, question, query, train, label)
+        question: Question | Change
+        if by is not None:
+            question = Change(by, float(before.double().mean()))
+        else:
+            ours, other = (None if given is None else given[number] for given in (said, wanted))
+            question = _question(before, ours, other, until, labels_of(query, label))
+        support = support_of(estimator, question, query, train, label, unit)
         search = Search(question, support, before, needed, clock.allows)
-        allowed = _allowed(support, labels, limit, given=most is not None)
+        allowed = _allowed(support, labels, limit, given=most is not None and by is None)
         verdict, removed = yield from search.run(allowed, others)
         if removed is None:
             return search.told(verdict, query, train, limit)
         values = {name: found[number] for name, found in against.items()}
-        instead = {
-            **{name: CONTROLS[name](removed, labels, seed) for name in controls},
-            **{name: first_of(found, labels, len(removed)) for name, found in values.items()},
-        }
+        instead = _instead(removed, labels, seed, controls, values)
         answers = (yield list(instead.values())) if instead else []
         theirs = dict(zip(instead, zip(instead.values(), answers, strict=True), strict=True))
         return search.told(verdict, query, train, limit, removed, theirs)
@@ -314,6 +329,26 @@ def _question(
             f"{said if not 0 <= said < len(mean) else wanted} is none of them."
         )
     return Question(said, wanted, until)
+
+
+def _instead(
+    removed: Tensor,
+    labels: Tensor,
+    seed: int,
+    controls: Sequence[str],
+    against: Mapping[str, Tensor],
+) -> dict[str, Tensor]:
+    """As many other rows, by the name of the control."""
+    return {
+        **{name: CONTROLS[name](removed, labels, seed) for name in controls},
+        **{name: first_of(values, labels, len(removed)) for name, values in against.items()},
+    }
+
+
+def _refuse_counts(said: Sequence[int] | None, wanted: Sequence[int] | None, queries: int) -> None:
+    for given in (said, wanted):
+        if given is not None and len(given) != queries:
+            raise DataError(f"{len(given)} classes were given for {queries} queries.")
 
 
 def _allowed(support: Support, labels: Tensor, limit: int, *, given: bool) -> int:

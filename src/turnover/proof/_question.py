@@ -49,21 +49,31 @@ class Question:
             return [bool(p <= self.until) for p in answers[:, self.said].exp()]
         return [bool(best == self.wanted) for best in answers.argmax(dim=1)]
 
-    def log_odds(self, answers: Tensor) -> Tensor:
+    @property
+    def labels(self) -> list[float]:
+        """Two labels of the query whose scores differ by what a row does to the margin."""
+        return [self.said, self.wanted]
+
+    def margin(self, answers: Tensor) -> Tensor:
         """log p(said) − log p(wanted) of every training, float64 ``[training]`` in nats."""
         answers = answers.double()
         return answers[:, self.said] - answers[:, self.wanted]
 
+    def shown(self, answers: Tensor) -> tuple[float, float]:
+        """Mean probabilities of what is said and what is wanted."""
+        p = answers.double().exp().mean(dim=0)
+        return float(p[self.said]), float(p[self.wanted])
+
     def distance(self, answers: Tensor) -> float:
         """How far the mean log-odds must fall, in nats."""
         if self.until is None:
-            return max(0.0, float(self.log_odds(answers).mean()))
+            return max(0.0, float(self.margin(answers).mean()))
         p = answers[:, self.said].double()
         odds = p - torch.log(-torch.expm1(p)).clamp(min=-700)
         return max(0.0, float(odds.mean()) - math.log(self.until / (1 - self.until)))
 
 
-def with_labels(query: Rows, labels: list[int], key: str | int) -> Rows:
+def with_labels(query: Rows, labels: list[float], key: str | int) -> Rows:
     """One row several times, each with another label; ``key`` names the label in the batch.
 
     Raises:
@@ -73,8 +83,14 @@ def with_labels(query: Rows, labels: list[int], key: str | int) -> Rows:
     batch: Batch = select_rows(query.batch, torch.zeros(len(labels), dtype=torch.int64))
     numbers, ids = torch.tensor(labels), torch.arange(len(labels))
     if isinstance(batch, Mapping):
-        return Rows({**batch, key: numbers.to(batch[key])}, ids)
-    return Rows(tuple(numbers if n == key else part for n, part in enumerate(batch)), ids)
+        return Rows({**batch, key: _like(numbers, batch[key])}, ids)
+    parts = (_like(numbers, part) if n == key else part for n, part in enumerate(batch))
+    return Rows(tuple(parts), ids)
+
+
+def _like(numbers: Tensor, labels: Tensor) -> Tensor:
+    """These numbers as labels ``[row]`` or ``[row, 1]`` of the same kind."""
+    return numbers.to(labels).reshape(-1, *labels.shape[1:])
 
 
 def _refuse_no_label(rows: Rows, key: str | int) -> None:

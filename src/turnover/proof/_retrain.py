@@ -57,6 +57,7 @@ class Retrainings:
         seeds: one training for each.
         folder: keeps answers of finished trainings; None keeps nothing.
         stacked: train all seeds at once; ``None`` does where that is sooner.
+        numbers: answers are predicted numbers, not classes.
     """
 
     build: Callable[[int], nn.Module]
@@ -68,6 +69,7 @@ class Retrainings:
     seeds: Sequence[int]
     folder: Path | None = None
     stacked: bool | None = None
+    numbers: bool = False
 
     def without(self, removed: Tensor, tick: Tick = lambda trainings: None) -> Tensor:
         """Train without these rows.
@@ -77,7 +79,8 @@ class Retrainings:
             tick: called with the number of trainings just finished.
 
         Returns:
-            Log-probabilities float32 ``[seed, asked, classes]`` in nats.
+            Log-probabilities float32 ``[seed, asked, classes]`` in nats, or predicted numbers
+            ``[seed, asked, 1]``.
 
         Raises:
             DataError: when no rows are left.
@@ -193,14 +196,22 @@ class Retrainings:
 
     @torch.no_grad()
     def _answers(self, model: nn.Module) -> Tensor:
-        """Log-probabilities ``[asked, classes]``, on the CPU."""
+        """Log-probabilities ``[asked, classes]``, or numbers ``[asked, 1]``, on the CPU."""
         parts = []
         with evaluating(model):
             for start in range(0, len(self.asked), ROWS_PER_BLOCK):
                 block = select_rows(self.asked.batch, slice(start, start + ROWS_PER_BLOCK))
                 said = self.logits(model, to_device_of(model, block)).float()
-                parts.append(torch.log_softmax(said, dim=1).cpu())
+                parts.append(self._as_numbers(said) if self.numbers else _classes(said))
         return torch.cat(parts)
+
+    def _as_numbers(self, said: Tensor) -> Tensor:
+        if said.numel() != said.shape[0]:
+            raise DataError(
+                f"by= asks for another predicted number, but the model answers {list(said.shape)}: "
+                "more than one for each row. Of classes, ask for another one: wanted=."
+            )
+        return said.reshape(-1, 1).cpu()
 
     @cached_property
     def _common(self) -> str:
@@ -208,11 +219,27 @@ class Retrainings:
         model = self.build(self.seeds[0])
         few = self.train.select(slice(0, PROBED_LOSSES))
         return _store.fingerprint(
-            [describe_recipe(self.recipe), self.recipe.seed, self.at_once, PADDED, str(model)],
+            [
+                describe_recipe(self.recipe),
+                self.recipe.seed,
+                self.at_once,
+                PADDED,
+                self.numbers,
+                str(model),
+            ],
             losses_of(model, self.loss, few),
             *(tensor.detach() for tensor in (*model.parameters(), *model.buffers())),
             *(_contents(rows) for rows in (self.train, self.asked)),
         )
+
+
+def _classes(said: Tensor) -> Tensor:
+    if said.dim() != 2 or said.shape[1] < 2:
+        raise DataError(
+            f"The model answers {list(said.shape)}, which is no logit for each of several classes. "
+            "Of a regression, say by how much its prediction is to change: by=."
+        )
+    return torch.log_softmax(said, dim=1).cpu()
 
 
 def _key(kept: Tensor, seeds: list[int]) -> tuple[bytes, int]:

@@ -11,6 +11,7 @@ from typing import final
 from torch import Tensor
 
 from turnover.data import Rows
+from turnover.proof._change import Change
 from turnover.proof._proof import Proof, Verdict, answers_of, control_of
 from turnover.proof._question import Question
 from turnover.proof._support import Support
@@ -35,7 +36,7 @@ class Search:
         affordable: from a number of controls to whether the time allows one more step.
     """
 
-    question: Question
+    question: Question | Change
     support: Support
     before: Tensor
     needed: int

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from turnover.data import Rows
 from turnover.errors import ScoreError
+from turnover.proof._change import Change
 from turnover.proof._question import Question, with_labels
 from turnover.scores import Scores
 
@@ -56,15 +57,28 @@ class Support:
 
 
 def support_of(
-    estimator: FittedEstimator, question: Question, query: Rows, train: Rows, label: str | int
+    estimator: FittedEstimator,
+    question: Question | Change,
+    query: Rows,
+    train: Rows,
+    label: str | int,
+    unit: float = 1.0,
 ) -> Support:
     """Rank the training rows by the difference of two scores of the query.
+
+    Args:
+        estimator: scores the query against the training rows.
+        question: what is asked.
+        query: one row.
+        train: the training rows.
+        label: the label of a row, as a key of the batch or a place in it.
+        unit: what a difference of one in the prediction is in scores: 1 for classes.
 
     Raises:
         ScoreError: for scores that are not finite, or are about other rows.
         DataError: for a query without a label of that name.
     """
-    asked = with_labels(query, [question.said, question.wanted], label)
+    asked = with_labels(query, question.labels, label)
     by_pair = getattr(estimator, "by_pair", None)
     if by_pair is not None:
         found = by_pair(asked).double()
@@ -80,6 +94,7 @@ def support_of(
             "Scores of this query are not all finite, so that no rows can be ranked by them. "
             "Check its loss with both labels."
         )
+    each = each / unit
     mean = each.mean(dim=0)
     order = torch.argsort(mean, descending=True, stable=True)
     order = order[mean[order] > 0]

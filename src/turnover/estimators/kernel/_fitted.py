@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from turnover import _store
 from turnover._rows import Batch, Loss, select_rows, tensors_of
 from turnover.data import Rows
+from turnover.errors import ScoreError
 from turnover.estimators._estimator import as_rows
 from turnover.estimators.kernel._damping import hill_climb, prediction_of_halves
 from turnover.estimators.kernel._features import Block, kernel, numbers, stacked
@@ -205,8 +206,18 @@ def networks_of(model: nn.Module) -> list[nn.Module]:
 
 
 def fit_kernel(config: KernelConfig, rows: Rows) -> FittedKernel:
-    """Features, residuals, damping and one factorisation for each network."""
+    """Features, residuals, damping and one factorisation for each network.
+
+    Raises:
+        ScoreError: for squared losses of several networks.
+    """
     networks = networks_of(config.model)
+    if len(networks) > 1 and not config.link.sided:
+        raise ScoreError(
+            "A squared loss tells how far a prediction is off, and not on which side. The "
+            f"{len(networks)} networks of a split ensemble are off on different sides, so that "
+            "means over them would have mixed signs. Take one network for link='squared'."
+        )
     losses = _losses(config, rows)
     config.link.check(torch.stack(losses))
     residual = torch.stack([config.link.residual(part) for part in losses]).mean(dim=0)

@@ -37,12 +37,15 @@ class Link:
         curvature: from residuals to w.
         output: from losses to the output that φ is the gradient of.
         signed: whether losses may be negative.
+        sided: whether r is on the same side of zero in every network, so that means over networks
+            mean something. A square does not tell its side.
     """
 
     residual: Callable[[Tensor], Tensor]
     curvature: Callable[[Tensor], Tensor]
     output: Callable[[Tensor], Tensor]
     signed: bool = False
+    sided: bool = True
 
     def check(self, losses: Tensor) -> None:
         """Refuse losses that this link cannot come from.
@@ -77,6 +80,7 @@ LINKS = {
         lambda losses: (2 * losses).clamp_min(0).sqrt(),
         torch.ones_like,
         lambda losses: -(2 * losses).clamp_min(0).sqrt(),
+        sided=False,
     ),
     "none": Link(torch.ones_like, torch.ones_like, lambda losses: -losses, signed=True),
 }

@@ -1,7 +1,8 @@
 """What a run measured, typed: ``results.json``, and what later commands leave beside it.
 
 Losses and scores are in nats; a score is positive where the row helped. Whatever a run did not
-measure is None or empty. Files of proofs are written by ``runs/_prove.py``, and read here.
+measure is None or empty. Files of proofs are written by ``runs/_prove.py``, with the same version,
+and read here.
 """
 
 from collections.abc import Mapping

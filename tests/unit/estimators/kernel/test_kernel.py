@@ -117,6 +117,20 @@ def test_linear_regression_has_the_influence_function():
     torch.testing.assert_close(found.values, wanted.values, atol=1e-5, rtol=1e-3)
 
 
+def test_squares_of_several_networks_are_refused(rows):
+    """Networks that are off on different sides would be averaged with mixed signs."""
+
+    def narrow(seed):
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            return nn.Linear(6, 1)
+
+    numbers = Rows((rows.batch[0], rows.batch[1].float()), rows.ids)
+    ensemble = fit_split_ensemble(narrow, numbers, squared, Recipe(2, 20, optimizer=SGD), pairs=1)
+    with pytest.raises(ScoreError, match="not on which side"):
+        GradientKernel(ensemble, squared, link="squared").fit(numbers)
+
+
 @pytest.mark.parametrize("name", sorted(LINKS))
 def test_links_split_the_gradient(name):
     """∇L = −r φ and φ = ∇ output, with the curvature of the loss along the output."""
