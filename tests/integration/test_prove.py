@@ -7,6 +7,7 @@ import pytest
 
 from tests.integration.conftest import assert_refused, interrupt, invoke, said
 from tests.integration.test_text import BAD, GOOD, REST, write
+from turnover.runs.results import VERSION
 
 pytest.importorskip("duckdb")
 pytest.importorskip("sklearn")
@@ -44,7 +45,7 @@ def test_a_planted_cause_is_named_and_proved(run):
     assert set(found["controls"]) == {"random", "same-label", "similarity"}
     assert found["controls"]["random"]["flipped"] == 0
     kept = json.loads((run / "proofs" / "query-0.json").read_text(encoding="utf-8"))
-    assert kept == found
+    assert kept == {"version": VERSION, **found}
 
 
 def test_words_fit_and_name_the_rows(run):
