@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from turnover._plain import plain
 from turnover.estimators import PairAgreement
+from turnover.reports._instance import SMALL
 from turnover.reports._words import Name, shorten, signed, told
 from turnover.runs.results import AskResults, Row, ScoredRow
 
@@ -18,7 +19,6 @@ __all__ = ["called", "excerpt", "names_files", "render_answer"]
 TITLES = {"helpful": "lowered this loss most", "harmful": "raised this loss most"}
 SHARED = "bold underline"
 QUERY, TEXT, QUERY_NAME = 600, 260, 60
-SMALL = 0.01  # nats: below it scores are told as log-odds too
 NOTHING = (
     "\nEvery score is exactly zero: all training instances are learned so well that none has any "
     "loss left. Train for fewer epochs, or with a lower lr."

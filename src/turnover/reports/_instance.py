@@ -7,10 +7,11 @@ from typing import final
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["DISCOVERY", "Instance", "Pixels", "largest"]
+__all__ = ["DISCOVERY", "SMALL", "Instance", "Pixels", "largest"]
 
 Pixels = NDArray[np.uint8]
 DISCOVERY = 0.1
+SMALL = 0.01  # nats: scores below it are told as log-odds too
 
 
 @final
@@ -29,6 +30,7 @@ class Instance:
         suggested: the label that the unseen half finds most probable.
         memorised: unseen loss − seen loss, in nats.
         score: score for the query in nats; positive = it helped.
+        log_odds: the same as a change of the log-odds, which does not vanish with the loss.
         p, q: significance of the score, where it was tested.
         loss: loss of its unseen sub-network.
         planted: whether its label was made wrong on purpose.
@@ -40,6 +42,7 @@ class Instance:
     pixels: Pixels | None = None
     text: str | None = None
     score: float | None = None
+    log_odds: float | None = None
     p: float | None = None
     q: float | None = None
     loss: float | None = None
@@ -53,6 +56,11 @@ class Instance:
     def called(self) -> str:
         """What people call it."""
         return str(self.id) if self.name is None else self.name
+
+    @property
+    def vanishing(self) -> bool:
+        """Whether its score is too small to be read, since the model has next to no doubt."""
+        return self.score is not None and self.log_odds is not None and abs(self.score) < SMALL
 
     @property
     def sure(self) -> bool:

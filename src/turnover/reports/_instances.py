@@ -39,6 +39,7 @@ def instance_of(row: Row, show: Show) -> Instance:
 def scored_of(row: ScoredRow, show: Show) -> Instance:
     """The same with its score."""
     found = replace(instance_of(row, show), score=row.score, p=row.p, q=row.q)
+    found = replace(found, log_odds=row.log_odds)
     return replace(found, shared=row.shared or ())
 
 

@@ -112,6 +112,13 @@ def test_significance_is_shown_when_there_is_some(make_run, results, text):
     assert ">q 0.03<" in render_html(make_run(results, name="tested"))
 
 
+def test_scores_of_a_sure_model_are_told_as_log_odds_too(make_run, results, text):
+    assert "log-odds" not in text
+    results["explanations"][0]["helped_error"][0].update(score=1.2e-05, log_odds=0.81)
+    page = render_html(make_run(results, name="sure"))
+    assert "+1.2e−05" in page and "log-odds +0.81" in page and "+0.00" not in page
+
+
 def test_hostile_names_are_text(make_run, results):
     results = named(results, [HOSTILE] * 10)
     results["kind"] = HOSTILE
