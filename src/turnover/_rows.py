@@ -135,12 +135,22 @@ def _repeat(leaf: Any, times: int) -> Any:
 
 
 def to_device_of(model: torch.nn.Module, batch: Batch) -> Batch:
-    """The batch on the device of the model's parameters, or as it is when they are on several."""
+    """The batch on the device of the model's parameters, or as it is when they are on several.
+
+    Tensors that were made under ``torch.inference_mode``, as features of a frozen encoder often
+    are, are copied where gradients are taken, which torch refuses to do with them.
+    """
     devices = {parameter.device for parameter in model.parameters()}
+    batch = map_tensors(_usable, batch)
     if len(devices) != 1:
         return batch
     device = devices.pop()
     return map_tensors(lambda tensor: tensor.to(device), batch)
+
+
+def _usable(tensor: Tensor) -> Tensor:
+    copied = tensor.is_inference() and not torch.is_inference_mode_enabled()
+    return tensor.clone() if copied else tensor
 
 
 def per_example(losses: object, rows: int) -> Tensor:

@@ -365,13 +365,20 @@ def test_a_finished_run_is_shown_again(trained, copy, folders):
 
 
 @pytest.mark.slow
-def test_an_interrupted_run_goes_on_and_ends_with_the_same_numbers(folders, tmp_path):
+@pytest.mark.parametrize(
+    ("method", "seen"),
+    [
+        ("masks", "model.checkpoint.safetensors"),
+        ("split-ensemble", "model.checkpoint.safetensors.0"),
+    ],
+)
+def test_an_interrupted_run_goes_on_and_ends_with_the_same_numbers(folders, tmp_path, method, seen):
     def command(name):
         words = ["train", folders[0], "--images", "--eval", folders[1], "--size", 16]
-        words += ["--epochs", 12, "--no-control", "--out", tmp_path / name]
+        words += ["--epochs", 12, "--no-control", "--method", method, "--out", tmp_path / name]
         return [str(word) for word in words]
 
-    interrupt(command("broken"), tmp_path / "broken" / "model.checkpoint.safetensors")
+    interrupt(command("broken"), tmp_path / "broken" / seen)
     assert (tmp_path / "broken/.pictures").exists()
     for name in ("broken", "whole"):
         assert turnover(*command(name)).returncode == 0

@@ -94,7 +94,7 @@ class Transformer(Encoder):
         longest = getattr(self._model.config, "max_position_embeddings", None) or max_length
         self._length = min(max_length, self._tokenizer.model_max_length, longest)
 
-    @torch.inference_mode()
+    @torch.no_grad()  # not inference_mode, whose tensors no gradient can be taken with later
     def encode(self, texts: Sequence[str]) -> dict[str, Tensor]:
         """``feature``, ``float32 [texts, hidden]``; texts of like length share a batch."""
         order = sorted(range(len(texts)), key=lambda row: len(texts[row]))

@@ -332,3 +332,14 @@ def test_bad_arguments_are_refused(trained, ensemble, rows, queries):
     nn.init.zeros_(flat[0].weight)
     with pytest.raises(ScoreError, match="are zero"):
         GradientKernel(flat, lambda model, batch: 0 * model(batch[0]).sum(dim=1) + 1).fit(rows)
+
+
+def test_rows_made_under_inference_mode_are_read(trained, queries, rows):
+    """Features of a frozen encoder often are, and torch saves none of them for a backward pass."""
+    with torch.inference_mode():
+        frozen = [Rows(tuple(part.clone() for part in r.batch), r.ids) for r in (queries, rows)]
+    assert frozen[0].batch[0].is_inference()
+    kernel = GradientKernel(trained, loss, damping=0.1)
+    found = kernel.scores(*frozen)
+    torch.testing.assert_close(found.values, kernel.scores(queries, rows).values)
+    fit(build(3), frozen[1], loss, Recipe(1, 20, optimizer=SGD))
