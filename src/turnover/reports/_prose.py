@@ -85,17 +85,19 @@ def _proved(
     results: Results, proofs: ProofSummary, detection: Detection | None, row_word: str
 ) -> str:
     """What was taken out, what chance does, and how planted errors are found."""
-    rows = (
-        ""
-        if proofs.proof_rows is None
-        else f", {proofs.proof_rows:g} of {results.train:,} in the median"
-    )
     parts = [
-        f"For each mistake it names a few training {row_word}s{rows}. Trained again without them, "
-        f"{proofs.proof_trainings} times, most trainings get it right. Without as many random "
-        f"{row_word}s that happens to {proofs.proof_flipped_random or 'none'} of the "
-        f"{proofs.proof_mistakes}."
+        f"A mistake is gone when most of {proofs.proof_trainings} trainings without the "
+        f"{row_word}s that the model names get it right."
     ]
+    if proofs.proof_rows is not None:
+        parts.append(
+            f"That takes {proofs.proof_rows:g} of {results.train:,} {row_word}s in the median."
+        )
+    parts.append(
+        f"Without as many random {row_word}s, {proofs.proof_flipped_random or 'none'} of the "
+        f"{proofs.proof_mistakes} mistakes "
+        f"{'is' if proofs.proof_flipped_random < 2 else 'are'} gone."
+    )
     if detection and detection.found_split is not None:
         control = detection.found_control
         beside = "" if control is None else f", and a control, the plain training loss, {control}"
