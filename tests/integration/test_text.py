@@ -184,7 +184,7 @@ def test_bad_rows_stop_the_run_or_are_kept_on_record(files, tmp_path):
         (["DATA", *OPTIONS, "--eval", "none.csv"], 2, "There is no file"),
         (["DATA", *OPTIONS, "--hold-out", 0], 2, "leaves 200 to train on and 0 to test on"),
         (["DATA", *OPTIONS, "--model", "./none"], 2, "There is no folder ./none"),
-        (["DATA", "--text", "review"], 2, "Missing option"),
+        (["DATA", "--text", "review"], 2, "Which column"),
         (["DATA", *OPTIONS, "--dropout", 1], 2, "Usage"),
         (["DATA", *OPTIONS, "--on-bad-rows", "ignore"], 2, "Usage"),
     ],

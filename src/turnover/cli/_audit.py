@@ -33,6 +33,8 @@ def audit(
     Lists suspected label errors, what the model has memorised, and copies with conflicting
     labels. Nothing is trained again.
     """
+    from rich.markup import escape
+
     from turnover.cli._output import console, print_json, write_page
     from turnover.reports import images_of, render_audit, write_gallery
     from turnover.runs import audit_results, audit_run, inspection_csv, open_run
@@ -54,4 +56,4 @@ def audit(
     render_audit(said, console(), top)
     for written in (csv, page, index):
         if written is not None:
-            console().print(f"Written: [bold]{written}[/bold]", soft_wrap=True)
+            console().print(f"Written: [bold]{escape(str(written))}[/bold]", soft_wrap=True)

@@ -63,6 +63,8 @@ def cleanse(
     turn-over dropout, and says so when nothing is gained. Interrupt it with Ctrl-C, and repeat the
     command to go on.
     """
+    from rich.markup import escape
+
     from turnover.cli._output import console, print_json, progress_bar, warn, write_page
     from turnover.reports import render_cleanse
     from turnover.runs import (
@@ -108,7 +110,7 @@ def cleanse(
     render_cleanse(said, console(), top)
     for written in (csv, page):
         if written is not None:
-            console().print(f"Written: [bold]{written}[/bold]", soft_wrap=True)
+            console().print(f"Written: [bold]{escape(str(written))}[/bold]", soft_wrap=True)
 
 
 def _fractions(remove: str) -> list[float]:

@@ -27,6 +27,8 @@ def demo(
     Takes about a minute. Interrupt it with Ctrl-C, and repeat the command to go on. The
     answer is in OUT/report.html.
     """
+    from rich.markup import escape
+
     from turnover.cli._output import console, print_json, progress_bar
     from turnover.reports import render_html, render_terminal, summary
     from turnover.runs.digits import run_demo, steps_of_demo
@@ -38,4 +40,4 @@ def demo(
         print_json({**summary(run), "report": str(page)})
         return
     render_terminal(run, console())
-    console().print(f"\nReport: [bold]{page}[/bold]", soft_wrap=True)
+    console().print(f"\nReport: [bold]{escape(str(page))}[/bold]", soft_wrap=True)

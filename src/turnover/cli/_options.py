@@ -20,8 +20,10 @@ AskImage = Annotated[
 
 OPTIONS = {
     "adapters": "--adapters",
+    "encoding": "--encoding",
     "evaluation": "--eval",
     "hold_out": "--hold-out",
+    "id": "--id",
     "image": "--image",
     "label": "--label",
     "method": "--method",

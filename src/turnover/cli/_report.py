@@ -14,6 +14,8 @@ def report(
     as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON.")] = False,
 ) -> None:
     """Show a run in the terminal and write its self-contained page RUN/report.html."""
+    from rich.markup import escape
+
     from turnover.cli._output import console, print_json
     from turnover.reports import render_html, render_terminal, summary
     from turnover.runs import LOADERS, Run, unfinished
@@ -26,4 +28,4 @@ def report(
         print_json({**summary(opened), "report": str(page)})
         return
     render_terminal(opened, console())
-    console().print(f"\nReport: [bold]{page}[/bold]", soft_wrap=True)
+    console().print(f"\nReport: [bold]{escape(str(page))}[/bold]", soft_wrap=True)

@@ -1,5 +1,6 @@
 """``turnover train``: a classifier of one's own data, ready to be asked."""
 
+import os
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -18,7 +19,7 @@ Options = Mapping[str, Any]
 
 MORE = "More"
 SHARED = ("method", "pairs", "epochs", "lr", "seed", "control")
-FOR_TEXTS = ("text", "adapters", "units", "max_length")
+FOR_TEXTS = ("text", "encoding", "adapters", "units", "max_length")
 FOR_IMAGES = ("image", "size", "first_masked_layer", "augment")
 
 
@@ -62,6 +63,12 @@ def train(
     ] = None,
     out: Annotated[
         Path | None, typer.Option(help="New folder for the run.", show_default="runs/NAME")
+    ] = None,
+    encoding: Annotated[
+        str | None,
+        typer.Option(
+            help="Of a text file, such as latin-1.", show_default="utf-8", rich_help_panel=MORE
+        ),
     ] = None,
     on_bad_rows: Annotated[
         Literal["stop", "skip"],
@@ -110,6 +117,7 @@ def train(
         typer.Option(
             metavar="N",
             min=0,
+            max=1 << 20,
             help="Masked units, 0 chooses: more of them, less noise.",
             rich_help_panel=MORE,
         ),
@@ -166,6 +174,7 @@ def train(
         typer.Option(
             metavar="N",
             min=0,
+            max=1e3,
             help="Learning rate; 0 chooses by what is trained.",
             rich_help_panel=MORE,
         ),
@@ -196,6 +205,8 @@ def train(
 
     Interrupt it with Ctrl-C, and repeat the command to go on.
     """
+    from rich.markup import escape
+
     from turnover.cli._output import console, print_json, write_page
     from turnover.reports import render_terminal, summary
 
@@ -208,7 +219,7 @@ def train(
         return
     render_terminal(run, console())
     if page:
-        console().print(f"\nReport: [bold]{page}[/bold]", soft_wrap=True)
+        console().print(f"\nReport: [bold]{escape(page)}[/bold]", soft_wrap=True)
 
 
 def holds_images(data: Path, column: str | None) -> bool:
@@ -235,18 +246,14 @@ def _train_texts(context: typer.Context, options: Options) -> "Run":
     from turnover.runs.text import TextConfig, run_texts, steps_of
 
     data, text, label = (options[name] for name in ("data", "text", "label"))
-    for name, value in (("text", text), ("label", label)):
-        if value is None:
-            raise typer.BadParameter(
-                f"Missing option '--{name}', the column of the {name}s. (Of images, --images.)"
-            )
     texts = read_texts(
         data,
-        Columns(text, label, options["id"]),
+        Columns(text or "", label or "", options["id"]),
         evaluation=options["evaluation"],
         hold_out=options["hold_out"],
         on_bad_rows=options["on_bad_rows"],
         nothing_is_a_class=options["nothing_is_a_class"],
+        encoding=options["encoding"],
         seed=options["seed"],
     )
     if texts.bad:
@@ -320,7 +327,7 @@ def _announce(plan: "TextConfig | ImageConfig", train: int, row_word: str, folde
     from turnover.cli._output import warn
     from turnover.runs import announce
 
-    if not (folder / "model.safetensors").exists():
+    if not os.path.exists(folder / "model.safetensors"):  # Path.exists raises for long names
         pairs = plan.resolved(train).pairs
         warn(as_options(announce(pairs, train, row_word, control=plan.control)))
 

@@ -5,7 +5,6 @@ are quoted, and DuckDB may neither fetch nor load extensions.
 """
 
 import csv
-import gzip
 import io
 import json
 import zlib
@@ -14,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from turnover.data._recode import content_of
 from turnover.data._table import READERS, BadRow, Table, chosen, shortened
 from turnover.errors import DataError, MissingExtra
 
@@ -70,7 +70,7 @@ def _quoted(name: str, mark: str = '"') -> str:
 
 def read_csv(path: Path, roles: Mapping[str, str]) -> Table:
     """Comma-, tab-, semicolon- or bar-separated values with a header, in UTF-8."""
-    content = _content(path)
+    content = content_of(path)
     _refuse_other_text(path, content)
     names, delimiter = _header(path, content, roles)
     types = ", ".join(f"{_quoted(name, chr(39))}: 'VARCHAR'" for name in names)
@@ -84,24 +84,16 @@ def read_csv(path: Path, roles: Mapping[str, str]) -> Table:
     return Table(path, _by_role(roles, found), numbers, lines, tuple(bad.values()))
 
 
-def _content(path: Path) -> bytes:
-    try:
-        content = path.read_bytes()
-        return gzip.decompress(content) if path.suffix.lower() == ".gz" else content
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"Cannot read {path}: {error}") from error
-
-
 def _refuse_other_text(path: Path, content: bytes) -> None:
     """Refuse text that the readers would take for something else.
 
     Raises:
-        DataError: for UTF-16 or UTF-32, and for lines that end with a carriage return alone.
+        DataError: for UTF-16 without its mark, and for lines that end with a carriage return alone.
     """
-    if content[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\x00" in content[:4]:
+    if b"\x00" in content[:4]:
         raise DataError(
-            f'{path} is text in UTF-16 or UTF-32. Save it in UTF-8: spreadsheets call that "CSV '
-            'UTF-8".'
+            f"{path} is text in UTF-16 or UTF-32, and does not say which. Name its encoding, such "
+            "as encoding='utf-16-le'."
         )
     first = content[: 1 << 16]
     if b"\r" in first.replace(b"\r\n", b"").partition(b"\n")[0] and b'"' not in first:
@@ -126,6 +118,7 @@ def _header(path: Path, content: bytes, roles: Mapping[str, str]) -> tuple[list[
                     f"{path} has two columns of one name (capitals count as small letters), so "
                     f"that it is unclear which is meant: {', '.join(map(repr, names))}."
                 )
+            chosen(path, roles, names)
             return names, mark
     chosen(path, roles, max(headers.values(), key=len))
     raise AssertionError
@@ -186,7 +179,7 @@ def read_json(path: Path, roles: Mapping[str, str]) -> Table:
             [_literal(path), shape, by_lines],
         ).fetchall()
     chosen(path, roles, sorted(key for (key,) in keys))
-    lines = _filled_lines(_content(path), len(found)) if by_lines else None
+    lines = _filled_lines(content_of(path), len(found)) if by_lines else None
     good = [row for row, record in enumerate(found) if record[-1]]
     bad = tuple(
         _no_object(path, row, None if lines is None else lines[row])

@@ -1,14 +1,15 @@
 """A random share of the rows of each class, held out to test on."""
 
+import warnings
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from turnover.data._labelled import Labelled
-from turnover.errors import DataError
+from turnover.errors import DataError, DataWarning
 
-__all__ = ["hold_out_rows"]
+__all__ = ["hold_out_rows", "warn_of_overlap"]
 
 
 def hold_out_rows(
@@ -44,6 +45,25 @@ def hold_out_rows(
     left[apart_rows] = False
     kept, apart = rows.select(torch.nonzero(left).flatten()), rows.select(apart_rows)
     return kept, apart
+
+
+def warn_of_overlap(train: Labelled, test: Labelled, path: str | Path) -> None:
+    """Say how many test rows are training rows too: they are not held out.
+
+    Args:
+        train: what is learned from; values are compared as they are.
+        test: what is tested on.
+        path: where the test rows come from, for the message.
+    """
+    known = set(train.values)
+    shared = sum(value in known for value in test.values)
+    if shared:
+        warnings.warn(
+            f"{shared:,} of {len(test):,} test rows of {path} also stand in the training data, so "
+            "that the accuracy says little of new ones.",
+            DataWarning,
+            stacklevel=2,
+        )
 
 
 def _stratified(labels: Tensor, count: int, seed: int) -> Tensor:

@@ -194,6 +194,8 @@ def read_labelled(
     value: str,
     label: str,
     id: str | None = None,
+    kind: str = "value",
+    encoding: str | None = None,
     classes: Classes | None = None,
     usable: Usable = lambda value: "missing value" if value is None else None,
     on_bad_rows: OnBadRows = "stop",
@@ -209,6 +211,8 @@ def read_labelled(
         value: column to learn from.
         label: column of the labels, words or whole numbers.
         id: column of the rows' own names; by default they are numbered from 0.
+        kind: what the values are, such as ``"text"``, for messages.
+        encoding: of a text file, such as ``latin-1``; None is UTF-8, or what its first bytes say.
         classes: those of the training data, if this is other data.
         usable: what is wrong with a value (None if it is missing), or None.
         on_bad_rows: ``"stop"`` raises an error that lists them, ``"skip"`` leaves them out.
@@ -219,12 +223,14 @@ def read_labelled(
         DataError: for bad rows under ``"stop"``, for no usable rows, for a column that holds no
             classes, and as :func:`read_table`.
     """
-    if value == label:
+    if value == label and value:
         raise DataError(
             f"{label!r} is both the column to learn from and that of the labels. Name two columns."
         )
-    roles = {"value": value, "label": label} | ({} if id is None else {"id": id})
-    table = replace(read_table(path, roles), nothing_is_a_class=nothing_is_a_class)
+    roles = {kind: value, "label": label} | ({} if id is None else {"id": id})
+    table = read_table(path, roles, encoding=encoding)
+    columns = {"value" if role == kind else role: found for role, found in table.columns.items()}
+    table = replace(table, columns=columns, nothing_is_a_class=nothing_is_a_class)
     return labelled(table, classes=classes, usable=usable, on_bad_rows=on_bad_rows)
 
 
@@ -252,9 +258,11 @@ def labelled(
     kept, found = _sorted_out(table, classes, usable)
     bad = [*table.bad, *found]
     if bad and on_bad_rows == "stop":
+        garbled = sum(row.problem == "broken encoding" for row in bad)
+        other = " Or name the encoding of the file: encoding='latin-1', say." if garbled else ""
         raise DataError(
             f"{len(bad):,} of {len(table) + len(table.bad):,} rows of {path} cannot be used: "
-            f"{listing(bad)}\nMend them, or leave them out with on_bad_rows='skip'."
+            f"{listing(bad)}\nMend them, or leave them out with on_bad_rows='skip'.{other}"
         )
     if not kept:
         raise DataError(f"No row of {path} can be used: {listing(bad)}")

@@ -119,10 +119,11 @@ class Run:
     def _continue(cls, folder: Path, wanted: Mapping[str, Any]) -> "Run":
         run = cls.open(folder)
         for name in ("kind", "arguments"):
-            if run.manifest.get(name) != wanted.get(name):
+            if (found := run.manifest.get(name)) != (now := wanted.get(name)):
+                other = _differing(found, now)
                 raise RunError(
-                    f"{folder} already holds a run with {name} {run.manifest.get(name)}, not "
-                    f"{wanted.get(name)}. Nothing was overwritten; choose another folder."
+                    f"{folder} already holds a run with {name} {other[0]}, not {other[1]}. Nothing "
+                    "was overwritten; choose another folder."
                 )
         return run
 
@@ -145,7 +146,9 @@ class Run:
             MaskError: when its masks are of a format that this release cannot make.
         """
         folder = Path(folder)
-        if folder.is_dir():
+        if os.path.isfile(folder):
+            raise RunError(f"{folder} is a file, and a run is a folder. turnover train makes one.")
+        if os.path.isdir(folder):
             refuse_links(folder)
         manifest = _read_json(folder / "manifest.json")
         found = manifest.get("format") if isinstance(manifest, dict) else type(manifest).__name__
@@ -359,3 +362,11 @@ def _read_json(path: Path) -> object:
         raise RunError(f"There is no {path}. Is this the folder of a run?") from error
     except (OSError, ValueError, RecursionError) as error:
         raise RunError(f"Cannot read {path}: {error}. The file is damaged.") from error
+
+
+def _differing(found: Any, now: Any) -> tuple[Any, Any]:
+    """Of two dictionaries, the entries that differ."""
+    if not isinstance(found, dict) or not isinstance(now, dict):
+        return found, now
+    keys = [key for key in sorted({*found, *now}) if found.get(key) != now.get(key)]
+    return tuple({key: side.get(key) for key in keys} for side in (found, now))  # type: ignore[return-value]

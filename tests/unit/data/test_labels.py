@@ -114,7 +114,7 @@ TEXT = "text,label\none,good\ntwo,bad\n"
 @pytest.mark.parametrize(
     ("name", "content", "says"),
     [
-        ("rows.csv", TEXT.encode("utf-16"), "Save it in UTF-8"),
+        ("rows.csv", TEXT.encode("utf-16-le"), "Name its encoding"),
         ("rows.csv", TEXT.replace("\n", "\r").encode(), "carriage return alone"),
         ("rows.csv.gz", b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03rubbish", "Cannot read"),
         ("rows.jsonl.gz", b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03rubbish", "Cannot read"),

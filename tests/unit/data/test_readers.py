@@ -6,8 +6,9 @@ import json
 import pytest
 import torch
 
-from turnover.data import Classes, id_of, read_labelled, read_table
-from turnover.errors import DataError, MissingExtra
+from turnover.data import Classes, id_of, read_labelled, read_table, warn_of_overlap
+from turnover.data.texts import Columns, read_texts
+from turnover.errors import DataError, DataWarning, MissingExtra
 from turnover.masks import string_id
 
 duckdb = pytest.importorskip("duckdb")
@@ -272,3 +273,88 @@ def test_selected_rows_keep_everything(tmp_path):
     found = read(write_csv(tmp_path / "rows.csv", ROWS)).select(torch.tensor([2, 0]))
     assert found.names == ["7", "r1"] and found.ids.tolist() == [7, string_id("r1")]
     assert found.values == ["two\nlines", "a b"] and found.labels.tolist() == [1, 1]
+
+
+ROWS_OF_PLAIN = [
+    {"text": "café one", "label": "a"},
+    {"text": "two", "label": "b"},
+    {"text": "three", "label": "a"},
+]
+PLAIN = "text,label\ncafé one,a\ntwo,b\nthree,a\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "encoding"),
+    [
+        ("t.csv", PLAIN.encode("utf-16"), None),
+        ("t.csv", PLAIN.encode("utf-32"), None),
+        ("t.csv", PLAIN.encode("utf-16-le"), "utf-16-le"),
+        ("t.csv", PLAIN.encode("latin-1"), "latin-1"),
+        ("t.csv.gz", gzip.compress(PLAIN.encode("cp1252")), "cp1252"),
+        ("t.csv", PLAIN.encode(), "utf-8"),
+        ("t.jsonl", json.dumps(ROWS_OF_PLAIN).encode(), None),
+        ("t.json", json.dumps({"version": "1", "data": ROWS_OF_PLAIN}).encode(), None),
+    ],
+)
+def test_other_encodings_and_shapes_give_the_same_rows(tmp_path, name, content, encoding):
+    path = bytes_csv(tmp_path / name, content)
+    found = read_labelled(path, value="text", label="label", encoding=encoding)
+    assert found.values == ["café one", "two", "three"]
+    assert [found.classes.names[n] for n in found.labels] == ["a", "b", "a"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "options", "says"),
+    [
+        ("t.csv", PLAIN.encode("latin-1"), {}, "t.csv, line 2: broken encoding"),
+        ("t.csv", PLAIN.encode("latin-1"), {}, "encoding='latin-1'"),
+        ("t.csv", PLAIN.encode("utf-16-le"), {}, "encoding='utf-16-le'"),
+        ("t.csv", PLAIN.encode("latin-1"), {"encoding": "ascii"}, "t.csv is not text in ascii"),
+        ("t.csv", PLAIN.encode(), {"encoding": "latin-9000"}, "no encoding 'latin-9000'"),
+        ("t.csv", b"great film,good\ndull,bad\n", {}, "a line with the names of the columns"),
+        ("t.csv", b"Text,label\nx,a\ny,b\n", {}, "Did you mean 'Text'"),
+        ("t.csv", PLAIN.encode(), {"value": ""}, "Which column .* 'text', 'label'"),
+        ("t.jsonl.gz", gzip.compress(PLAIN.encode())[:30], {}, "Cannot read"),
+        ("t.xlsx", b"PK", {}, "CSV UTF-8"),
+    ],
+)
+def test_what_is_wrong_with_a_file_is_said_with_the_way_out(tmp_path, name, content, options, says):
+    path = bytes_csv(tmp_path / name, content)
+    with pytest.raises(DataError, match=says) as error:
+        read_labelled(path, **{"value": "text", "label": "label", **options})
+    assert "rows.json" not in str(error.value)  # the name of a copy helps nobody
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("https://example.com/a.csv", "is an address"),
+        ("s3://bucket/a.csv", "Download"),
+        ("data/*.csv", "not patterns"),
+        ("/dev/null", "a pipe or a device"),
+        ("a" * 300 + ".csv", "Cannot read"),
+    ],
+)
+def test_what_is_no_file_here_is_refused(name, says):
+    with pytest.raises(DataError, match=says):
+        read_labelled(name, value="text", label="label")
+
+
+def test_a_column_that_splits_the_rows_is_not_passed_over(tmp_path):
+    path = bytes_csv(tmp_path / "t.csv", b"text,label,split\nx,a,train\ny,b,test\n")
+    with pytest.warns(DataWarning, match="'split'"):
+        read_labelled(path, value="text", label="label")
+
+
+def test_test_rows_that_are_trained_on_are_counted(tmp_path):
+    path = bytes_csv(tmp_path / "t.csv", PLAIN.encode())
+    rows = read_labelled(path, value="text", label="label")
+    with pytest.warns(DataWarning, match=r"2 of 2 test rows"):
+        warn_of_overlap(rows, rows.select(torch.tensor([0, 1])), path)
+
+
+@pytest.mark.parametrize("blank", ["\u200b", "\u2060\u00a0", "\x07"])
+def test_characters_that_nobody_sees_are_no_text(tmp_path, blank):
+    path = bytes_csv(tmp_path / "t.csv", f"text,label\n{blank},a\ny,b\n".encode())
+    with pytest.raises(DataError, match="empty text"):
+        read_texts(path, Columns("text", "label"))

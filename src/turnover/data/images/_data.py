@@ -230,8 +230,9 @@ def _table(path: Path, columns: Columns | None) -> Table:
             f"the columns {columns.image!r} and {columns.label!r}, or give a Parquet file or a "
             "folder that datasets.save_to_disk wrote."
         )
-    roles = {"value": columns.image, "label": columns.label}
-    return read_table(path, roles | ({} if columns.id is None else {"id": columns.id}))
+    roles = {"image": columns.image, "label": columns.label}
+    table = read_table(path, roles | ({} if columns.id is None else {"id": columns.id}))
+    return replace(table, columns={**table.columns, "value": table.columns["image"]})
 
 
 def _rows(rows: Labelled, pixels: Tensor, channels: int) -> Rows:

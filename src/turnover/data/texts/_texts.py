@@ -1,11 +1,20 @@
 """The texts of a run: read from the user's files, and kept in the run folder."""
 
+import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
 from turnover import _store
-from turnover.data import BadRow, Classes, Labelled, OnBadRows, hold_out_rows, read_labelled
+from turnover.data import (
+    BadRow,
+    Classes,
+    Labelled,
+    OnBadRows,
+    hold_out_rows,
+    read_labelled,
+    warn_of_overlap,
+)
 
 __all__ = ["Columns", "Texts", "read_target", "read_texts"]
 
@@ -60,6 +69,7 @@ def read_texts(
     hold_out: float = 0.1,
     on_bad_rows: OnBadRows = "stop",
     nothing_is_a_class: bool = False,
+    encoding: str | None = None,
     seed: int = 0,
 ) -> Texts:
     """Read the training texts, and the test texts or a random share of the training file instead.
@@ -71,15 +81,17 @@ def read_texts(
         hold_out: share of the rows of ``data`` to test on when there is no ``evaluation``.
         on_bad_rows: ``"stop"`` at rows that cannot be used, or ``"skip"`` them.
         nothing_is_a_class: take words such as ``none`` for a class, not for a missing label.
+        encoding: of both files, such as ``latin-1``; None is UTF-8, or what their first bytes say.
         seed: of the choice of held-out rows.
 
     Raises:
         DataError: for bad rows under ``"stop"``, files that cannot be read, too few rows.
         MissingExtra: when DuckDB is not installed.
     """
-    train = _read(data, columns, None, on_bad_rows, nothing_is_a_class)
+    train = _read(data, columns, None, on_bad_rows, nothing_is_a_class, encoding)
     if evaluation is not None:
-        test = _read(evaluation, columns, train.classes, on_bad_rows)
+        test = _read(evaluation, columns, train.classes, on_bad_rows, encoding=encoding)
+        warn_of_overlap(train, test, evaluation)
         return Texts(train, test, held_out=False, columns=columns)
     kept, test = hold_out_rows(train, hold_out, data=data, seed=seed)
     return Texts(kept, test, held_out=True, columns=columns)
@@ -102,12 +114,15 @@ def _read(
     classes: Classes | None,
     on_bad_rows: OnBadRows,
     nothing_is_a_class: bool = False,
+    encoding: str | None = None,
 ) -> Labelled:
     return read_labelled(
         path,
         value=columns.text,
         label=columns.label,
         id=columns.id,
+        kind="text",
+        encoding=encoding,
         classes=classes,
         usable=_usable,
         on_bad_rows=on_bad_rows,
@@ -116,6 +131,6 @@ def _read(
 
 
 def _usable(text: Any) -> str | None:
-    if text is None or not str(text).strip():
+    if text is None or not any(unicodedata.category(c)[0] not in "ZC" for c in str(text)):
         return "empty text"
     return None if isinstance(text, str) else "no text"

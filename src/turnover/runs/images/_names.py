@@ -1,6 +1,7 @@
 """Names of the images of a run, and where its decoded parts lie until it is complete."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -38,7 +39,7 @@ def parts_for(folder: Path) -> Path | None:
 
     None when the folder holds a complete run, which needs none, or something else.
     """
-    if not folder.exists():
+    if not os.path.exists(folder):  # Path.exists raises for long names
         return folder / PARTS
     try:
         if (folder / "manifest.json").exists():

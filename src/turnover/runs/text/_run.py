@@ -1,6 +1,7 @@
 """Train a classifier of texts with turn-over dropout, and measure what a report needs."""
 
 import json
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -127,7 +128,7 @@ def run_texts(
     start = time.perf_counter()
     plan = plan.resolved(len(texts.train))
     ready = cache(partial(encoder_for, asdict(plan)))
-    if not (Path(folder) / "manifest.json").exists():
+    if not os.path.exists(Path(folder) / "manifest.json"):
         progress(f"Loading {plan.model}", 0)
         ready()  # before there is a folder: a model that cannot be loaded leaves none behind
     run = Run.create(folder, _manifest(texts, plan, command))
