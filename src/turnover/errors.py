@@ -23,7 +23,6 @@ __all__ = [
     "ContextError",
     "ConversionError",
     "DataError",
-    "DataWarning",
     "IdError",
     "LossError",
     "MaskError",
@@ -62,10 +61,6 @@ class LossError(TurnoverError, ValueError):
 
 class DataError(TurnoverError, ValueError):
     """Rows that cannot be read or do not fit together."""
-
-
-class DataWarning(UserWarning):
-    """Something about the rows that is used, and may not be meant."""
 
 
 class ScoreError(TurnoverError, ValueError):

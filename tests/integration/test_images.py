@@ -257,7 +257,7 @@ def test_bad_files_stop_the_run_or_are_kept_on_record(folders, tmp_path):
         (["DATA", "--images", "--text", "review"], "--text is for texts"),
         (["DATA", "--images", "--units", 9], "--units is for texts"),
         (["DATA", "--texts", "--text", "x", "--label", "y", "--size", 32], "--size is for images"),
-        (["DATA", "--texts"], "holds several splits|no state.json|Which column"),
+        (["DATA", "--texts"], "it has no state.json"),
         (["none", "--images"], "There is no folder none"),
         (["DATA/one/FILE", "--images"], "is a file, so that its columns must be named"),
         (["DATA/one", "--images"], "has no folders in it"),

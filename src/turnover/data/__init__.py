@@ -12,12 +12,13 @@ from turnover.data._held_out import hold_out_rows, warn_of_overlap
 from turnover.data._indexed import Indexed, Rows
 from turnover.data._labelled import Classes, Labelled, OnBadRows, id_of, labelled, read_labelled
 from turnover.data._noise import flip_labels
-from turnover.data._table import READERS, BadRow, Table, listing, read_table
+from turnover.data._table import READERS, BadRow, DataWarning, Table, listing, read_table
 
 __all__ = [
     "READERS",
     "BadRow",
     "Classes",
+    "DataWarning",
     "Indexed",
     "Labelled",
     "OnBadRows",

@@ -25,8 +25,8 @@ MARKS = {codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32"} | {
 def readable(path: Path, suffix: str, encoding: str | None) -> Iterator[Path]:
     """The file itself, or a copy of it that is UTF-8 and has one row for each record.
 
-    A copy is made of packed text, of text in another encoding, of an array in a ``.jsonl``, and of a JSON object
-    that holds its rows under one key, such as ``{"data": [...]}``.
+    A copy is made of packed text, of text in another encoding, of an array in a ``.jsonl``, and of
+    a JSON object that holds its rows under one key, such as ``{"data": [...]}``.
 
     Args:
         path: the file.

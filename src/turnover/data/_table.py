@@ -9,11 +9,15 @@ from pathlib import Path
 from typing import Any, final
 
 from turnover.data._recode import readable
-from turnover.errors import DataError, DataWarning
+from turnover.errors import DataError
 
-__all__ = ["READERS", "BadRow", "Table", "listing", "read_table"]
+__all__ = ["READERS", "BadRow", "DataWarning", "Table", "listing", "read_table"]
 
 SHOWN = 8
+
+
+class DataWarning(UserWarning):
+    """Something about the rows that is used, and may not be meant."""
 
 
 @final

@@ -84,7 +84,7 @@ def unchecked(model: nn.Module, without: frozenset[str] = frozenset()) -> Readin
     modules, read = [], set()
     for name, module in model.named_modules():
         own = {names[id(p)] for p in module.parameters(recurse=False) if p.requires_grad}
-        readable = rule_of(module) is not None or not any(module.children())
+        readable = rule_of(module) is not None or next(module.children(), None) is None
         if own and readable and not own & without and not hasattr(module, "parametrizations"):
             modules.append(name)
             read |= own

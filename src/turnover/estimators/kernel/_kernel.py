@@ -11,6 +11,7 @@ References: Koh, Liang 2017 (influence functions); Yeh et al. 2018 and Jacot et 
 kernel this is, without projection, with the curvature of the loss and out of sample).
 """
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, final
@@ -18,7 +19,7 @@ from typing import Literal, final
 import torch
 from torch import nn
 
-from turnover._rows import Batch, Loss, to_device_of
+from turnover._rows import Batch, Loss, select_rows, to_device_of
 from turnover.data import Rows
 from turnover.errors import ScoreError
 from turnover.estimators.kernel._factors import factors
@@ -32,13 +33,15 @@ from turnover.estimators.kernel._fitted import (
 )
 from turnover.estimators.kernel._links import link_named
 from turnover.estimators.kernel._reading import reading_of
+from turnover.estimators.kernel._told import LinkWarning, what_contradicts
 from turnover.estimators.masked._gates import gate_gradients
-from turnover.nn import SplitEnsemble
+from turnover.nn import SplitEnsemble, evaluating
 from turnover.scores import Scores
 
 __all__ = ["GateKernel", "GradientKernel"]
 
 LARGEST_DUAL = 12_000
+FEW = 8
 SKETCH = 2048
 
 LinkName = Literal["log-odds", "squared", "none"]
@@ -60,7 +63,8 @@ class GradientKernel:
             would not fit into memory); 0 never sketches, a negative number is an error.
         folder: keeps the features of every network; an interrupted call goes on from there.
         check: run a few rows alone first. Rows that reach each other are an error; parameters
-            whose gradients cannot be read in batches are differentiated row by row.
+            whose gradients cannot be read in batches are differentiated row by row; losses that
+            are not what ``link`` takes them for raise a ``LinkWarning``.
     """
 
     model: nn.Module
@@ -86,6 +90,9 @@ class GradientKernel:
         size = self.sketch if len(rows) > LARGEST_DUAL else 0
         some = rows.select(slice(0, ROWS_PER_BLOCK)).batch
         reading = reading_of(networks_of(self.model)[0], self.loss, some, check=self.check)
+
+        if self.check:
+            _warn_of_link(networks_of(self.model)[0], self.loss, some, self.link)
 
         def features(network: nn.Module, batch: Batch) -> list[Block]:
             found, _ = factors(network, self.loss, batch, link.scale, reading)
@@ -158,3 +165,15 @@ class GateKernel:
     def scores(self, queries: Batch | Rows, rows: Rows) -> Scores:
         """Scores ``[query, train]``: :meth:`fit`, then ask."""
         return self.fit(rows).scores(queries)
+
+
+def _warn_of_link(network: nn.Module, loss: Loss, batch: Batch, link: LinkName) -> None:
+    with evaluating(network):
+        says = what_contradicts(network, loss, select_rows(batch, slice(0, FEW)), link)
+    if says is not None:
+        warnings.warn(
+            f"Of a few rows, {says}. The scores weigh rows by what the link says, so that they "
+            "would be wrong in unit and in order.",
+            LinkWarning,
+            stacklevel=4,
+        )

@@ -19,17 +19,15 @@ from torch import Tensor, nn
 
 from turnover._rows import Batch, Loss, count_rows, per_example, select_rows, to_device_of
 from turnover.errors import TurnoverError
-from turnover.estimators.kernel._factors import HALF, Reading, by_row, recorded, unchecked
-from turnover.estimators.kernel._isolation import check_isolation
+from turnover.estimators._isolation import check_isolation, tolerance_of
+from turnover.estimators.kernel._factors import Reading, by_row, recorded, unchecked
 from turnover.estimators.kernel._rules import local_gradients, rule_of
 from turnover.nn import evaluating
 
 __all__ = ["reading_of"]
 
 ROWS, ALONE = 8, 4  # rows of the batch that is checked, and how many of them run alone
-TOLERANCE = 2e-3  # of the longest gradient: batches and single rows round differently
 NEGLIGIBLE = 1e-3  # of the longest gradient of all: such a parameter has 1e-6 of the product
-HALF_TOLERANCE = 0.1  # half precision keeps three digits, and sums lose some
 
 
 def reading_of(model: nn.Module, loss: Loss, batch: Batch, *, check: bool = True) -> Reading:
@@ -50,7 +48,7 @@ def reading_of(model: nn.Module, loss: Loss, batch: Batch, *, check: bool = True
         if not check:
             return reading
         batch = _hardest(model, loss, batch)
-        check_isolation(model, loss, batch, ALONE, _tolerance(model))
+        check_isolation(model, loss, batch, ALONE, tolerance_of(model))
         few = select_rows(batch, slice(0, ALONE))
         twin = _Twin.of(model, loss, few)
         failed, once = _failed(model, loss, batch, reading, twin)
@@ -58,12 +56,6 @@ def reading_of(model: nn.Module, loss: Loss, batch: Batch, *, check: bool = True
         if reading.by_row:
             reading = replace(reading, mapped=_maps(model, loss, few, reading, twin))
         return reading
-
-
-def _tolerance(model: nn.Module) -> float:
-    device = next(model.parameters()).device.type
-    half = torch.is_autocast_enabled(device) or any(p.dtype in HALF for p in model.parameters())
-    return HALF_TOLERANCE if half else TOLERANCE
 
 
 def _hardest(model: nn.Module, loss: Loss, batch: Batch) -> Batch:
@@ -107,7 +99,7 @@ class _Twin:
                 along[name].append((gradient[0] * directions[name]).double().sum().cpu())
                 longest[name] = max(longest[name], float(gradient.double().norm()))
         stacked = {name: torch.stack(each) for name, each in along.items()}
-        return cls(directions, stacked, longest, _tolerance(model))
+        return cls(directions, stacked, longest, tolerance_of(model))
 
     def agrees(self, name: str, along: Tensor) -> bool:
         """Whether the derivatives of the first rows are those of these rows alone."""

@@ -21,6 +21,7 @@ from turnover._rows import Batch, Loss, count_rows, per_example, repeat_rows, se
 from turnover.data import Rows
 from turnover.errors import LossError, ScoreError, TurnoverError
 from turnover.estimators._estimator import FittedRows, PairwiseEstimator, as_rows
+from turnover.estimators._isolation import refuse_mixing
 from turnover.estimators.masked._memory import bytes_per_row
 from turnover.estimators.masked._scan import checked_ids
 from turnover.masks import gates, unique_ids
@@ -47,6 +48,7 @@ class TwoPass(PairwiseEstimator):
         share_prefix: run what precedes the first mask once per query. Models that ``torch.vmap``
             cannot map fall back to whole passes by themselves.
         memory_mb: budget for the activations of one block of pairs.
+        check: run two queries alone first. Queries that reach each other are an error.
     """
 
     model: nn.Module
@@ -54,6 +56,7 @@ class TwoPass(PairwiseEstimator):
     form: Literal["seen", "full"] = "seen"
     share_prefix: bool = True
     memory_mb: float = 256.0
+    check: bool = True
 
     def __post_init__(self) -> None:
         if self.form not in ("seen", "full"):
@@ -76,12 +79,15 @@ class TwoPass(PairwiseEstimator):
         Raises:
             IdError: for ids that are not distinct 64-bit integers.
             LossError: for losses of a wrong shape, or that are not numbers.
-            ConversionError: for a model without turn-over layers.
+            ConversionError: for a model without turn-over layers, queries that reach each other,
+                and a loss that is random in evaluation mode.
         """
         rows = as_rows(queries)
         train = unique_ids(checked_ids(ids)).cpu()
         values = torch.empty(len(rows), len(train))
         with torch.no_grad(), evaluating(self.model):
+            if self.check:
+                refuse_mixing(self.model, self.loss, rows.batch)
             row = select_rows(rows.batch, slice(0, 1))
             pairs = max(1, int(self.memory_mb * 2**20) // bytes_per_row(self.model, self.loss, row))
             share = self.share_prefix and self._can_be_mapped(row, train[:2])

@@ -331,7 +331,8 @@ def test_bad_arguments_are_refused(trained, ensemble, rows, queries):
     flat = nn.Sequential(nn.Linear(6, 3))
     nn.init.zeros_(flat[0].weight)
     with pytest.raises(ScoreError, match="are zero"):
-        GradientKernel(flat, lambda model, batch: 0 * model(batch[0]).sum(dim=1) + 1).fit(rows)
+        constant = lambda model, batch: 0 * model(batch[0]).sum(dim=1) + 1  # noqa: E731
+        GradientKernel(flat, constant, link="none").fit(rows)
 
 
 def test_rows_made_under_inference_mode_are_read(trained, queries, rows):

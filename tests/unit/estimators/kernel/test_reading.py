@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+import turnover
 from tests.reference.gradients import gradients
 from turnover.data import Rows
 from turnover.errors import ConversionError, LossError, RunError
@@ -14,6 +15,7 @@ from turnover.estimators.kernel import _project
 from turnover.estimators.kernel._factors import factors
 from turnover.estimators.kernel._features import blocks_of, kernel
 from turnover.estimators.kernel._reading import reading_of
+from turnover.estimators.kernel._told import LinkWarning, what_contradicts
 
 ROWS, WIDTH, CLASSES, LENGTH = 12, 6, 3, 5
 ROUNDING = 2e-5  # single precision, sums of up to a thousand products in another order
@@ -485,9 +487,90 @@ def test_a_negative_loss_is_no_logarithm_of_a_probability():
 def test_features_of_another_loss_or_other_buffers_are_not_reused(changed, tmp_path):
     model, batch = made("BatchNorm")
     rows = Rows(batch)
-    GradientKernel(model, loss, folder=tmp_path).fit(rows)
+    GradientKernel(model, loss, link="none", folder=tmp_path).fit(rows)
     if changed == "buffers":
         model[1].running_mean += 1
     other = loss if changed == "buffers" else lambda model, batch: 2 * loss(model, batch)
     with pytest.raises(RunError):
-        GradientKernel(model, other, folder=tmp_path).fit(rows)
+        GradientKernel(model, other, link="none", folder=tmp_path).fit(rows)
+
+
+# What a loss is, told from its gradient with respect to the output.
+
+
+def of_probabilities(model, batch):
+    return F.nll_loss(model(batch[0]).softmax(dim=1).log(), batch[1], reduction="none")
+
+
+def half_squares(model, batch):
+    return (model(batch[0])[:, 0] - batch[1]).square() / 2
+
+
+def with_option(**options):
+    return lambda m, b: F.cross_entropy(m(b[0]), b[1], reduction="none", **options)
+
+
+def yes_or_no(model, batch):
+    return F.binary_cross_entropy_with_logits(
+        model(batch[0])[:, 0], (batch[1] > 0).float(), reduction="none"
+    )
+
+
+def focal(model, batch):
+    return (1 - (-loss(model, batch)).exp()).square() * loss(model, batch)
+
+
+@pytest.mark.parametrize(
+    ("of_rows", "link", "last", "says"),
+    [
+        (loss, "log-odds", (), None),
+        (of_probabilities, "log-odds", (), None),
+        (yes_or_no, "log-odds", (), None),
+        (
+            lambda m, b: F.nll_loss(m(b[0]), b[1], reduction="none"),
+            "log-odds",
+            (nn.LogSoftmax(dim=1),),
+            None,
+        ),
+        (
+            lambda m, b: F.nll_loss(m(b[0]).log(), b[1], reduction="none"),
+            "log-odds",
+            (nn.Softmax(dim=1),),
+            None,
+        ),
+        (half_squares, "squared", (), None),
+        (lambda m, b: 3 * half_squares(m, b), "squared", (), None),
+        (focal, "none", (), None),
+        (half_squares, "log-odds", (), "give link='squared'"),
+        (lambda m, b: 1e4 * half_squares(m, b), "log-odds", (), "give link='squared'"),
+        (loss, "squared", (), "not squared errors"),
+        (focal, "log-odds", (), "link='none'"),
+        (lambda m, b: 1.4427 * loss(m, b), "log-odds", (), "other units"),
+        (with_option(label_smoothing=0.2), "log-odds", (), "smoothed labels"),
+        (with_option(weight=torch.tensor([1.0, 3.0, 0.3])), "log-odds", (), "weights of classes"),
+        (lambda m, b: (m(b[0])[:, 0] - b[1]).abs(), "log-odds", (), "−log of a probability"),
+    ],
+)
+def test_a_loss_that_the_link_does_not_fit_is_told(of_rows, link, last, says):
+    torch.manual_seed(1)
+    model = stack(nn.Linear(WIDTH, 8), nn.Tanh(), nn.Linear(8, CLASSES), *last).eval()
+    batch = (3 * vectors(), torch.randint(0, CLASSES, (ROWS,)))
+    found = what_contradicts(model, of_rows, batch, link)
+    assert found is None if says is None else says in found
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 30.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_cross_entropy_is_told_at_any_confidence(scale, dtype):
+    torch.manual_seed(2)
+    model = nn.Linear(WIDTH, CLASSES, bias=False)
+    batch = ((scale * torch.randn(50, WIDTH)).to(dtype), torch.randint(0, CLASSES, (50,)))
+    assert what_contradicts(model.to(dtype).eval(), loss, batch, "log-odds") is None
+
+
+def test_the_warning_reaches_the_user():
+    torch.manual_seed(1)
+    rows = Rows((vectors(), torch.randint(0, CLASSES, (ROWS,))))
+    model = stack(nn.Linear(WIDTH, 8), nn.Tanh(), nn.Linear(8, CLASSES))
+    with pytest.warns(LinkWarning, match="link='squared'"):
+        turnover.attribute(model, half_squares, rows, rows)

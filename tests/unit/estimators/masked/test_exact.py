@@ -9,7 +9,7 @@ from torch import nn
 
 from tests.reference import exact as reference
 from tests.zoo import FEATURES, UNITS, ZOO, IsolatedCNN, IsolatedDict, IsolatedMLP, Model, loss
-from turnover import Recipe, Rows, TwoPass, convert, fit
+from turnover import FirstOrder, Recipe, Rows, TwoPass, convert, fit
 from turnover.errors import ConversionError, IdError, LossError, ScoreError
 from turnover.masks import mask
 from turnover.nn import masked_layers, unseen
@@ -111,7 +111,9 @@ def test_scores_do_not_depend_on_the_blocks(kind, form, memory_mb, share_prefix)
 def test_a_small_budget_makes_small_blocks(memory_mb):
     model, queries = IsolatedMLP.make(), IsolatedMLP.batch(QUERIES)
     rows = rows_through(model.first)
-    TwoPass(model, loss, share_prefix=False, memory_mb=memory_mb).scores(queries, range(100))
+    TwoPass(model, loss, share_prefix=False, memory_mb=memory_mb, check=False).scores(
+        queries, range(100)
+    )
     bytes_per_pair = 3 * 4 * UNITS
     both_sides_of_one_pair = 2
     allowed = max(both_sides_of_one_pair, memory_mb * 2**20 / bytes_per_pair)
@@ -156,10 +158,10 @@ def test_an_instance_helps_itself():
 def test_the_prefix_runs_once_per_query():
     model, queries = BranchingPrefix.make(), BranchingPrefix.batch(QUERIES)
     rows = rows_through(model.first)
-    TwoPass(model, loss).scores(queries, range(10))
+    TwoPass(model, loss, check=False).scores(queries, range(10))
     few = sum(rows)
     rows.clear()
-    TwoPass(model, loss).scores(queries, range(1000))
+    TwoPass(model, loss, check=False).scores(queries, range(1000))
     probes = 2
     assert sum(rows) == few == QUERIES + probes
 
@@ -293,7 +295,7 @@ def test_a_small_budget_still_shares_the_prefix():
     rows = rows_through(model.first)
     bytes_per_pair = 3 * 4 * UNITS
     half_of_one_query = 100 * bytes_per_pair / 2**20
-    TwoPass(model, loss, memory_mb=half_of_one_query).scores(queries, range(100))
+    TwoPass(model, loss, check=False, memory_mb=half_of_one_query).scores(queries, range(100))
     probes = 2
     assert sum(rows) == 2 * QUERIES + probes
 
@@ -311,3 +313,20 @@ def test_rows_stand_for_their_ids_or_groups():
     assert by_id.train_ids.tolist() == list(range(10, 16))
     by_group = TwoPass(model, loss).scores(queries, Rows((x, y), groups=[5, 5, 7, 7, 5, 9]))
     assert torch.equal(by_group.values, TwoPass(model, loss).scores(queries, [5, 7, 9]).values)
+
+
+def centred(model, batch):
+    losses = loss(model, batch)
+    return losses - losses.mean() / 2
+
+
+def noisy(model, batch):
+    return loss(model, batch) + torch.rand(len(batch[1]))
+
+
+@pytest.mark.parametrize("estimator", [TwoPass, FirstOrder])
+@pytest.mark.parametrize(("function", "says"), [(centred, "reach each other"), (noisy, "random")])
+def test_queries_that_reach_each_other_are_refused(estimator, function, says):
+    model, queries = IsolatedMLP.make(), IsolatedMLP.batch(QUERIES)
+    with pytest.raises(ConversionError, match=says):
+        estimator(model, function).scores(queries, IDS)

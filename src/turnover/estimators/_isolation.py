@@ -5,7 +5,7 @@ the batch, or a model whose dimension 0 is not the row.
 """
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import torch
@@ -14,7 +14,12 @@ from torch import Tensor, nn
 from turnover._rows import Batch, Loss, count_rows, per_example, select_rows, to_device_of
 from turnover.errors import ConversionError, LossError, TurnoverError
 
-__all__ = ["check_isolation"]
+__all__ = ["check_isolation", "refuse_mixing", "tolerance_of"]
+
+FEW = 4
+HALF = (torch.float16, torch.bfloat16)
+TOLERANCE = 2e-3  # batches and single rows round differently
+HALF_TOLERANCE = 0.1  # half precision keeps three digits, and sums lose some
 
 Outputs = list[tuple[str, str, Tensor]]
 
@@ -76,6 +81,22 @@ def check_isolation(
                 f"{_first_mixing(model, loss, batch, single, row, tolerance)}. The gradient of a "
                 f"row then belongs to several rows, and no score of a single one is right. {REMEDY}"
             )
+
+
+def refuse_mixing(model: nn.Module, loss: Loss, batch: Batch) -> None:
+    """Refuse queries that reach each other, and a loss that is random; two of them run alone.
+
+    Args:
+        model: in evaluation mode; left as found.
+        loss: (model, batch) → per-example losses ``[rows]``.
+        batch: the queries, of which four are looked at.
+
+    Raises:
+        ConversionError: as :func:`check_isolation`.
+    """
+    with suppress(LossError):  # losses of a wrong shape and NaN are named where they are used
+        some = select_rows(batch, slice(0, FEW))
+        check_isolation(model, loss, some, FEW // 2, tolerance_of(model))
 
 
 def _losses(model: nn.Module, loss: Loss, batch: Batch) -> Tensor:
@@ -145,3 +166,10 @@ def _first_mixing(
         if not fits or _unlike(among[row : row + 1], alone, tolerance) is not None:
             return f"{name!r} ({kind})"
     return "the loss function, or in code outside of all modules"
+
+
+def tolerance_of(model: nn.Module) -> float:
+    """The relative difference that rounding explains."""
+    device = next(model.parameters()).device.type
+    half = torch.is_autocast_enabled(device) or any(p.dtype in HALF for p in model.parameters())
+    return HALF_TOLERANCE if half else TOLERANCE
