@@ -15,7 +15,7 @@ READY := .venv/.ready
 DEMO := .venv/.demo
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test coverage lint bench leaderboard clean
+.PHONY: help setup demo test coverage lint bench leaderboard fuzz clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,6 +47,9 @@ leaderboard: $(READY) ## Measure every method on every task, in hours; finished 
 	@$(BIN)/python -m benchmarks.leaderboard --all --json benchmarks/results/leaderboard.json
 	@$(BIN)/python -m benchmarks.frontier --json benchmarks/results/frontier.json --plot docs/images/frontier.svg
 	@$(BIN)/python -m benchmarks.tables
+
+fuzz: $(READY) ## Read damaged data, pictures and runs, a million of each; Ctrl-C and again goes on
+	@$(BIN)/python -W ignore -m tests.fuzz $(if $(SECONDS),--seconds $(SECONDS))
 
 clean: ## Remove caches and built packages; .venv and runs stay
 	@rm -rf dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis

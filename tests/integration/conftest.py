@@ -82,6 +82,8 @@ def edit(path, change):
     """A JSON file, changed in place."""
     found = json.loads(path.read_text(encoding="utf-8"))
     change(found)
+    if path.name == "manifest.json":  # whoever can write the folder can leave this out
+        found.get("checksums", {}).pop("manifest.json", None)
     path.write_text(json.dumps(found), encoding="utf-8")
 
 

@@ -31,6 +31,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from turnover import _store
 from turnover._store import (
     CHECKSUM,
     PARTIAL,
@@ -160,6 +161,14 @@ class Run:
         for name, kind in TYPES.items():
             if not isinstance(value := manifest.get(name, kind()), kind):
                 raise RunError(f"{folder / 'manifest.json'} is damaged: its {name} is {value!r}.")
+        if (
+            manifest.get("checksums", {}).get("manifest.json", own := _own_checksum(manifest))
+            != own
+        ):
+            raise RunError(
+                f"{folder / 'manifest.json'} is damaged or was changed: it does not have the "
+                "checksum that it was written with. Restore it, or make the run anew."
+            )
         return cls(folder, manifest_of_today(manifest))
 
     def finish(self, **more: object) -> "Run":
@@ -168,8 +177,9 @@ class Run:
             left.unlink(missing_ok=True)
         files = [p for p in sorted(self.folder.iterdir()) if _is_kept(p)]
         checksums = {p.name: checksum_of(p) for p in files}
-        more = {**more, "checksums": checksums, "state": "complete"}
-        run = Run(self.folder, {**self.manifest, **more})
+        complete = {**self.manifest, **more, "state": "complete"}
+        checksums["manifest.json"] = _own_checksum(complete)
+        run = Run(self.folder, {**complete, "checksums": checksums})
         run._write_json("manifest.json", run.manifest)
         return run
 
@@ -362,6 +372,12 @@ def _read_json(path: Path) -> object:
         raise RunError(f"There is no {path}. Is this the folder of a run?") from error
     except (OSError, ValueError, RecursionError) as error:
         raise RunError(f"Cannot read {path}: {error}. The file is damaged.") from error
+
+
+def _own_checksum(manifest: Mapping[str, Any]) -> str:
+    """Of all that a manifest says, but for its checksums."""
+    says = {name: value for name, value in manifest.items() if name != "checksums"}
+    return _store.fingerprint(json.dumps(says, sort_keys=True))
 
 
 def _differing(found: Any, now: Any) -> tuple[Any, Any]:

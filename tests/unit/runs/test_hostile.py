@@ -130,6 +130,25 @@ def test_weights_of_another_run_are_noticed(run):
         run.load_model(nn.Linear(3, 2))
 
 
+@pytest.mark.parametrize("part", ["arguments", "kind", "classes"])
+def test_a_manifest_that_was_changed_is_noticed(run, part):
+    run.finish(classes=["a", "b"])
+    path = run.folder / "manifest.json"
+    manifest = json.loads(path.read_text(encoding="utf-8"))
+    manifest[part] = {"arguments": {"epochs": 2}, "kind": "text", "classes": ["b", "a"]}[part]
+    path.write_text(json.dumps(manifest), encoding="utf-8")
+    with pytest.raises(RunError, match="damaged or was changed"):
+        Run.open(run.folder)
+
+
+def test_the_order_and_white_space_of_a_manifest_may_change(run):
+    run.finish(classes=("a", "b"), share=0.1)
+    path = run.folder / "manifest.json"
+    manifest = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps(dict(reversed(manifest.items()))), encoding="utf-8")
+    assert Run.open(run.folder).manifest["classes"] == ["a", "b"]
+
+
 def test_a_run_without_checksums_is_read_as_it_is(run):
     """As release 0.1 wrote it."""
     run = run.finish()

@@ -1,0 +1,1 @@
+"""Damaged input: whatever bytes a file holds, the answer is right, or an error in words."""
