@@ -797,6 +797,30 @@ def fashion_board() -> str:
     return _board("fashion")
 
 
+def silent() -> str:
+    """What became of models and losses that scores are easily wrong for."""
+    found = result("silent")
+    means = {
+        "agrees": "the scores are those of the slow twin",
+        "refused": "an error says what is wrong, and where",
+        "warned": "a warning says why the scores are not what they seem",
+        "raw error": "an error of another library",
+        "silently wrong": "other scores, and no word",
+    }
+    counts = found["counts"]
+    rows: list[list[object]] = [
+        [name, counts.get(name, 0), _names(found["cases"], name), what]
+        for name, what in means.items()
+    ]
+    header = ["outcome", "cases", "for example", "meaning"]
+    return table(header, rows) + origin(found["machine"], "silent")
+
+
+def _names(cases: dict[str, Any], outcome: str) -> str:
+    found = [name for name, case in cases.items() if case["outcome"] == outcome]
+    return "; ".join(found[:: max(1, len(found) // 5)][:5]) or "–"
+
+
 def seconds(value: float) -> str:
     """A time with two or three digits."""
     return f"{value:.3f} s" if value < 0.1 else f"{value:.2g} s" if value < 10 else f"{value:.0f} s"
@@ -833,6 +857,7 @@ def proof() -> str:
 
 MAKERS = (
     proof,
+    silent,
     demo,
     speed,
     scan,

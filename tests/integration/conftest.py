@@ -50,8 +50,8 @@ def assert_refused(result, code, found):
     assert result.stdout == ""
 
 
-def interrupt(command, seen):
-    """Ctrl-C to a process of the command as soon as a file is there; its code and what it said."""
+def interrupt(command, seen, by=signal.SIGINT, code=130):
+    """Ctrl-C, say, to a process of the command as soon as a file is there; what it said."""
     process = subprocess.Popen(
         [TURNOVER, *map(str, command)],
         env=ENVIRONMENT,
@@ -66,9 +66,9 @@ def interrupt(command, seen):
         assert process.poll() is None, process.communicate()[1]
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(by)
     out, complained = process.communicate(timeout=120)
-    assert process.returncode == 130, complained
+    assert process.returncode == code, complained
     assert "Traceback" not in complained and out == ""
     return complained
 

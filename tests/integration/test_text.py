@@ -6,6 +6,7 @@ import os
 import random
 import shlex
 import shutil
+import signal
 
 import pytest
 import torch
@@ -279,13 +280,23 @@ def test_an_unfinished_run_says_how_to_finish_it(copy, files):
 
 
 @pytest.mark.slow
-def test_an_interrupted_run_goes_on_and_ends_with_the_same_numbers(files, tmp_path):
+@pytest.mark.parametrize(
+    ("by", "code", "says"),
+    [
+        (signal.SIGINT, 130, "interrupted"),
+        (signal.SIGTERM, 143, "ended by SIGTERM"),
+        (signal.SIGHUP, 129, "ended by SIGHUP"),
+    ],
+)
+def test_an_interrupted_run_goes_on_and_ends_with_the_same_numbers(files, tmp_path, by, code, says):
     def command(name):
         quick = ["--units", "512", "--epochs", "40", "--method", "masks", "--no-control"]
         words = ["train", files[0], *OPTIONS, "--eval", files[1], *quick, "--out", tmp_path / name]
         return [str(word) for word in words]
 
-    interrupt(command("broken"), tmp_path / "broken" / "model.checkpoint.safetensors")
+    seen = tmp_path / "broken" / "model.checkpoint.safetensors"
+    complained = interrupt(command("broken"), seen, by, code)
+    assert says in complained and "the same command goes on" in " ".join(complained.split())
     for name in ("broken", "whole"):
         assert turnover(*command(name)).returncode == 0
     assert numbers(tmp_path / "broken") == numbers(tmp_path / "whole")

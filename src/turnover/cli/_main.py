@@ -1,5 +1,6 @@
 """The commands in one program, and the way from an error to one paragraph and an exit code."""
 
+import signal
 import sys
 import warnings
 from collections.abc import Callable
@@ -24,6 +25,8 @@ from turnover.errors import TurnoverError
 __all__ = ["main"]
 
 INTERRUPTED = 130
+ENDINGS = ("SIGTERM", "SIGHUP")
+"""Signals of a system that shuts down, a scheduler, a terminal that is closed."""
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -46,7 +49,18 @@ def main() -> None:
                 usual(message, category, *where, **to)
 
         warnings.showwarning = show
+        for name in ENDINGS:
+            if (number := getattr(signal, name, None)) is not None:
+                signal.signal(number, _end)
         app()
+
+
+class _Ended(BaseException):
+    """A signal to end, which leaves through the same doors as Ctrl-C."""
+
+
+def _end(number: int, frame: object) -> None:
+    raise _Ended(number)
 
 
 def _reported(command: Callable[..., None]) -> Callable[..., None]:
@@ -65,6 +79,15 @@ def _reported(command: Callable[..., None]) -> Callable[..., None]:
                 file=sys.stderr,
             )
             raise typer.Exit(INTERRUPTED) from None
+        except _Ended as ended:
+            number = ended.args[0]
+            name = signal.Signals(number).name
+            print(
+                f"\nturnover: ended by {name}. What was finished is kept; the same command goes "
+                "on.",
+                file=sys.stderr,
+            )
+            raise typer.Exit(128 + number) from None
 
     return run
 

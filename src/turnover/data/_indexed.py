@@ -68,7 +68,7 @@ class Rows:
     """
 
     def __init__(self, batch: Batch, ids: Ids | None = None, groups: Ids | None = None) -> None:
-        if _are_examples(batch):
+        if are_examples(batch):
             raise DataError(
                 f"Rows got a {type(batch).__name__} of single examples, but it holds one batch: "
                 "tensors whose first dimension is the row. Make one with Rows.of(...)."
@@ -159,7 +159,7 @@ def _is_map(data: Any) -> bool:
     return hasattr(data, "__getitem__") and isinstance(data, Sized) and not isinstance(data, dict)
 
 
-def _are_examples(batch: Any) -> bool:
+def are_examples(batch: Any) -> bool:
     """Whether this is a data set, a loader, or a list of examples in place of one batch."""
     if isinstance(batch, Dataset | DataLoader) or type(batch).__module__.startswith("datasets."):
         return True

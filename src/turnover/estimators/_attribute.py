@@ -49,11 +49,11 @@ def attribute(
     model: nn.Module,
     loss: Loss,
     queries: Batch | Rows,
-    rows: Rows,
+    rows: Batch | Rows,
     *,
     link: LinkName = "log-odds",
     damping: float | Literal["auto"] = "auto",
-    folder: Path | None = None,
+    folder: str | Path | None = None,
     budget: float | None = None,
 ) -> Attribution:
     """Score every training instance for every query, with the best estimator for the budget.
@@ -62,8 +62,8 @@ def attribute(
         model: :class:`turnover.nn.SplitEnsemble` (the most accurate), a converted model, or any
             other.
         loss: (model, batch) → per-example losses ``[rows]`` in nats.
-        queries: a batch of any structure, or :class:`Rows`.
-        rows: the training set.
+        queries: a batch of any structure, :class:`Rows`, a data set or a loader.
+        rows: the training set, in any of these forms; all but :class:`Rows` get row numbers as ids.
         link: what the loss is, which it cannot tell by itself: ``"log-odds"`` for cross-entropy,
             ``"squared"`` for ½ (y − f)², ``"none"`` for everything else.
         damping: λ of the kernel; see :class:`turnover.estimators.GradientKernel`.
@@ -77,7 +77,8 @@ def attribute(
         LossError: for losses of a wrong shape, or that are not finite.
         ScoreError: for a link or damping that does not exist.
     """
-    asked = as_rows(queries)
+    asked, rows = as_rows(queries), as_rows(rows)
+    folder = None if folder is None else Path(folder)
     unchecked(networks_of(model)[0])  # refuses a model without trainable parameters
     kernel = GradientKernel(model, loss, link=link, damping=damping, folder=folder)
     few_masks = isinstance(model, SplitEnsemble) and 2**model.pairs < len(rows)

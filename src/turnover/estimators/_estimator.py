@@ -16,6 +16,7 @@ from torch import Tensor
 
 from turnover._rows import Batch
 from turnover.data import Rows
+from turnover.data._indexed import are_examples
 from turnover.errors import DataError, ScoreError
 from turnover.scores import Kind, Ranking, Scores
 
@@ -135,12 +136,15 @@ class FittedRows:
 
 
 def as_rows(queries: Batch | Rows) -> Rows:
-    """Rows as they are; any other batch with its row numbers as ids.
+    """Rows as they are; a batch, data set, loader or list of examples with row numbers as ids.
 
     Raises:
-        DataError: when there are none.
+        DataError: when there are none, or they make no batch.
     """
-    rows = queries if isinstance(queries, Rows) else Rows(queries)
+    if isinstance(queries, Rows):
+        rows = queries
+    else:
+        rows = Rows.of(queries) if are_examples(queries) else Rows(queries)
     if not len(rows):
         raise DataError("There are no rows to score: the data set is empty.")
     return rows

@@ -115,7 +115,9 @@ def string_id(name: str) -> int:
     >>> string_id("review-17")
     1856587332484421524
     """
-    digest = blake2b(name.encode(), digest_size=8, person=b"turnover-id-v1").digest()
+    digest = blake2b(
+        name.encode(errors="surrogatepass"), digest_size=8, person=b"turnover-id-v1"
+    ).digest()
     return int.from_bytes(digest, "little", signed=True)
 
 

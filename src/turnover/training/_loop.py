@@ -61,7 +61,7 @@ class Recipe:
     schedule: Callable[[float], float] | None = None
 
     def __post_init__(self) -> None:
-        if self.epochs < 0 or self.batch_size < 1:
+        if not (self.epochs >= 0 and self.batch_size >= 1):  # NaN is neither
             raise DataError(
                 f"Cannot train for {self.epochs} epochs with {self.batch_size} rows per step: "
                 "epochs begin at 0, the batch size at 1."

@@ -8,9 +8,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from turnover.data import Rows
-from turnover.errors import ConversionError, ScoreError
+from turnover.errors import ConversionError, ScoreError, TurnoverError
 from turnover.estimators import (
     FirstOrder,
     GradientKernel,
@@ -153,3 +154,60 @@ def test_models_are_left_as_found(converted, rows, queries):
     explain(GradientKernel(model, loss), queries, rows, 3)
     assert model.training
     assert all(torch.equal(v, state[n]) for n, v in model.state_dict().items())
+
+
+# What people hand in as rows.
+
+
+def pairs():
+    torch.manual_seed(4)
+    x, y = torch.randn(12, 6), torch.arange(12) % 3
+    return x, y
+
+
+FORMS = {
+    "rows": lambda x, y: Rows((x, y)),
+    "a batch": lambda x, y: (x, y),
+    "a data set": TensorDataset,
+    "a loader": lambda x, y: DataLoader(TensorDataset(x, y), batch_size=5),
+    "a shuffled loader": lambda x, y: DataLoader(TensorDataset(x, y), batch_size=5, shuffle=True),
+    "a list of pairs": lambda x, y: list(zip(x, y, strict=True)),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_rows_come_in_any_form(form):
+    x, y = pairs()
+    torch.manual_seed(5)
+    model = nn.Linear(6, 3)
+    wanted = attribute(model, loss, (x[:2], y[:2]), Rows((x, y))).scores.values
+    given = FORMS[form](x, y)
+    assert torch.equal(attribute(model, loss, (x[:2], y[:2]), given).scores.values, wanted)
+    asked = attribute(model, loss, FORMS[form](x[:4], y[:4]), given).scores.values
+    assert torch.allclose(asked[:2], wanted, atol=1e-6)  # other queries in the batch
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"rows": "none"}, "empty"),
+        ({"queries": "none"}, "empty"),
+        ({"model": [nn.Linear(6, 3)]}, "average"),
+        ({"model": nn.Linear(6, 3, device="meta")}, "no weights"),
+        ({"model": nn.Linear(6, 3).requires_grad_(False)}, "requires_grad_"),
+        ({"queries": "huge"}, "single precision|not finite|is (inf|nan)"),
+    ],
+)
+def test_what_cannot_be_attributed_is_refused_in_words(change, says):
+    x, y = pairs()
+    given = {"model": nn.Linear(6, 3), "queries": (x[:2], y[:2]), "rows": (x, y)} | change
+    named = {"none": (x[:0], y[:0]), "huge": (x[:2] * 1e38, y[:2])}
+    given = {k: named.get(v, v) if isinstance(v, str) else v for k, v in given.items()}
+    with pytest.raises(TurnoverError, match=says):
+        attribute(given["model"], loss, given["queries"], given["rows"])
+
+
+def test_a_folder_may_be_a_string(tmp_path):
+    x, y = pairs()
+    attribute(nn.Linear(6, 3), loss, (x, y), (x, y), folder=str(tmp_path / "kept"))
+    assert list((tmp_path / "kept").iterdir())

@@ -99,3 +99,8 @@ def test_null_ids_avoid_the_living():
     assert len(others.unique()) == 50
     assert not torch.isin(others, living).any()
     assert null_ids(0).shape == (0,)
+
+
+def test_half_a_character_is_a_name_too():
+    """Names of files on disk may hold what is no text."""
+    assert string_id("\ud800") != string_id("\ud801")

@@ -17,7 +17,7 @@ from turnover._functional import per_example_gradients
 from turnover._rows import Batch, Loss, count_rows, per_example, select_rows, to_device_of
 from turnover.errors import ConversionError, LossError
 from turnover.estimators.kernel._project import EXPLICIT, SIDE, compressed, signs
-from turnover.estimators.kernel._rules import local_gradients, rule_of
+from turnover.estimators.kernel._rules import local_gradients, refuse_other_models, rule_of
 
 __all__ = ["Factor", "Reading", "by_row", "factors", "read", "recorded", "unchecked"]
 
@@ -74,6 +74,7 @@ def unchecked(model: nn.Module, without: frozenset[str] = frozenset()) -> Readin
     Raises:
         ConversionError: when nothing in the model is trained.
     """
+    refuse_other_models(model)
     names = {id(p): name for name, p in model.named_parameters() if p.requires_grad}
     if not names:
         raise ConversionError(

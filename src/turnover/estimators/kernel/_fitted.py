@@ -153,7 +153,13 @@ class FittedKernel:
         unit = self.slope * self.residual * wrong[:, None]
         stderr = None if spread is None else (spread / (step * (step - 1))).sqrt() * unit
         about = dict(self.about)
-        return Scores(values * unit, self.train_ids, rows.ids, about=about, stderr=stderr)
+        if not torch.isfinite(values := values * unit).all():
+            query, row = torch.nonzero(~torch.isfinite(values))[0].tolist()
+            raise ScoreError(
+                f"The score of query {query} and training row {row} is not finite: "
+                "a gradient is too large for single precision. Scale the inputs."
+            )
+        return Scores(values, self.train_ids, rows.ids, about=about, stderr=stderr)
 
     def by_pair(self, queries: Batch | Rows) -> Tensor:
         """Scores of every pair by itself ``[pair, query, train]`` in nats; their mean is a score.

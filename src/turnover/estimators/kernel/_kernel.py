@@ -22,6 +22,7 @@ from torch import nn
 from turnover._rows import Batch, Loss, select_rows, to_device_of
 from turnover.data import Rows
 from turnover.errors import ScoreError
+from turnover.estimators._estimator import as_rows
 from turnover.estimators.kernel._factors import factors
 from turnover.estimators.kernel._features import Block, blocks_of, sketched
 from turnover.estimators.kernel._fitted import (
@@ -86,6 +87,7 @@ class GradientKernel:
         """
         if self.sketch < 0:
             raise ScoreError(f"A sketch keeps at least 0 numbers, not {self.sketch}.")
+        rows = as_rows(rows)
         link = link_named(self.link)
         size = self.sketch if len(rows) > LARGEST_DUAL else 0
         some = rows.select(slice(0, ROWS_PER_BLOCK)).batch

@@ -16,11 +16,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, final
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, vjp, vmap
 
-__all__ = ["FACTOR_RULES", "FactorRule", "local_gradients", "rule_of"]
+from turnover.errors import ConversionError
+
+__all__ = ["FACTOR_RULES", "FactorRule", "local_gradients", "refuse_other_models", "rule_of"]
 
 Expand = Callable[[Any, Tensor, Tensor], tuple[Tensor, Tensor]]
 
@@ -135,3 +138,21 @@ FACTOR_RULES |= {
     nn.Embedding: FactorRule(_embedding, lookup=True),
 }
 NAMED_RULES |= {"transformers.pytorch_utils.Conv1D": FactorRule(_linear, transposed=True)}
+
+
+def refuse_other_models(model: object) -> None:
+    """Refuse what has no weights or no modules to read."""
+    if not isinstance(model, nn.Module):
+        raise ConversionError(
+            f"The model is a {type(model).__name__}, not a torch.nn.Module. Score each network of "
+            "a list, and take turnover.estimators.average of the scores."
+        )
+    if isinstance(model, torch.jit.ScriptModule):
+        raise ConversionError(
+            "The model is TorchScript, whose modules have no hooks. Give the module that it was "
+            "scripted or traced from, with the same weights."
+        )
+    if any(p.is_meta for p in model.parameters()):
+        raise ConversionError(
+            "Parameters of the model are on the meta device, so it has no weights. Load them first."
+        )
