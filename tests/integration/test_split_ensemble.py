@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests.integration.conftest import assert_refused, invoke, numbers, said
+from tests.integration.conftest import assert_refused, edit, invoke, numbers, said
 from turnover.data import Rows
 from turnover.errors import RunError
 from turnover.nn import SplitEnsemble
@@ -95,10 +95,7 @@ def test_the_unseen_members_never_saw_the_row(trained):
 
 
 def test_other_masks_are_refused(copy):
-    path = copy / "manifest.json"
-    manifest = json.loads(path.read_text(encoding="utf-8"))
-    manifest["masks"]["mask"]["seed"] = 5
-    path.write_text(json.dumps(manifest), encoding="utf-8")
+    edit(copy / "manifest.json", lambda manifest: manifest["masks"]["mask"].update(seed=5))
     with pytest.raises(RunError, match="cannot be made again"):
         open_run(copy)
 
