@@ -8,7 +8,7 @@ parameters in float64, and solves the equation of the kernel densely. A case end
 
 - ``agrees``: the scores are those of the twin;
 - ``refused``: a ``TurnoverError`` says what is wrong;
-- ``warned``: scores differ, and a warning or ``about`` says why;
+- ``warned``: scores differ, and a warning says why;
 - ``raw error``: another exception, whose words are not about scores;
 - ``silently wrong``: scores differ, and nothing was said.
 """
@@ -60,13 +60,12 @@ def tried(case: Case) -> dict[str, Any]:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
-            values, said = scores_of(case, model, rows, asked)
+            values = scores_of(case, model, rows, asked)
         except TurnoverError as error:
             return {"outcome": "refused", "says": str(error)}
         except Exception as error:
             return {"outcome": "raw error", "says": f"{type(error).__name__}: {error}"}
     told = [str(w.message) for w in caught if w.category.__module__.startswith("turnover.")]
-    told += [said] if said else []
     wanted = twin(case, model, rows, asked)
     distance = float((values.double() - wanted).abs().max() / wanted.abs().max())
     if distance < CLOSE:
@@ -82,14 +81,14 @@ def _batch(case: Case, count: int, kind: torch.dtype) -> tuple[Tensor, Tensor]:
 
 def scores_of(
     case: Case, model: nn.Module, rows: tuple[Tensor, Tensor], asked: tuple[Tensor, Tensor]
-) -> tuple[Tensor, str]:
-    """Scores ``[asked, rows]`` as a user would ask for them, and what is said beside them."""
+) -> Tensor:
+    """Scores ``[asked, rows]`` as a user would ask for them."""
     if case.masked is not None:
         convert(model, where=case.masked)
-        return FirstOrder(model, case.loss, masks=0).scores(asked, Rows(rows)).values, ""
+        return FirstOrder(model, case.loss, masks=0).scores(asked, Rows(rows)).values
     link = {} if case.given is None else {"link": case.given}
     found = attribute(model, case.loss, asked, Rows(rows), damping=DAMPING, **link)  # type: ignore[arg-type]
-    return found.scores.values, ""
+    return found.scores.values
 
 
 def twin(

@@ -7,12 +7,16 @@ import random
 import shlex
 import shutil
 import signal
+import subprocess
+import time
+from functools import partial
 
 import pytest
 import torch
 
 from tests.integration.conftest import (
     SWAPPED,
+    TURNOVER,
     assert_refused,
     contents,
     edit,
@@ -300,6 +304,23 @@ def test_an_interrupted_run_goes_on_and_ends_with_the_same_numbers(files, tmp_pa
     for name in ("broken", "whole"):
         assert turnover(*command(name)).returncode == 0
     assert numbers(tmp_path / "broken") == numbers(tmp_path / "whole")
+
+
+@pytest.mark.slow
+def test_under_nohup_a_closed_terminal_ends_nothing(files, tmp_path):
+    words = ["train", files[0], *OPTIONS, "--eval", files[1], "--units", "512", "--epochs", "40"]
+    words += ["--method", "masks", "--no-control", "--out", tmp_path / "run"]
+    process = subprocess.Popen(
+        [TURNOVER, *map(str, words)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        preexec_fn=partial(signal.signal, signal.SIGHUP, signal.SIG_IGN),
+    )
+    while not (tmp_path / "run" / "model.checkpoint.safetensors").exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGHUP)
+    assert process.wait(timeout=120) == 0
 
 
 @pytest.mark.slow

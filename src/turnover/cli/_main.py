@@ -50,7 +50,8 @@ def main() -> None:
 
         warnings.showwarning = show
         for name in ENDINGS:
-            if (number := getattr(signal, name, None)) is not None:
+            number = getattr(signal, name, None)
+            if number is not None and signal.getsignal(number) is signal.SIG_DFL:  # not nohup
                 signal.signal(number, _end)
         app()
 

@@ -8,7 +8,7 @@ of one's own, with their own names, and says which rows cannot be used, where, a
 
 from turnover import _renamed
 from turnover.data import _duckdb, _folder  # noqa: F401  (they register their readers)
-from turnover.data._held_out import hold_out_rows, warn_of_overlap
+from turnover.data._held_out import hold_out_rows
 from turnover.data._indexed import Indexed, Rows
 from turnover.data._labelled import Classes, Labelled, OnBadRows, id_of, labelled, read_labelled
 from turnover.data._noise import flip_labels
@@ -31,7 +31,6 @@ __all__ = [
     "listing",
     "read_labelled",
     "read_table",
-    "warn_of_overlap",
 ]
 
 __getattr__ = _renamed.old_name(__name__)

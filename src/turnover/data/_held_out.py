@@ -12,7 +12,7 @@ from turnover.errors import DataError
 
 __all__ = ["hold_out_rows", "warn_of_overlap"]
 
-FEW = 0.1
+MOST_SHARED = 0.1
 
 
 def hold_out_rows(
@@ -51,7 +51,7 @@ def hold_out_rows(
 
 
 def warn_of_overlap(train: Labelled, test: Labelled, path: str | Path) -> None:
-    """Say so where more than a tenth of the test rows are training rows too.
+    """Raise a ``DataWarning`` where more than a tenth of the test rows are training rows too.
 
     Args:
         train: what is learned from; values are compared as they are.
@@ -60,7 +60,7 @@ def warn_of_overlap(train: Labelled, test: Labelled, path: str | Path) -> None:
     """
     known = set(train.values)
     shared = sum(value in known for value in test.values)
-    if shared > FEW * len(test):
+    if shared > MOST_SHARED * len(test):
         warnings.warn(
             f"{shared:,} of {len(test):,} test rows of {path} also stand in the training data, so "
             "that the accuracy says little of new ones.",

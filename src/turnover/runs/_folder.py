@@ -161,10 +161,8 @@ class Run:
         for name, kind in TYPES.items():
             if not isinstance(value := manifest.get(name, kind()), kind):
                 raise RunError(f"{folder / 'manifest.json'} is damaged: its {name} is {value!r}.")
-        if (
-            manifest.get("checksums", {}).get("manifest.json", own := _own_checksum(manifest))
-            != own
-        ):
+        written = manifest.get("checksums", {}).get("manifest.json")  # runs of 0.1 have none
+        if written is not None and written != _own_checksum(manifest):
             raise RunError(
                 f"{folder / 'manifest.json'} is damaged or was changed: it does not have the "
                 "checksum that it was written with. Restore it, or make the run anew."

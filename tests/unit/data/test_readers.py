@@ -6,7 +6,8 @@ import json
 import pytest
 import torch
 
-from turnover.data import Classes, DataWarning, id_of, read_labelled, read_table, warn_of_overlap
+from turnover.data import Classes, DataWarning, id_of, read_labelled, read_table
+from turnover.data._held_out import warn_of_overlap
 from turnover.data.texts import Columns, read_texts
 from turnover.errors import DataError, MissingExtra
 from turnover.masks import string_id

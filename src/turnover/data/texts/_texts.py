@@ -13,8 +13,8 @@ from turnover.data import (
     OnBadRows,
     hold_out_rows,
     read_labelled,
-    warn_of_overlap,
 )
+from turnover.data._held_out import warn_of_overlap
 
 __all__ = ["Columns", "Texts", "read_target", "read_texts"]
 
