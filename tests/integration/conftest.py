@@ -58,8 +58,8 @@ def interrupt(command, seen, by=signal.SIGINT, code=130):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         encoding="utf-8",
-        # A shell's background job ignores Ctrl-C, and so would its children.
-        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+        # Background jobs ignore Ctrl-C, those of nohup closed terminals, and so would children.
+        preexec_fn=partial(signal.signal, by, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 120
     while not seen.exists():

@@ -12,6 +12,7 @@ says what follows, also when it is "no significant gain".
 from turnover import _renamed
 from turnover.cleansing._confident import confident_errors, label_errors
 from turnover.cleansing._inspection import Inspection, copies, inspect_rows
+from turnover.cleansing._residuals import inspect_residuals, residual_errors
 from turnover.cleansing._sweep import NONE, RANDOM, Outcome, Sweep, most_harmful
 from turnover.cleansing._totals import (
     first_order_totals,
@@ -34,11 +35,13 @@ __all__ = [
     "confident_errors",
     "copies",
     "first_order_totals",
+    "inspect_residuals",
     "inspect_rows",
     "kernel_totals",
     "label_errors",
     "loss_totals",
     "most_harmful",
+    "residual_errors",
     "totals_of",
     "two_pass_totals",
 ]

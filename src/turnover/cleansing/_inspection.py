@@ -26,8 +26,8 @@ class Inspection:
     """What is known of every training row without having learned it; all fields are ``[rows]``.
 
     Attributes:
-        labels: numbers of classes.
-        unseen: probabilities in the unseen half ``[rows, classes]``.
+        labels: numbers of classes; of a regression, numbers in standard deviations.
+        unseen: probabilities in the unseen half ``[rows, classes]``; of a regression, predictions.
         unseen_loss: loss there, in nats.
         seen_loss: loss in the seen half, in nats.
         suspect: whether the label is probably wrong.
@@ -52,8 +52,8 @@ class Inspection:
 
     @property
     def suggested(self) -> Tensor:
-        """The class that the unseen half finds most probable."""
-        return self.unseen.argmax(dim=1)
+        """The class that the unseen half finds most probable, or the number that it predicts."""
+        return self.unseen if self.unseen.dim() == 1 else self.unseen.argmax(dim=1)
 
     def suspects(self) -> Tensor:
         """Numbers of the suspected rows, the highest unseen loss first."""

@@ -31,6 +31,7 @@ OPTIONS = {
     "nothing_is_a_class": "--nothing-is-a-class",
     "on_bad_rows": "--on-bad-rows",
     "pairs": "--pairs",
+    "regression": "--regression",
     "size": "--size",
     "text": "--text",
 }

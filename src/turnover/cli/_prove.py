@@ -24,7 +24,8 @@ def prove(
     to: Annotated[
         str | None,
         typer.Option(
-            help="Label that it is to say instead.", show_default="its own, or the runner-up"
+            help="Label that it is to say instead, or number that it is to reach.",
+            show_default="its own, or the runner-up; half-way to its own number",
         ),
     ] = None,
     until: Annotated[
@@ -58,7 +59,7 @@ def prove(
 
     refuse_several(query, text, image)
     from turnover.cli._output import console, print_json, progress_bar, warn
-    from turnover.runs import CONTROLS, open_run, proof_json, prove_run
+    from turnover.runs import open_run, proof_json, prove_run
 
     subject = open_run(run)
     asked = query_of(subject, run, query=query, text=text, image=image)
@@ -81,7 +82,7 @@ def prove(
             until=until,
             most=rows,
             trainings=trainings,
-            against=tuple(against or CONTROLS),
+            against=against or None,
             budget=budget,
             forecast=forecast,
             progress=progress,
@@ -95,7 +96,8 @@ def prove(
 
 def _show(found: Mapping[str, Any], words: str, out: "Console") -> None:
     own = f", where its label is {found['label']}" if found["label"] is not None else ""
-    lead = f"The model says {found['predicted']} ({found['probability']:.2f}){own}."
+    sure = "" if found["probability"] is None else f" ({found['probability']:.2f})"
+    lead = f"The model says {found['predicted']}{sure}{own}."
     out.print(lead, markup=False, highlight=False)
     out.print(words, markup=False, highlight=False)
     for row in found["removed"][:LISTED]:

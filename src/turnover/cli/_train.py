@@ -82,6 +82,14 @@ def train(
             rich_help_panel=MORE,
         ),
     ] = False,
+    regression: Annotated[
+        bool,
+        typer.Option(
+            "--regression",
+            help="The labels are numbers to predict, not classes.",
+            rich_help_panel=MORE,
+        ),
+    ] = False,
     epochs: Annotated[
         int, typer.Option(metavar="N", min=0, help="Passes over the data; 0 chooses by its size.")
     ] = 0,
@@ -253,6 +261,7 @@ def _train_texts(context: typer.Context, options: Options) -> "Run":
         hold_out=options["hold_out"],
         on_bad_rows=options["on_bad_rows"],
         nothing_is_a_class=options["nothing_is_a_class"],
+        regression=options["regression"],
         encoding=options["encoding"],
         seed=options["seed"],
     )
@@ -301,6 +310,7 @@ def _train_images(context: typer.Context, options: Options) -> "Run":
         options["size"],
         options["on_bad_rows"],
         nothing_is_a_class=options["nothing_is_a_class"],
+        regression=options["regression"],
     )
     try:
         with progress_bar(None) as tick:

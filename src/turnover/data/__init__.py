@@ -12,6 +12,7 @@ from turnover.data._held_out import hold_out_rows
 from turnover.data._indexed import Indexed, Rows
 from turnover.data._labelled import Classes, Labelled, OnBadRows, id_of, labelled, read_labelled
 from turnover.data._noise import flip_labels
+from turnover.data._scale import Scale
 from turnover.data._table import READERS, BadRow, DataWarning, Table, listing, read_table
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "Labelled",
     "OnBadRows",
     "Rows",
+    "Scale",
     "Table",
     "flip_labels",
     "hold_out_rows",

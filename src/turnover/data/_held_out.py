@@ -72,9 +72,12 @@ def warn_of_overlap(train: Labelled, test: Labelled, path: str | Path) -> None:
 def _stratified(labels: Tensor, count: int, seed: int) -> Tensor:
     """Positions to hold out, in their old order: of each class its share, and never its last row.
 
-    Rows left over by rounding go to the classes with the largest remainders.
+    Rows left over by rounding go to the classes with the largest remainders. Numbers have no
+    classes: of them, any rows.
     """
     order = torch.randperm(len(labels), generator=torch.Generator("cpu").manual_seed(seed))
+    if labels.is_floating_point():
+        return order[:count].sort()[0]
     sizes = torch.bincount(labels)
     exact = sizes.double() * count / len(labels)
     taken = torch.minimum(exact.floor().long(), (sizes - 1).clamp(min=0))

@@ -9,6 +9,7 @@ from typing import Any, Literal, final
 import torch
 from torch import Tensor
 
+from turnover.data._scale import number_of
 from turnover.data._table import BadRow, Table, listing, read_table, shortened
 from turnover.errors import DataError
 from turnover.masks import string_id
@@ -122,8 +123,8 @@ def refuse_other_columns(values: Sequence[str], labels: Sequence[Any]) -> None:
     if measured > FEW_CLASSES or (2 * measured > len(values) and 2 * len(values) > len(labels)):
         raise DataError(
             f"The labels are {measured:,} different numbers with a fraction, {shown}: measured "
-            "values, not classes. Turnover trains classifiers. Cut the values into classes first, "
-            "such as low and high, or name another column."
+            "values, not classes. Learn them as numbers with regression=True, cut them into "
+            "classes such as low and high, or name another column."
         )
     alike: dict[str, str] = {}
     for value in values:
@@ -164,10 +165,10 @@ class Labelled:
 
     Attributes:
         values: what to learn from, one per row: texts, say.
-        labels: numbers of their classes, ``int64 [rows]``.
+        labels: numbers of their classes, ``int64 [rows]``; of a regression ``float64 [rows]``.
         ids: permanent ids, ``int64 [rows]``.
         names: names of the rows as they stand in the file; row numbers where it has none.
-        classes: the classes.
+        classes: the classes; none of a regression.
         bad: rows that were left out.
     """
 
@@ -200,6 +201,7 @@ def read_labelled(
     usable: Usable = lambda value: "missing value" if value is None else None,
     on_bad_rows: OnBadRows = "stop",
     nothing_is_a_class: bool = False,
+    regression: bool = False,
 ) -> Labelled:
     """Read rows with labels and names, and list the rows that cannot be used.
 
@@ -218,6 +220,7 @@ def read_labelled(
         on_bad_rows: ``"stop"`` raises an error that lists them, ``"skip"`` leaves them out.
         nothing_is_a_class: take words such as ``none`` and ``N/A`` for a class; by default they
             are missing labels.
+        regression: labels are numbers to predict, not classes.
 
     Raises:
         DataError: for bad rows under ``"stop"``, for no usable rows, for a column that holds no
@@ -231,7 +234,9 @@ def read_labelled(
     table = read_table(path, roles, encoding=encoding)
     columns = {"value" if role == kind else role: found for role, found in table.columns.items()}
     table = replace(table, columns=columns, nothing_is_a_class=nothing_is_a_class)
-    return labelled(table, classes=classes, usable=usable, on_bad_rows=on_bad_rows)
+    return labelled(
+        table, classes=classes, usable=usable, on_bad_rows=on_bad_rows, regression=regression
+    )
 
 
 def labelled(
@@ -240,6 +245,7 @@ def labelled(
     classes: Classes | None = None,
     usable: Usable = lambda value: "missing value" if value is None else None,
     on_bad_rows: OnBadRows = "stop",
+    regression: bool = False,
 ) -> Labelled:
     """The usable rows of a table with the columns ``value``, ``label`` and, if any, ``id``.
 
@@ -249,13 +255,14 @@ def labelled(
         usable: what is wrong with a value (None if it is missing), or None; details of the problem
             stand behind a colon.
         on_bad_rows: ``"stop"`` raises an error that lists them, ``"skip"`` leaves them out.
+        regression: labels are numbers to predict, not classes.
 
     Raises:
         DataError: for bad rows under ``"stop"``, or for no usable rows.
     """
     path = table.path
     known = table.columns["label"]
-    kept, found = _sorted_out(table, classes, usable)
+    kept, found = _sorted_out(table, classes, usable, regression)
     bad = [*table.bad, *found]
     if bad and on_bad_rows == "stop":
         garbled = sum(row.problem == "broken encoding" for row in bad)
@@ -267,11 +274,16 @@ def labelled(
     if not kept:
         raise DataError(f"No row of {path} can be used: {listing(bad)}")
     labels = [known[row] for row in kept]
-    classes = Classes.of(labels, table.label_names) if classes is None else classes
+    if regression:
+        classes = Classes((), {})
+        numbers = torch.tensor([number_of(found) for found in labels], dtype=torch.float64)
+    else:
+        classes = Classes.of(labels, table.label_names) if classes is None else classes
+        numbers = torch.tensor([classes.number(found, table.label_names) for found in labels])
     names = [_name(table, row) for row in kept]
     return Labelled(
         [table.columns["value"][row] for row in kept],
-        torch.tensor([classes.number(found, table.label_names) for found in labels]),
+        numbers,
         torch.tensor([id_of(name) for name in names]),
         names,
         classes,
@@ -285,13 +297,16 @@ def _name(table: Table, row: int) -> str:
 
 
 def _sorted_out(
-    table: Table, classes: Classes | None, usable: Usable
+    table: Table, classes: Classes | None, usable: Usable, regression: bool
 ) -> tuple[list[int], list[BadRow]]:
     """Numbers of the usable rows, and what is wrong with the others."""
     kept, bad = [], []
     first: dict[int, int] = {}
     for row in range(len(table)):
-        if problem := _problem(table, row, classes, usable, first):
+        problem = _problem(table, row, classes, usable, first)
+        if problem is None and regression:
+            problem = _no_number(table.columns["label"][row])
+        if problem:
             kind, detail = problem
             bad.append(BadRow(str(table.path), table.place(row), kind, detail))
         else:
@@ -314,7 +329,7 @@ def _problem(
         return "missing label", "-1, which stands for no label in data sets with named classes"
     if classes is None and not table.nothing_is_a_class and written(label).casefold() in NOTHING:
         return "missing label", f"the word {written(label)!r}; nothing_is_a_class=True allows it"
-    if classes is not None and classes.number(label, table.label_names) is None:
+    if classes and classes.number(label, table.label_names) is None:
         known = ", ".join(classes.names[:10]) + (", …" if len(classes) > 10 else "")
         return "unknown label", f"{written(label)!r} is not among those trained on: {known}"
     if "id" in table.columns:
@@ -324,3 +339,12 @@ def _problem(
         if (before := first.get(id_of(_name(table, row)))) is not None:
             return "repeated id", f"{written(name)!r} already stands in {table.place(before)}"
     return None
+
+
+def _no_number(label: Any) -> tuple[str, str] | None:
+    if number_of(label) is not None:
+        return None
+    return (
+        "no number",
+        f"{written(label)!r}; a regression needs finite numbers, such as 3 or 2.5e-1",
+    )

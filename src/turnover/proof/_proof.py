@@ -177,7 +177,7 @@ class Proof:
             return (
                 f"Trained {self.trainings} times on all {self.train:,} {self.row_word}s, the model "
                 f"predicts {self.before.said:.4g} in the mean. Without which {self.row_word}s "
-                f"would that {way} by {abs(self.question.by):g}?"
+                f"would that {way} by {abs(self.question.by):.4g}?"
             )
         said, wanted, until = self.question.said, self.question.wanted, self.question.until
         goal = f"say {self._called(wanted)}"

@@ -56,8 +56,9 @@ def _sentence(found: AskResults) -> str:
         who = f"Test row {found.query} ({shorten(file, QUERY_NAME) if file else name}): "
     elif file is not None:
         who = f"File {shorten(file, QUERY_NAME)}: "
-    says = f"the model says {found.predicted} with probability {found.probability:.2f}"
-    right = ""
+    says, right = f"the model predicts {found.predicted}", ""
+    if found.probability is not None:
+        says = f"the model says {found.predicted} with probability {found.probability:.2f}"
     if found.label is not None:
         is_right = found.predicted == found.label
         right = ", rightly" if is_right else f", but it is {found.label}"
@@ -68,6 +69,12 @@ def _sentence(found: AskResults) -> str:
     return sentence[0].upper() + sentence[1:]
 
 
+NUMBERS = (
+    " Labels are numbers here: a loss is half the squared error, in standard deviations of the "
+    "training labels."
+)
+
+
 def _reading(found: AskResults) -> str:
     shared = " Underlined: word pieces that the query has too." if found.text is not None else ""
     if _is_sure(found):
@@ -75,6 +82,13 @@ def _reading(found: AskResults) -> str:
             " The model has next to no doubt, so that its loss can hardly change. log-odds says "
             f"what the same instances change of log(p / (1 − p)).{shared}"
         )
+    if found.probability is None:
+        shared = NUMBERS + shared
+        if found.label is None and float(found.asked) > float(found.predicted):
+            shared = (
+                " The label asked about lies above the prediction, so that rows which lowered this "
+                f"loss raised the prediction.{shared}"
+            )
     if found.pairs is not None:
         return _reading_of_split_ensembles(found.pairs) + shared
     agreed = ""

@@ -123,6 +123,8 @@ def images_of(subject: ClassifierRun) -> Pictures:
         DataError: when the run has none.
         RunError: when they are damaged.
     """
+    if subject.scale is not None:
+        raise DataError("A gallery sorts images by class, and this run predicts numbers.")
     if (pictures := Pictures.of(subject.run, "train")) is None:
         raise DataError(
             f"A gallery shows images, but {subject.run.folder} is a run of {subject.row_word}s."

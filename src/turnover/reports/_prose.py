@@ -5,6 +5,7 @@ from math import sqrt
 from typing import Any
 
 from turnover.leaks import LeakReport
+from turnover.reports import _prose_numbers as numbers
 from turnover.reports._instance import DISCOVERY
 from turnover.reports._story import Detection, Explanation, Tile, Variant
 from turnover.runs.results import ProofSummary, Results
@@ -55,6 +56,8 @@ def headline(results: Results, detection: Detection | None, row_word: str) -> st
         mistakes = f", and the {row_word}s behind its surest mistakes"
         behind = mistakes if results.explanations else ""
         return f"{detection.found} of {detection.planted} planted label errors found{behind}"
+    if results.fit is not None:
+        return numbers.headline(results.fit, row_word)
     if results.accuracy_turnover is not None:
         accuracy = percent(results.accuracy_turnover)
         return f"{accuracy} of the test {row_word}s right, and what they owe to the training data"
@@ -65,6 +68,8 @@ def deck(results: Results, detection: Detection | None, row_word: str) -> str:
     """What to know before believing the headline: the control, and the price."""
     if results.proofs:
         return _proved(results, results.proofs, detection, row_word)
+    if results.fit is not None:
+        return numbers.deck(results.fit, results.pairs)
     parts = [detection.verdict] if detection else []
     if results.accuracy_turnover is not None and results.accuracy_dropout is not None:
         cost = round(100 * (results.accuracy_dropout - results.accuracy_turnover), 1)
@@ -166,6 +171,8 @@ def tiles(results: Results, detection: Detection | None, row_word: str) -> tuple
         )
         gone = f"{proofs.proof_flipped}/{proofs.proof_mistakes}"
         found.append(Tile(gone, "Mistakes gone", meaning))
+    if results.fit is not None:
+        found += numbers.tiles(results.fit, row_word)
     if results.accuracy_turnover is not None:
         meaning = f"Test {row_word}s that the full network gets right."
         found.append(Tile(percent(results.accuracy_turnover), "Accuracy, turn-over", meaning))
@@ -228,6 +235,10 @@ def explained(results: Results, explanations: Sequence[Explanation], row_word: s
     if not explanations:
         return f"No test {row_word} is misclassified." if results.explanations is not None else ""
     count = len(explanations)
+    if results.fit is not None:
+        return (
+            f"The {'largest error' if count == 1 else f'{count} largest errors'} of the test set."
+        )
     mistakes = "mistake" if count == 1 else f"{count} mistakes"
     parts = [f"The {mistakes} of which the model is surest."]
     harmed = [instance for e in explanations for instance in e.harmed]

@@ -43,7 +43,7 @@ class Explanation:
 
     query: Instance
     predicted: str
-    probability: float
+    probability: float | None
     helped: tuple[Instance, ...]
     harmed: tuple[Instance, ...]
 

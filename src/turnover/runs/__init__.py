@@ -9,7 +9,16 @@ from turnover import _renamed
 from turnover.runs._ask import answer, estimator_for, explain_errors, score_all
 from turnover.runs._audit import audit_results, audit_run, inspection_csv
 from turnover.runs._check import check_leaks, sample_rows
-from turnover.runs._classifier import ClassifierRun, ExternalData, Query, classes_of, verify
+from turnover.runs._classifier import (
+    ClassifierRun,
+    ExternalData,
+    Query,
+    classes_of,
+    refuse_numbers,
+    row_losses,
+    scale_of,
+    verify,
+)
 from turnover.runs._cleanse import ARMS, CleansingConfig, cleanse_run, cleansing_csv, split
 from turnover.runs._folder import Run, describe_masks, fingerprint
 from turnover.runs._job import TrainingJob, cosine, train
@@ -59,7 +68,10 @@ __all__ = [
     "proof_json",
     "prove_mistakes",
     "prove_run",
+    "refuse_numbers",
+    "row_losses",
     "sample_rows",
+    "scale_of",
     "score_all",
     "split",
     "summary_of",

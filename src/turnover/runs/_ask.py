@@ -13,7 +13,6 @@ from turnover.errors import LossError, ScoreError
 from turnover.estimators import (
     Answer,
     FirstOrder,
-    GradientKernel,
     PairAgreement,
     SameGroup,
     SaturatedQueryWarning,
@@ -24,7 +23,7 @@ from turnover.estimators import (
 from turnover.runs._classifier import ClassifierRun, Query
 from turnover.runs.results import AskResults, Mistake, ScoredRow
 from turnover.scores import Scores
-from turnover.training import probabilities
+from turnover.training import losses_of, outputs, probabilities
 
 __all__ = ["answer", "estimator_for", "explain_errors", "score_all"]
 
@@ -87,24 +86,22 @@ def answer(
     """
     subject = _with_masks(subject, estimator)
     chosen = estimator_for(subject, estimator)
-    says = probabilities(subject.model, subject.logits, query.rows)[0]
-    predicted = int(says.argmax())
-    asked = predicted if label is None else subject.class_number(label)
-    doubt = _doubt(says, asked)
-    rows = _asked(query.rows, torch.tensor([asked]))
+    said = _said_number if subject.scale is not None else _said_class
+    predicted, probability, asked, doubt = said(subject, query, label)
+    rows = _asked(query.rows, _labels_like(query.rows, [asked]))
     if chosen == "kernel":
-        found = explain(GradientKernel(subject.model, subject.loss), rows, subject.train, k)
+        found = explain(subject.kernel(), rows, subject.train, k)
     else:
         rerank = min(RERANK, len(subject.train)) if chosen == "exact" else 0
         first = FirstOrder(subject.model, subject.loss)
         found = explain(first, rows, subject.train.ids, k, rerank=rerank, nulls=NULLS)
     return AskResults(
         **query.shown,
-        label=None if query.label is None else subject.classes[query.label],
-        predicted=subject.classes[predicted],
-        probability=float(says[predicted]),
-        asked=subject.classes[asked],
-        loss=max(0.0, float(-says[asked].log())),
+        label=None if query.label is None else subject.label_of(query.label),
+        predicted=subject.label_of(predicted),
+        probability=probability,
+        asked=subject.label_of(asked),
+        loss=max(0.0, float(losses_of(subject.model, subject.loss, rows)[0])),
         estimator=found.estimator,
         train=len(subject.train),
         verdict=found.verdict(0, name=subject.called),
@@ -117,6 +114,32 @@ def answer(
     )
 
 
+def _said_class(
+    subject: ClassifierRun, query: Query, label: str | None
+) -> tuple[float, float | None, float, float | None]:
+    """Class said, its probability, class that is asked about, and 1 − p of that class."""
+    says = probabilities(subject.model, subject.logits, query.rows)[0]
+    predicted = int(says.argmax())
+    asked = predicted if label is None else subject.class_number(label)
+    return predicted, float(says[predicted]), asked, _doubt(says, asked)
+
+
+def _said_number(
+    subject: ClassifierRun, query: Query, label: str | None
+) -> tuple[float, float | None, float, float | None]:
+    """Number said, and number that is asked about: its own, or one deviation above what is said.
+
+    A loss has no slope at the number that is said. At one deviation above it the slope is 1, so
+    that a score is what a row adds to the prediction, in standard deviations.
+    """
+    predicted = float(outputs(subject.model, subject.logits, query.rows)[0, 0])
+    if label is not None:
+        asked = subject.standard(label)
+    else:
+        asked = predicted + 1 if query.label is None else query.label
+    return predicted, None, asked, None
+
+
 def score_all(
     subject: ClassifierRun, query: Query, *, label: str, estimator: EstimatorName | None = None
 ) -> Scores:
@@ -127,10 +150,14 @@ def score_all(
     """
     subject = _with_masks(subject, estimator)
     chosen = estimator_for(subject, estimator)
-    rows = _asked(query.rows, torch.tensor([subject.class_number(label)]))
-    kind = {"first-order": FirstOrder, "exact": TwoPass, "kernel": GradientKernel}[chosen]
-    scores = kind(subject.model, subject.loss).scores(rows, subject.train)
-    return replace(scores, labels=subject.train.batch["label"])
+    number = subject.class_number if subject.scale is None else subject.standard
+    rows = _asked(query.rows, _labels_like(query.rows, [number(label)]))
+    if chosen == "kernel":
+        scores = subject.kernel().scores(rows, subject.train)
+    else:
+        kind = {"first-order": FirstOrder, "exact": TwoPass}[chosen]
+        scores = kind(subject.model, subject.loss).scores(rows, subject.train)
+    return scores if subject.scale else replace(scores, labels=subject.train.batch["label"])
 
 
 def explain_errors(subject: ClassifierRun, *, errors: int, k: int) -> tuple[Mistake, ...]:
@@ -141,6 +168,8 @@ def explain_errors(subject: ClassifierRun, *, errors: int, k: int) -> tuple[Mist
     the true label. First-order scores find them, exact ones rank them; of a split ensemble the
     kernel does.
     """
+    if subject.scale is not None:
+        return _largest_errors(subject, errors, k)
     train, test = subject.train, subject.test
     labels = train.batch["label"]
     says = probabilities(subject.model, subject.logits, test)
@@ -180,11 +209,33 @@ def explain_errors(subject: ClassifierRun, *, errors: int, k: int) -> tuple[Mist
     return tuple(explained)
 
 
+def _largest_errors(subject: ClassifierRun, errors: int, k: int) -> tuple[Mistake, ...]:
+    """Of a regression: the largest errors, with the rows that raised their loss most."""
+    test = subject.test
+    says = outputs(subject.model, subject.logits, test)[:, 0]
+    labels = test.batch["label"].cpu()
+    rows = torch.argsort((says - labels).abs(), descending=True, stable=True)[:errors]
+    found = _asker(subject)(test.select(rows), min(k, len(subject.train)))
+    explained = []
+    for i, row in enumerate(rows.tolist()):
+        shown = {"query": row, "id": int(test.ids[row]), **subject.show("test", row)}
+        explained.append(
+            Mistake(
+                **shown,
+                label=subject.label_of(float(labels[row])),
+                predicted=subject.label_of(float(says[row])),
+                loss=float((says[row] - labels[row]) ** 2 / 2),
+                harmed=_describe(found, "harmful", i, subject, shown, None),
+            )
+        )
+    return tuple(explained)
+
+
 def _asker(subject: ClassifierRun) -> Callable[..., Answer]:
     """(queries, k, keep=) → answer, by the best estimator that takes no more than seconds."""
     model, train = subject.model, subject.train
     if subject.pairs:
-        fitted = GradientKernel(model, subject.loss).fit(train)
+        fitted = subject.kernel().fit(train)
         return lambda rows, k, **more: explain(fitted, rows, train, k, **more)
     first, rerank = FirstOrder(model, subject.loss), min(RERANK, len(train))
     return lambda rows, k, **more: explain(
@@ -200,6 +251,12 @@ def _doubt(says: Tensor, asked: int) -> float:
     return max(LEAST_DOUBT, float(torch.cat((says[:asked], says[asked + 1 :])).sum()))
 
 
+def _labels_like(rows: Rows, labels: list[float]) -> Tensor:
+    """These labels, as numbers of classes or of a regression."""
+    kept: Tensor = rows.batch["label"]
+    return torch.tensor(labels).to(kept.dtype)
+
+
 def _asked(queries: Rows, labels: Tensor) -> Rows:
     """The same rows, asked about other labels."""
     batch: Mapping[str, Any] = queries.batch
@@ -212,7 +269,7 @@ def _describe(
     query: int,
     subject: ClassifierRun,
     asked: Mapping[str, Any],
-    doubt: float,
+    doubt: float | None,
 ) -> tuple[ScoredRow, ...]:
     found: TopInstances = getattr(answer, kind)
     told = answer.agreement
@@ -228,11 +285,11 @@ def _describe(
         described.append(
             ScoredRow(
                 id=int(subject.train.ids[row]),
-                label=subject.classes[int(subject.train.batch["label"][row])],
+                label=subject.label_of(float(subject.train.batch["label"][row])),
                 **shown,
                 shared=tuple(subject.mark(asked, shown)) if subject.mark else None,
                 score=float(found.scores[query, place]),
-                log_odds=float(found.scores[query, place]) / doubt,
+                log_odds=None if doubt is None else float(found.scores[query, place]) / doubt,
                 **numbers,
             )
         )

@@ -7,11 +7,17 @@ from typing import Any
 
 from turnover._plain import cell
 from turnover._store import replacing
-from turnover.cleansing import Inspection, inspect_rows, label_errors
+from turnover.cleansing import (
+    Inspection,
+    inspect_residuals,
+    inspect_rows,
+    label_errors,
+    residual_errors,
+)
 from turnover.errors import RunError
 from turnover.runs._classifier import ClassifierRun
 from turnover.runs.results import AuditResults, InspectedRow, Screening
-from turnover.training import probabilities
+from turnover.training import outputs, probabilities
 
 __all__ = ["audit_results", "audit_run", "inspection_csv"]
 
@@ -23,6 +29,13 @@ COLUMNS = (
 
 def audit_run(subject: ClassifierRun) -> Inspection:
     """Every training row of a run, seen through the half of the network that never learned it."""
+    if subject.scale is not None:
+        labels = subject.train.batch["label"].cpu()
+        without, within = (
+            outputs(subject.model, subject.logits, subject.train, side)[:, 0]
+            for side in ("unseen", "seen")
+        )
+        return inspect_residuals(without, within, labels, subject.contents())
     unseen, seen = (
         probabilities(subject.model, subject.logits, subject.train, side)
         for side in ("unseen", "seen")
@@ -38,8 +51,13 @@ def audit_results(subject: ClassifierRun, found: Inspection, top: int) -> AuditR
     """
     groups = found.groups()
     conflicts = [rows for rows in groups if bool(found.conflict[rows[0]])]
-    test = probabilities(subject.model, subject.logits, subject.test, "unseen")
-    in_test, _ = label_errors(test, subject.test.batch["label"].cpu())
+    labels = subject.test.batch["label"].cpu()
+    if subject.scale is None:
+        test = probabilities(subject.model, subject.logits, subject.test, "unseen")
+        in_test, _ = label_errors(test, labels)
+    else:
+        test = outputs(subject.model, subject.logits, subject.test, "unseen")
+        in_test, _ = residual_errors(test[:, 0], labels)
 
     def listed(rows: Iterable[int]) -> tuple[InspectedRow, ...]:
         return tuple(_row(subject, found, row) for row in rows)
@@ -67,10 +85,10 @@ def _row(subject: ClassifierRun, found: Inspection, row: int) -> InspectedRow:
     return InspectedRow(
         id=int(subject.train.ids[row]),
         **subject.show("train", row),
-        label=subject.classes[int(found.labels[row])],
-        suggested=subject.classes[int(found.suggested[row])],
+        label=subject.label_of(float(found.labels[row])),
+        suggested=subject.label_of(float(found.suggested[row])),
         suspect=bool(found.suspect[row]),
-        p_label=float(found.unseen[row, found.labels[row]]),
+        p_label=None if subject.scale else float(found.unseen[row, found.labels[row]]),
         unseen_loss=float(found.unseen_loss[row]),
         seen_loss=float(found.seen_loss[row]),
         memorised=float(found.memorised[row]),

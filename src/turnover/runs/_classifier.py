@@ -10,13 +10,25 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from turnover._rows import Batch
-from turnover.data import BadRow, Classes, OnBadRows, Rows
+from turnover.data import BadRow, Classes, OnBadRows, Rows, Scale
+from turnover.data._scale import number_of
 from turnover.errors import DataError, RunError
+from turnover.estimators import GradientKernel
 from turnover.nn import SplitEnsemble
 from turnover.runs._folder import Run, describe_masks, fingerprint
-from turnover.training import Logits, Recipe, probabilities
+from turnover.runs.results import Label
+from turnover.training import Logits, Recipe, outputs
 
-__all__ = ["ClassifierRun", "ExternalData", "Query", "classes_of", "verify"]
+__all__ = [
+    "ClassifierRun",
+    "ExternalData",
+    "Query",
+    "classes_of",
+    "refuse_numbers",
+    "row_losses",
+    "scale_of",
+    "verify",
+]
 
 Side = Literal["train", "test"]
 
@@ -28,12 +40,12 @@ class Query:
 
     Attributes:
         rows: a single row.
-        label: number of its class, where that is known.
+        label: number of its class, where that is known; of a regression, standard deviations.
         shown: what a reader sees of it, as plain JSON values.
     """
 
     rows: Rows
-    label: int | None
+    label: float | None
     shown: Mapping[str, Any]
 
 
@@ -82,6 +94,8 @@ class ClassifierRun:
         row_word: what a row is called, in the singular.
         masked: the same data with one network with masks, where the run has that beside a split
             ensemble.
+        scale: of a regression, of which a label is a number in standard deviations and there are
+            no classes; None of a classifier.
     """
 
     run: Run
@@ -99,6 +113,7 @@ class ClassifierRun:
     mark: Callable[[Mapping[str, Any], Mapping[str, Any]], list[tuple[int, int]]] | None = None
     row_word: str = "instance"
     masked: "ClassifierRun | None" = None
+    scale: Scale | None = None
 
     @property
     def pairs(self) -> int:
@@ -106,9 +121,35 @@ class ClassifierRun:
         return self.model.pairs if isinstance(self.model, SplitEnsemble) else 0
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
-        """−log p(label | row) of every row, in nats."""
-        says = self.logits(model, batch)
-        return F.cross_entropy(says, batch["label"].to(says.device), reduction="none")
+        """Loss of every row, in nats; see :func:`row_losses`."""
+        return row_losses(self.logits(model, batch), batch["label"])
+
+    def error(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Of a regression: y − f ``[rows]``, in standard deviations."""
+        says = self.logits(model, batch).squeeze(1)
+        return batch["label"].to(says.device) - says
+
+    def kernel(self) -> GradientKernel:
+        """The gradient kernel of the run's model and loss."""
+        if self.scale is None:
+            return GradientKernel(self.model, self.loss)
+        return GradientKernel(self.model, self.error, link="residual")
+
+    def label_of(self, label: float) -> Label:
+        """A label as the data call it, from the number that the network learns."""
+        found: Label = self.classes[int(label)] if self.scale is None else self.scale.value(label)
+        return found
+
+    def standard(self, label: str) -> float:
+        """Of a regression: a number as it is typed, in standard deviations as the network has it.
+
+        Raises:
+            DataError: for what is no number.
+        """
+        value = number_of(label)
+        if value is None or self.scale is None:
+            raise DataError(f"Labels of this run are numbers, and {label!r} is none.")
+        return float(self.scale.standard(torch.tensor(value, dtype=torch.float64)))
 
     def query(self, number: int) -> Query:
         """The row of the test set with this number, from 0.
@@ -122,7 +163,7 @@ class ClassifierRun:
             )
         rows = self.test.select(slice(number, number + 1))
         shown = {"query": number, "id": int(rows.ids[0]), **self.show("test", number)}
-        return Query(rows, int(rows.batch["label"][0]), shown)
+        return Query(rows, rows.batch["label"][0].item(), shown)
 
     def called(self, id: int) -> str:
         """What the data call the training instance with this id."""
@@ -143,6 +184,22 @@ class ClassifierRun:
         raise DataError(f"There is no label {name}; labels are {known}.")
 
 
+def row_losses(says: Tensor, labels: Tensor) -> Tensor:
+    """Loss ``[rows]`` of every row, in nats.
+
+    −log p(label) of a class. Of a number ½ (y − f)², where both are in standard deviations of the
+    training labels: −log of a normal density of that deviation, up to a constant.
+
+    Args:
+        says: ``[rows, classes]``, or ``[rows, 1]`` of a regression.
+        labels: ``int64 [rows]``, or ``float32 [rows]`` of a regression.
+    """
+    labels = labels.to(says.device)
+    if labels.is_floating_point():
+        return (labels - says.squeeze(1)).square() / 2
+    return F.cross_entropy(says, labels, reduction="none")
+
+
 def verify(run: Run, model: nn.Module, logits: Logits, rows: Mapping[str, Rows]) -> None:
     """Refuse a run whose rows or masks are not those that the model was trained with.
 
@@ -160,10 +217,18 @@ def verify(run: Run, model: nn.Module, logits: Logits, rows: Mapping[str, Rows])
                 "trained and tested on: their fingerprint is not that of the manifest."
             )
     few = next(iter(rows.values())).select(slice(0, 1))
-    classes = probabilities(model, logits, few).shape[1]  # and now a layer knows its units
+    classes = outputs(model, logits, few).shape[1]  # and now a layer knows its units
+    numbers = scale_of(run) is not None
     for name, found in rows.items():
         label = found.batch["label"]
-        if label.dtype != torch.int64 or not bool(((label >= 0) & (label < classes)).all()):
+        if numbers and (label.dtype != torch.float32 or not bool(torch.isfinite(label).all())):
+            raise RunError(
+                f"{run.folder / name}.safetensors is damaged: by the manifest its labels are "
+                "numbers, and they must be finite and float32."
+            )
+        if not numbers and (
+            label.dtype != torch.int64 or not bool(((label >= 0) & (label < classes)).all())
+        ):
             raise RunError(
                 f"{run.folder / name}.safetensors is damaged: its labels must be whole numbers "
                 f"from 0 to {classes - 1}, one for each class of the network."
@@ -187,3 +252,31 @@ def classes_of(run: Run) -> Classes:
         return Classes(tuple(found["names"]), dict(found["numbers"]))
     except (KeyError, TypeError, ValueError) as error:
         raise RunError(f"{run.folder / 'manifest.json'} is damaged: {error!r}.") from error
+
+
+def scale_of(run: Run) -> Scale | None:
+    """The scale of the labels of a regression; None of a classifier.
+
+    Raises:
+        RunError: for a scale in the manifest that is damaged.
+    """
+    found = run.manifest.get("scale")
+    if found is None:
+        return None
+    try:
+        return Scale(float(found["mean"]), float(found["deviation"]))
+    except (KeyError, TypeError, ValueError, DataError) as error:
+        raise RunError(f"{run.folder / 'manifest.json'} is damaged: {error!r}.") from error
+
+
+def refuse_numbers(run: Run) -> None:
+    """Refuse to cleanse a regression.
+
+    Raises:
+        DataError: for a run whose labels are numbers.
+    """
+    if scale_of(run) is not None:
+        raise DataError(
+            "Cleansing compares accuracies, and this run predicts numbers, which have none. Ask "
+            "audit for rows with wrong numbers, and prove what one prediction rests on."
+        )

@@ -24,7 +24,7 @@ from turnover.cleansing import (
 )
 from turnover.data import Rows
 from turnover.errors import DataError, RunError
-from turnover.runs._classifier import ClassifierRun
+from turnover.runs._classifier import ClassifierRun, refuse_numbers
 from turnover.runs.results import CleansingResults, HarmfulRow
 from turnover.training import probabilities
 
@@ -93,6 +93,7 @@ def cleanse_run(
         LossError: when a training diverges; finished ones are kept.
         MissingExtra: when SciPy is not installed.
     """
+    refuse_numbers(subject.run)
     for fraction in aim.fractions:
         most_harmful(torch.zeros(len(subject.train)), fraction)
     if aim.seeds < 2:

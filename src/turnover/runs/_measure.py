@@ -1,14 +1,15 @@
 """All numbers of a run that its report tells."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from torch import nn
 
 from turnover.runs._ask import explain_errors
 from turnover.runs._audit import audit_results, audit_run
 from turnover.runs._classifier import ClassifierRun
-from turnover.runs.results import Results
-from turnover.training import Curve, accuracy
+from turnover.runs.results import Fit, Results
+from turnover.training import Curve, accuracy, outputs
 
 __all__ = ["measure_run"]
 
@@ -33,10 +34,7 @@ def measure_run(
         train=len(subject.train),
         test=len(subject.test),
         pairs=subject.pairs or None,
-        accuracy_turnover=accuracy(subject.model, subject.logits, subject.test),
-        accuracy_dropout=(
-            None if control is None else accuracy(control, subject.logits, subject.test)
-        ),
+        **_how_good(subject, control),
         seen_train_loss=float(found.seen_loss.mean()),
         unseen_train_loss=float(found.unseen_loss.mean()),
         test_loss=curves[-1].unseen_test,
@@ -46,3 +44,31 @@ def measure_run(
         explanations=explain_errors(subject, errors=ERRORS, k=BEHIND),
         suspects=listed.suspects,
     )
+
+
+def _how_good(subject: ClassifierRun, control: nn.Module | None) -> dict[str, Any]:
+    """Accuracies of a classifier, or the fit of a regression, on the test set."""
+    if subject.scale is None:
+        return {
+            "accuracy_turnover": accuracy(subject.model, subject.logits, subject.test),
+            "accuracy_dropout": (
+                None if control is None else accuracy(control, subject.logits, subject.test)
+            ),
+        }
+    ours, deviation = _rmse(subject, subject.model), subject.scale.deviation
+    spread = float(subject.test.batch["label"].double().std(correction=0))
+    theirs = None if control is None else _rmse(subject, control)
+    return {
+        "fit": Fit(
+            rmse_turnover=ours * deviation,
+            rmse_dropout=None if theirs is None else theirs * deviation,
+            r2_turnover=1 - (ours / spread) ** 2 if spread else None,
+            r2_dropout=None if theirs is None or not spread else 1 - (theirs / spread) ** 2,
+        )
+    }
+
+
+def _rmse(subject: ClassifierRun, model: nn.Module) -> float:
+    """Root of the mean squared error on the test set, in standard deviations."""
+    says = outputs(model, subject.logits, subject.test)[:, 0].double()
+    return float((says - subject.test.batch["label"].cpu()).square().mean().sqrt())

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from turnover.errors import DataError, RunError
-from turnover.estimators import GradientKernel
 from turnover.proof import Proof, Retrainings, prove, prove_all, similarity_to
 from turnover.runs._classifier import ClassifierRun, Query
+from turnover.runs._prove_number import goal_of, goal_shown, in_units
 from turnover.runs.results import VERSION, ProofSummary
-from turnover.training import probabilities
+from turnover.training import outputs, probabilities
 
 __all__ = ["CONTROLS", "proof_json", "prove_mistakes", "prove_run", "summary_of"]
 
@@ -30,7 +30,7 @@ def prove_run(
     until: float | None = None,
     most: int | None = None,
     trainings: int = 8,
-    against: Sequence[str] = CONTROLS,
+    against: Sequence[str] | None = None,
     budget: float | None = None,
     forecast: Callable[[float], None] | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -45,11 +45,13 @@ def prove_run(
         subject: whom to ask.
         query: the row; see :meth:`ClassifierRun.query`.
         to: name of the class that it is to say; by default its label, or the runner-up where that
-            is unknown or what the model says.
+            is unknown or what the model says. Of a regression, the number that the prediction is to
+            reach; by default half-way to its label.
         until: ask for a probability of what the model says of at most this instead.
         most: the largest number of rows to remove.
         trainings: trainings of each set.
-        against: names of the controls, of ``CONTROLS``.
+        against: names of the controls, of ``CONTROLS``; by default all, and of a regression all but
+            the same label.
         budget: seconds.
         forecast: called with the seconds that it may take, before it begins.
         progress: called with the number of finished trainings, and the most there can be.
@@ -57,17 +59,18 @@ def prove_run(
     Raises:
         DataError, ScoreError, LossError, RunError: as :func:`turnover.prove`.
     """
+    if against is None:
+        against = [name for name in CONTROLS if subject.scale is None or name != "same-label"]
     if unknown := sorted(set(against) - set(CONTROLS)):
         raise DataError(f"There is no control {unknown[0]!r}; there are {', '.join(CONTROLS)}.")
-    says = probabilities(subject.model, subject.logits, query.rows)[0]
-    said, runner_up = says.topk(2).indices.tolist()
-    known = query.label is not None and query.label != said
-    wanted = query.label if known else runner_up
+    goal = _goal(subject, query, to) if subject.scale is None else goal_of(subject, query, to)
     more = {}
     if "similarity" in against:
         alike = similarity_to(subject.model, subject.loss, query.rows, subject.train)
-        more["similarity"] = alike.masked_fill(subject.train.batch["label"] != said, -2.0)
-    kernel = GradientKernel(subject.model, subject.loss)
+        if "said" in goal:
+            alike = alike.masked_fill(subject.train.batch["label"] != goal["said"], -2.0)
+        more["similarity"] = alike
+    kernel = subject.kernel()
     proof = prove(
         kernel.fit(subject.train),
         query.rows,
@@ -76,8 +79,7 @@ def prove_run(
         loss=subject.loss,
         logits=subject.logits,
         recipe=subject.recipe,
-        said=said,
-        wanted=wanted if to is None else subject.class_number(to),
+        **goal,
         until=until,
         most=most,
         trainings=trainings,
@@ -90,7 +92,17 @@ def prove_run(
         progress=progress,
     )
     names = dict(enumerate(subject.classes))
-    return replace(proof, names=names, row_word=subject.row_word)
+    proof = replace(proof, names=names, row_word=subject.row_word)
+    return proof if subject.scale is None else in_units(proof, subject.scale)
+
+
+def _goal(subject: ClassifierRun, query: Query, to: str | None) -> dict[str, Any]:
+    """The class that the model says, and the one that it is to say."""
+    says = probabilities(subject.model, subject.logits, query.rows)[0]
+    said, runner_up = says.topk(2).indices.tolist()
+    known = query.label is not None and query.label != said
+    wanted = query.label if known else runner_up
+    return {"said": said, "wanted": wanted if to is None else subject.class_number(to)}
 
 
 def prove_mistakes(
@@ -121,7 +133,7 @@ def prove_mistakes(
     if not len(rows[:mistakes]):
         return []
     proofs = prove_all(
-        GradientKernel(subject.model, subject.loss).fit(subject.train),
+        subject.kernel().fit(subject.train),
         test.select(rows[:mistakes]),
         subject.train,
         said=said[:mistakes].tolist(),
@@ -180,19 +192,18 @@ def proof_json(subject: ClassifierRun, query: Query, proof: Proof) -> dict[str, 
     Raises:
         RunError: when it cannot be written.
     """
-    says = probabilities(subject.model, subject.logits, query.rows)[0]
     rows = subject.train.rows_of(torch.tensor(proof.rows, dtype=torch.int64))
     found = {
         **query.shown,
         **proof.to_dict(),
-        "label": None if query.label is None else subject.classes[query.label],
-        "predicted": subject.classes[int(says.argmax())],
-        "probability": float(says.max()),
+        "label": None if query.label is None else subject.label_of(query.label),
+        **_prediction(subject, query),
+        **({} if subject.scale is None else goal_shown(proof)),
         "row_word": subject.row_word,
         "removed": [
             {
                 "id": int(subject.train.ids[row]),
-                "label": subject.classes[int(subject.train.batch["label"][row])],
+                "label": subject.label_of(float(subject.train.batch["label"][row])),
                 **subject.show("train", row),
             }
             for row in rows.tolist()
@@ -207,3 +218,12 @@ def proof_json(subject: ClassifierRun, query: Query, proof: Proof) -> dict[str, 
         text = json.dumps(kept, indent=1, ensure_ascii=False) + "\n"
         subject.run.write_text(f"{FOLDER}/query-{number}.json", text)
     return found
+
+
+def _prediction(subject: ClassifierRun, query: Query) -> dict[str, Any]:
+    """What the model says of a row, and how sure it is of a class."""
+    says = outputs(subject.model, subject.logits, query.rows)[0]
+    if subject.scale is not None:
+        return {"predicted": subject.label_of(float(says[0])), "probability": None}
+    p = torch.softmax(says, dim=0)
+    return {"predicted": subject.classes[int(p.argmax())], "probability": float(p.max())}

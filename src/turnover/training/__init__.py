@@ -3,7 +3,7 @@
 from turnover import _renamed
 from turnover.training._curves import Curve, losses_of, measure
 from turnover.training._loop import Recipe, describe_recipe, fit
-from turnover.training._predict import Logits, accuracy, probabilities
+from turnover.training._predict import Logits, accuracy, outputs, probabilities
 from turnover.training._runs import fit_runs
 from turnover.training._split_ensemble import (
     build_split_ensemble,
@@ -26,6 +26,7 @@ __all__ = [
     "fit_split_ensemble",
     "losses_of",
     "measure",
+    "outputs",
     "probabilities",
     "stacks_well",
     "train_split_ensemble",

@@ -9,15 +9,15 @@ from turnover._rows import Batch, select_rows, to_device_of
 from turnover.data import Rows
 from turnover.nn import evaluating, full, seen, unseen
 
-__all__ = ["Logits", "accuracy", "probabilities"]
+__all__ = ["Logits", "accuracy", "outputs", "probabilities"]
 
 Logits = Callable[[nn.Module, Batch], Tensor]
 BLOCK = 512
 SIDES = {"seen": seen, "unseen": unseen}
 
 
-def probabilities(model: nn.Module, logits: Logits, rows: Rows, which: str = "full") -> Tensor:
-    """Class probabilities ``float32 [rows, classes]``, on the CPU.
+def outputs(model: nn.Module, logits: Logits, rows: Rows, which: str = "full") -> Tensor:
+    """What the network says, before any softmax: ``float32 [rows, outputs]``, on the CPU.
 
     Args:
         model: a converted model (any model for ``"full"``); evaluated in evaluation mode.
@@ -33,8 +33,13 @@ def probabilities(model: nn.Module, logits: Logits, rows: Rows, which: str = "fu
             batch = to_device_of(model, select_rows(rows.batch, part))
             side = full(model) if which == "full" else SIDES[which](model, rows.mask_ids[part])
             with side:
-                parts.append(torch.softmax(logits(model, batch).float(), dim=1).cpu())
+                parts.append(logits(model, batch).float().cpu())
     return torch.cat(parts)
+
+
+def probabilities(model: nn.Module, logits: Logits, rows: Rows, which: str = "full") -> Tensor:
+    """Class probabilities ``float32 [rows, classes]``, on the CPU; arguments as :func:`outputs`."""
+    return torch.softmax(outputs(model, logits, rows, which), dim=1)
 
 
 def accuracy(model: nn.Module, logits: Logits, rows: Rows) -> float:

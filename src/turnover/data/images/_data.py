@@ -15,6 +15,7 @@ from turnover.data import (
     Labelled,
     OnBadRows,
     Rows,
+    Scale,
     Table,
     hold_out_rows,
     labelled,
@@ -65,6 +66,7 @@ class Reading:
         tick: called with what is going on and the number of pictures just finished.
         nothing_is_a_class: take labels such as ``none`` in a data file for a class, not for missing
             ones. A folder is a class whatever its name.
+        regression: labels are numbers to predict, not classes.
     """
 
     columns: Columns | None = None
@@ -73,6 +75,7 @@ class Reading:
     parts: Path | None = None
     tick: Callable[[str, int], None] = _say_nothing
     nothing_is_a_class: bool = False
+    regression: bool = False
 
 
 @final
@@ -89,6 +92,7 @@ class Images:
         held_out: whether ``test`` was taken from the training data.
         columns: what the columns of the training file are called; None for a folder.
         bad: files of both sides that were left out.
+        scale: of a regression: labels are in its standard deviations.
     """
 
     train: Rows
@@ -98,6 +102,7 @@ class Images:
     held_out: bool
     columns: Columns | None
     bad: tuple[BadRow, ...]
+    scale: Scale | None = None
 
     @property
     def size(self) -> int:
@@ -114,7 +119,9 @@ class Images:
         sides = (self.train, self.test)
         batches = (part for side in sides for part in (side.batch["image"], side.batch["label"]))
         ids = (side.ids for side in sides)
-        return _store.fingerprint(*batches, *ids, dict(self.names), list(self.classes.names))
+        scale = [] if self.scale is None else [[self.scale.mean, self.scale.deviation]]
+        names = dict(self.names), list(self.classes.names)
+        return _store.fingerprint(*batches, *ids, *names, *scale)
 
 
 def read_images(
@@ -151,6 +158,9 @@ def read_images(
         test, other = _read(Path(evaluation), known, train.classes)
         bad += test.bad
     channels = 1 if _all_gray(pixels, train) else 3
+    scale = Scale.of(train.labels) if how.regression else None
+    if scale is not None:
+        train, test = (replace(x, labels=scale.standard(x.labels)) for x in (train, test))
     return Images(
         _rows(train, pixels, channels),
         _rows(test, other, channels),
@@ -159,6 +169,7 @@ def read_images(
         evaluation is None,
         how.columns,
         bad,
+        scale,
     )
 
 
@@ -210,6 +221,7 @@ def _read(path: Path, how: Reading, classes: Classes | None) -> tuple[Labelled, 
         classes=classes,
         usable=lambda value: value if isinstance(value, str) else None,
         on_bad_rows=how.on_bad_rows,
+        regression=how.regression,
     )
     return found, pixels
 

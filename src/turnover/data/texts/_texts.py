@@ -1,7 +1,8 @@
 """The texts of a run: read from the user's files, and kept in the run folder."""
 
 import unicodedata
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, final
 
@@ -11,6 +12,7 @@ from turnover.data import (
     Classes,
     Labelled,
     OnBadRows,
+    Scale,
     hold_out_rows,
     read_labelled,
 )
@@ -39,12 +41,14 @@ class Texts:
         test: what is tested on and asked about.
         held_out: whether ``test`` was taken from the training file.
         columns: what the columns of the training file are called.
+        scale: of a regression: labels are in its standard deviations.
     """
 
     train: Labelled
     test: Labelled
     held_out: bool
     columns: Columns
+    scale: Scale | None = None
 
     @property
     def bad(self) -> tuple[BadRow, ...]:
@@ -58,7 +62,8 @@ class Texts:
             for side in (self.train, self.test)
             for part in (side.values, side.names, list(side.classes.names), side.labels, side.ids)
         ]
-        return _store.fingerprint(*parts)
+        scale = [] if self.scale is None else [[self.scale.mean, self.scale.deviation]]
+        return _store.fingerprint(*parts, *scale)
 
 
 def read_texts(
@@ -71,6 +76,7 @@ def read_texts(
     nothing_is_a_class: bool = False,
     encoding: str | None = None,
     seed: int = 0,
+    regression: bool = False,
 ) -> Texts:
     """Read the training texts, and the test texts or a random share of the training file instead.
 
@@ -83,18 +89,31 @@ def read_texts(
         nothing_is_a_class: take words such as ``none`` for a class, not for a missing label.
         encoding: of both files, such as ``latin-1``; None is UTF-8, or what their first bytes say.
         seed: of the choice of held-out rows.
+        regression: labels are numbers to predict, not classes.
 
     Raises:
         DataError: for bad rows under ``"stop"``, files that cannot be read, too few rows.
         MissingExtra: when DuckDB is not installed.
     """
-    train = _read(data, columns, None, on_bad_rows, nothing_is_a_class, encoding)
+    read = partial(_read, encoding=encoding, regression=regression)
+    train = read(data, columns, None, on_bad_rows, nothing_is_a_class)
     if evaluation is not None:
-        test = _read(evaluation, columns, train.classes, on_bad_rows, encoding=encoding)
+        test = read(evaluation, columns, train.classes, on_bad_rows)
         warn_of_overlap(train, test, evaluation)
-        return Texts(train, test, held_out=False, columns=columns)
+        return _scaled(Texts(train, test, held_out=False, columns=columns), regression)
     kept, test = hold_out_rows(train, hold_out, data=data, seed=seed)
-    return Texts(kept, test, held_out=True, columns=columns)
+    return _scaled(Texts(kept, test, held_out=True, columns=columns), regression)
+
+
+def _scaled(texts: Texts, regression: bool) -> Texts:
+    """The texts with labels in standard deviations, if they are numbers."""
+    if not regression:
+        return texts
+    scale = Scale.of(texts.train.labels)
+    train, test = (
+        replace(side, labels=scale.standard(side.labels)) for side in (texts.train, texts.test)
+    )
+    return replace(texts, train=train, test=test, scale=scale)
 
 
 def read_target(
@@ -114,7 +133,9 @@ def _read(
     classes: Classes | None,
     on_bad_rows: OnBadRows,
     nothing_is_a_class: bool = False,
+    *,
     encoding: str | None = None,
+    regression: bool = False,
 ) -> Labelled:
     return read_labelled(
         path,
@@ -127,6 +148,7 @@ def _read(
         usable=_usable,
         on_bad_rows=on_bad_rows,
         nothing_is_a_class=nothing_is_a_class,
+        regression=regression,
     )
 
 

@@ -21,7 +21,7 @@ from turnover.errors import ScoreError
 from turnover.estimators._estimator import as_rows
 from turnover.estimators.kernel._damping import hill_climb, prediction_of_halves
 from turnover.estimators.kernel._features import Block, kernel, numbers, stacked
-from turnover.estimators.kernel._links import SMALLEST, Link
+from turnover.estimators.kernel._links import Link
 from turnover.estimators.kernel._ridge import Ridge, is_dual
 from turnover.nn import SplitEnsemble, evaluating, is_converted
 from turnover.scores import Ranking, Scores
@@ -149,9 +149,9 @@ class FittedKernel:
             values += change / (number + 1)
             if spread is not None:
                 spread += change * (found - values)
-        wrong = (wrong / len(runs)).clamp_min(SMALLEST)  # keeps the order of tiny scores
+        wrong = self.config.link.floored(wrong / len(runs))
         unit = self.slope * self.residual * wrong[:, None]
-        stderr = None if spread is None else (spread / (step * (step - 1))).sqrt() * unit
+        stderr = None if spread is None else (spread / (step * (step - 1))).sqrt() * unit.abs()
         about = dict(self.about)
         if not torch.isfinite(values := values * unit).all():
             query, row = torch.nonzero(~torch.isfinite(values))[0].tolist()
@@ -171,7 +171,7 @@ class FittedKernel:
         runs, step = list(zip(self.networks, self.ridges, strict=True)), max(1, self.pairs)
         losses = [losses_of(network, self.config.loss, rows) for network in self.networks]
         wrong = torch.stack([self.config.link.residual(part) for part in losses]).mean(dim=0)
-        unit = self.slope * self.residual * wrong.clamp_min(SMALLEST)[:, None]
+        unit = self.slope * self.residual * self.config.link.floored(wrong)[:, None]
         each = [
             ridge.influence(self.config.features_of(network, rows)).float().cpu() * unit
             for network, ridge in runs
@@ -222,7 +222,8 @@ def fit_kernel(config: KernelConfig, rows: Rows) -> FittedKernel:
         raise ScoreError(
             "A squared loss tells how far a prediction is off, and not on which side. The "
             f"{len(networks)} networks of a split ensemble are off on different sides, so that "
-            "means over them would have mixed signs. Take one network for link='squared'."
+            "means over them would have mixed signs. Take one network for link='squared', or give "
+            "the errors y − f themselves as the loss, with link='residual'."
         )
     losses = _losses(config, rows)
     config.link.check(torch.stack(losses))

@@ -45,7 +45,7 @@ LARGEST_DUAL = 12_000
 FEW = 8
 SKETCH = 2048
 
-LinkName = Literal["log-odds", "squared", "none"]
+LinkName = Literal["log-odds", "squared", "residual", "none"]
 
 
 @final
@@ -57,7 +57,8 @@ class GradientKernel:
         model: :class:`turnover.nn.SplitEnsemble`, a converted model, or any other; left as found.
         loss: (model, batch) → per-example losses ``[rows]`` in nats.
         link: what the loss is: ``"log-odds"`` for cross-entropy, ``"squared"`` for ½ (y − f)²,
-            ``"none"`` for sums over tokens and everything else.
+            ``"residual"`` for y − f itself, so that several networks can be averaged, ``"none"``
+            for sums over tokens and everything else.
         damping: λ over the mean of w_z ‖φ_z‖². ``"auto"`` lets two or more pairs of networks choose
             it, and takes 0.3 for other models.
         sketch: numbers that a sketch keeps for each instance, above 12,000 instances (whose dual

@@ -5,10 +5,12 @@ link        loss                       φ = −∇L / r                   residu
 ==========  =========================  ============================  ==============  =============
 log-odds    −log p                     ∇ log(p / (1 − p))            1 − p           p (1 − p)
 squared     ½ (y − f)²                 ± ∇f                          |y − f|         1
+residual    ½ e², given as e = y − f   ∇f                            e               1
 none        any                        −∇L                           1               1
 ==========  =========================  ============================  ==============  =============
 
-All three are functions of the loss alone: p = exp(−L), |y − f| = √(2 L). The first turns a
+All are functions of the loss alone: p = exp(−L), |y − f| = √(2 L). A square does not tell the
+side of an error, so that several networks need the error e itself. The first turns a
 classifier of any number of classes into one of two (Park et al. 2023, "TRAK", section 3.1).
 """
 
@@ -39,6 +41,7 @@ class Link:
         signed: whether losses may be negative.
         sided: whether r is on the same side of zero in every network, so that means over networks
             mean something. A square does not tell its side.
+        linear: whether ∇f is that of the loss itself, up to its sign.
     """
 
     residual: Callable[[Tensor], Tensor]
@@ -46,6 +49,7 @@ class Link:
     output: Callable[[Tensor], Tensor]
     signed: bool = False
     sided: bool = True
+    linear: bool = False
 
     def check(self, losses: Tensor) -> None:
         """Refuse losses that this link cannot come from.
@@ -63,7 +67,13 @@ class Link:
 
     def scale(self, losses: Tensor) -> Tensor:
         """What ∇L is multiplied by to become φ: −1/r, finite for perfect predictions."""
-        return -1 / self.residual(losses).clamp_min(SMALLEST)
+        if self.linear:
+            return -torch.ones_like(losses)
+        return -1 / self.floored(self.residual(losses))
+
+    def floored(self, residual: Tensor) -> Tensor:
+        """Residuals that keep their order where they are tiny; errors keep their sign."""
+        return residual if self.linear else residual.clamp_min(SMALLEST)
 
 
 def _wrong(losses: Tensor) -> Tensor:
@@ -82,6 +92,7 @@ LINKS = {
         lambda losses: -(2 * losses).clamp_min(0).sqrt(),
         sided=False,
     ),
+    "residual": Link(lambda e: e, torch.ones_like, lambda e: -e, signed=True, linear=True),
     "none": Link(torch.ones_like, torch.ones_like, lambda losses: -losses, signed=True),
 }
 

@@ -41,7 +41,7 @@ def what_contradicts(model: nn.Module, loss: Loss, batch: Batch, link: str) -> s
         model: in evaluation mode; left as found.
         loss: (model, batch) → per-example losses ``[rows]``.
         batch: a few rows.
-        link: ``"log-odds"``, ``"squared"`` or ``"none"``.
+        link: ``"log-odds"``, ``"squared"``, ``"residual"`` or ``"none"``.
     """
     if link == "none":
         return None
@@ -49,6 +49,9 @@ def what_contradicts(model: nn.Module, loss: Loss, batch: Batch, link: str) -> s
     if found is None:
         return None
     f, g, losses, close = found
+    if link == "residual":
+        taken = "the losses are not errors y − f of one output, as link='residual' takes them"
+        return None if _alike(g.abs().sum(dim=1), torch.ones_like(losses), close) else taken
     factor = g.square().sum(dim=1) / (2 * losses)
     squared = len(factor) > 1 and _alike(factor, factor.mean().expand_as(factor), close)
     if link == "squared":

@@ -6,7 +6,6 @@ from hashlib import blake2b
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from turnover._rows import Loss
@@ -22,6 +21,9 @@ from turnover.runs import (
     RunLoader,
     classes_of,
     cosine,
+    refuse_numbers,
+    row_losses,
+    scale_of,
     verify,
 )
 from turnover.runs.images._augment import augmented
@@ -60,12 +62,11 @@ def logits_of(arguments: Mapping[str, Any]) -> Logits:
 
 
 def loss_of(arguments: Mapping[str, Any]) -> Loss:
-    """−log p(label | picture) of every row, in nats."""
+    """Loss of every picture, in nats; see :func:`turnover.runs.row_losses`."""
     logits = logits_of(arguments)
 
     def loss(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
-        says = logits(model, batch)
-        return F.cross_entropy(says, batch["label"].to(says.device), reduction="none")
+        return row_losses(logits(model, batch), batch["label"])
 
     return loss
 
@@ -93,7 +94,7 @@ def build(run: Run, seed: int, *, turnover: bool = False) -> nn.Module:
     def network(seed: int) -> nn.Module:
         model = build_network(
             arguments["model"],
-            classes=len(classes_of(run)),
+            classes=len(classes_of(run)) or 1,
             channels=arguments["channels"],
             size=arguments["size"],
             seed=seed,
@@ -135,13 +136,13 @@ def _refuse_misfits(run: Run, name: str, rows: Rows, shape: list[int], classes: 
         or instance is None
         or image.dtype != torch.uint8
         or list(image.shape[1:]) != shape
-        or label.dtype != torch.int64
-        or not bool(((label >= 0) & (label < classes)).all())
+        or (classes and label.dtype != torch.int64)
+        or (classes and not bool(((label >= 0) & (label < classes)).all()))
         or not torch.equal(instance, rows.ids)
     ):
         raise RunError(
             f"{run.folder / name}.safetensors is damaged: by the manifest it holds pictures uint8 "
-            f"{['rows', *shape]}, labels from 0 to {classes - 1}, and the ids once more."
+            f"{['rows', *shape]}, labels (of classes, their numbers), and the ids once more."
         )
 
 
@@ -168,7 +169,8 @@ def classifier_of(run: Run, model: nn.Module, train: Rows, test: Rows) -> Classi
     def read(path: str) -> Query:
         image = read_image(path, arguments["size"], arguments["channels"])
         zero = torch.zeros(1, dtype=torch.int64)
-        return Query(Rows({"image": image, "label": zero, "instance": zero}), None, {"name": path})
+        label = torch.zeros_like(train.batch["label"][:1])
+        return Query(Rows({"image": image, "label": label, "instance": zero}), None, {"name": path})
 
     return ClassifierRun(
         run,
@@ -184,11 +186,13 @@ def classifier_of(run: Run, model: nn.Module, train: Rows, test: Rows) -> Classi
         read=read,
         load=partial(_load, run),
         row_word="image",
+        scale=scale_of(run),
     )
 
 
 def _load(run: Run, other: ExternalData) -> tuple[Rows, Sequence[BadRow]]:
     """Pictures of another folder or file, of the same size and channels."""
+    refuse_numbers(run)
     arguments = run.arguments
     columns = None if has_class_folders(other.path) else _columns(run, other)
     how = Reading(columns, arguments["size"], other.on_bad_rows, tick=other.tick)

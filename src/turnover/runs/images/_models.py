@@ -81,7 +81,7 @@ def build_network(
 
     Args:
         name: one of :data:`ARCHITECTURES`, or of a network of timm.
-        classes: how many.
+        classes: how many; 1 output of a regression.
         channels: of the pictures: 1 for gray, 3 for colour.
         size: height and width of the pictures.
         seed: of weights and masks.
@@ -95,10 +95,10 @@ def build_network(
         ConversionError: for a layer that no mask can follow, or ``dropout`` out of range.
         MissingExtra: for a name that only timm may know, when it is not installed.
     """
-    if classes < 2 or channels < 1 or size < SMALLEST:
+    if classes < 1 or channels < 1 or size < SMALLEST:
         raise DataError(
             f"No network takes {channels} channels of {size} × {size} pixels in {classes} classes: "
-            f"it needs 1 channel, {SMALLEST} × {SMALLEST} pixels and 2 classes at least."
+            f"it needs 1 channel, {SMALLEST} × {SMALLEST} pixels and 1 output at least."
         )
     if not 0 <= dropout < 1:
         raise ConversionError(f"dropout is {dropout}, but it must lie in [0, 1).")

@@ -118,7 +118,7 @@ def run_images(
     plan = plan.resolved(len(images.train))
     build_network(  # before there is a folder: a network that cannot be built leaves none behind
         plan.model,
-        classes=len(images.classes),
+        classes=len(images.classes) or 1,
         channels=images.channels,
         size=images.size,
         seed=plan.seed,
@@ -171,5 +171,6 @@ def _manifest(images: Images, plan: ImageConfig, command: Sequence[str]) -> dict
         "command": list(command),
         "columns": None if images.columns is None else asdict(images.columns),
         "classes": {"names": list(images.classes.names), "numbers": dict(images.classes.numbers)},
+        **({} if images.scale is None else {"scale": asdict(images.scale)}),
         "seeds": {"all": plan.seed},
     }

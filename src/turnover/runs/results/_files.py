@@ -30,6 +30,7 @@ __all__ = [
     "AuditResults",
     "CleansingResults",
     "Detection",
+    "Fit",
     "ProofAnswers",
     "ProofResults",
     "ProofSummary",
@@ -58,6 +59,24 @@ class Detection(Section):
     precision_at_planted_control: float | None
     mislabel_auc_split: float | None = None
     precision_at_planted_split: float | None = None
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Fit(Section):
+    """How well a regression predicts the test set.
+
+    Attributes:
+        rmse_turnover, rmse_dropout: root of the mean squared error, in the unit of the labels, of
+            the network and its control.
+        r2_turnover, r2_dropout: share of the variance of the labels that is predicted, at most 1;
+            None where all test labels are equal.
+    """
+
+    rmse_turnover: float
+    rmse_dropout: float | None
+    r2_turnover: float | None
+    r2_dropout: float | None
 
 
 @final
@@ -139,6 +158,7 @@ class Results(Section):
         planted: number of labels that were made wrong on purpose.
         pairs: pairs of networks of a split ensemble.
         accuracy_turnover, accuracy_dropout: on the test set, of the network and its control.
+        fit: how well a regression predicts; None of a classifier.
         seen_train_loss, unseen_train_loss: mean losses of the halves on training rows.
         test_loss, full_test_loss: mean losses of a half and the full network on test rows.
         proofs: what became of the surest mistakes without the rows behind them.
@@ -165,6 +185,7 @@ class Results(Section):
     pairs: int | None = None
     accuracy_turnover: float | None = None
     accuracy_dropout: float | None = None
+    fit: Fit | None = field(default=None, metadata=AMONG)
     seen_train_loss: float | None = None
     unseen_train_loss: float | None = None
     test_loss: float | None = None
@@ -268,7 +289,8 @@ class AskResults(Section):
         query: number of the row in the test set; None for a row that was typed.
         id, name, text, truth: as of :class:`Row`.
         label: its label; None where that is unknown.
-        predicted, probability: the class that the model says, and how sure it is.
+        predicted, probability: the class that the model says, and how sure it is; of a regression
+            the number, and None.
         asked, loss: the label that was asked about, and its loss.
         estimator: name of the estimator of the scores.
         train: number of training rows.
@@ -287,7 +309,7 @@ class AskResults(Section):
     truth: Label | None = None
     label: Label | None
     predicted: Label
-    probability: float
+    probability: float | None = None
     asked: Label
     loss: float
     estimator: str
@@ -320,8 +342,10 @@ class ProofResults(Section):
     Attributes:
         id, name, text: as of :class:`Row`.
         label: label of the query; None where that is unknown.
-        said, wanted: the class that the model says, and the one that it is to say.
+        said, wanted: the class that the model says, and the one that it is to say; of a
+            regression, numbers.
         until: the probability of the first that was asked for, if any.
+        by: of a regression, by how much the prediction was to change.
         verdict: what was found.
         train: number of training rows.
         rows: ids of the removed rows.
@@ -337,7 +361,8 @@ class ProofResults(Section):
     label: Label | None
     said: Label
     wanted: Label
-    until: float | None
+    until: float | None = None
+    by: float | None = None
     verdict: str
     train: int
     rows: tuple[int, ...]

@@ -86,7 +86,7 @@ class InspectedRow(Row):
     Attributes:
         suggested: the label that the unseen half finds most probable.
         suspect: whether its label is suspected to be wrong.
-        p_label: probability of its label in the unseen half.
+        p_label: probability of its label in the unseen half; None of a regression.
         unseen_loss, seen_loss: losses of the halves.
         memorised: unseen loss − seen loss.
         copies: number of its set of copies; −1 without copies.
@@ -95,7 +95,7 @@ class InspectedRow(Row):
 
     suggested: Label
     suspect: bool
-    p_label: float
+    p_label: float | None = None
     unseen_loss: float
     seen_loss: float
     memorised: float
@@ -114,13 +114,13 @@ class HarmfulRow(Row):
 @final
 @dataclass(frozen=True, kw_only=True)
 class Mistake(Row):
-    """A misclassified test row, and the training rows behind the mistake.
+    """A misclassified test row, or one with a large error, and the training rows behind it.
 
     Attributes:
         query: number of the row in the test set.
         predicted: the class that the model says.
         loss: loss of its label.
-        probability: how sure the model is.
+        probability: how sure the model is; None of a regression.
         helped_error: rows that carry the predicted label and helped it most.
         harmed: rows that most raised the loss of the label.
     """
@@ -128,6 +128,6 @@ class Mistake(Row):
     query: int
     predicted: Label
     loss: float
-    probability: float
+    probability: float | None = None
     helped_error: tuple[ScoredRow, ...] = ()
     harmed: tuple[ScoredRow, ...] = ()

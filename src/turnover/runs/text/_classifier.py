@@ -5,7 +5,6 @@ from functools import cache, partial
 from typing import Any, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from turnover import _store
@@ -21,6 +20,9 @@ from turnover.runs import (
     RunLoader,
     classes_of,
     cosine,
+    refuse_numbers,
+    row_losses,
+    scale_of,
     verify,
 )
 from turnover.runs.text._adapted import Adapted, Tokens, build_adapted, trim
@@ -46,9 +48,8 @@ PLAIN = 512  # a network without masks gains nothing from more units, and trains
 
 
 def loss(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
-    """−log p(label | text) of every row, in nats."""
-    says = logits(model, batch)
-    return F.cross_entropy(says, batch["label"].to(says.device), reduction="none")
+    """Loss of every text, in nats; see :func:`turnover.runs.row_losses`."""
+    return row_losses(logits(model, batch), batch["label"])
 
 
 def recipe_of(arguments: Mapping[str, Any]) -> Recipe:
@@ -97,7 +98,7 @@ def build(
         most: at most so many units, of a head.
         weights: take pretrained weights, of a transformer.
     """
-    arguments, classes = run.arguments, len(classes_of(run))
+    arguments, classes = run.arguments, len(classes_of(run)) or 1
     if width := arguments["adapters"]:
         source = source_of(arguments["model"])
         plan = Adapted(source, run.folder, classes, width, arguments["dropout"])
@@ -159,7 +160,7 @@ def classifier_of(run: Run, model: nn.Module, train: Rows, test: Rows) -> Classi
         if not text.strip():
             raise DataError("The text to ask about is empty.")
         found = encoder_for(run.arguments).encode([text])
-        batch = {**trim(found), "label": torch.zeros(1, dtype=torch.int64)}
+        batch = {**trim(found), "label": torch.zeros_like(train.batch["label"][:1])}
         return Query(Rows(batch), None, {"text": text})
 
     return ClassifierRun(
@@ -177,11 +178,13 @@ def classifier_of(run: Run, model: nn.Module, train: Rows, test: Rows) -> Classi
         load=partial(_load, run),
         mark=_marker(run),
         row_word="text",
+        scale=scale_of(run),
     )
 
 
 def _load(run: Run, other: ExternalData) -> tuple[Rows, Sequence[BadRow]]:
     """Texts of another file with their features, which stay in the run folder."""
+    refuse_numbers(run)
     try:
         known = run.manifest["columns"]
         columns = Columns(*(other.columns.get(role, known[role]) for role in ("text", "label")))

@@ -165,6 +165,7 @@ def _manifest(texts: Texts, plan: TextConfig, command: Sequence[str]) -> dict[st
         "command": list(command),
         "columns": asdict(texts.columns),
         "classes": {"names": list(classes.names), "numbers": dict(classes.numbers)},
+        **({} if texts.scale is None else {"scale": asdict(texts.scale)}),
         "seeds": {"all": plan.seed},
     }
 

@@ -13,7 +13,7 @@ from turnover._functional import per_example_gradients
 from turnover.baselines import CG, KohLiang
 from turnover.data import Rows
 from turnover.errors import LossError, RunError, ScoreError
-from turnover.estimators import GateKernel, GradientKernel, gate_gradients
+from turnover.estimators import GateKernel, GradientKernel, LinkWarning, gate_gradients
 from turnover.estimators.kernel import _fitted, _kernel
 from turnover.estimators.kernel._damping import GRID, hill_climb, prediction_of_halves
 from turnover.estimators.kernel._links import LINKS, link_named
@@ -131,6 +131,51 @@ def test_squares_of_several_networks_are_refused(rows):
         GradientKernel(ensemble, squared, link="squared").fit(numbers)
 
 
+def error(model, batch):
+    return batch[1] - model(batch[0]).squeeze(1)
+
+
+def test_errors_score_one_network_as_their_squares_do(rows):
+    torch.manual_seed(5)
+    model = nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 1))
+    numbers = Rows((rows.batch[0], torch.randn(len(rows))), rows.ids)
+    asked = numbers.select(slice(0, 7))
+    one = GradientKernel(model, squared, link="squared", damping=0.2).scores(asked, numbers)
+    other = GradientKernel(model, error, link="residual", damping=0.2).scores(asked, numbers)
+    torch.testing.assert_close(one.values, other.values, **ROUNDING)
+
+
+def test_errors_of_several_linear_networks_have_a_closed_form(rows):
+    """φ = x in every network: mean errors of both rows, times xᵀ (XᵀX + λ)⁻¹ x'."""
+
+    def narrow(seed):
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            return nn.Linear(6, 1, bias=False)
+
+    x = rows.batch[0]
+    numbers = Rows(
+        (x, torch.randn(len(rows), generator=torch.Generator().manual_seed(1))), rows.ids
+    )
+    ensemble = fit_split_ensemble(narrow, numbers, squared, Recipe(2, 20, optimizer=SGD), pairs=2)
+    fitted = GradientKernel(ensemble, error, link="residual", damping=0.2).fit(numbers)
+    found = fitted.scores(numbers.select(slice(0, 9)))
+    with torch.no_grad():
+        e = torch.stack([error(m, numbers.batch) for m in ensemble.members]).mean(dim=0).double()
+    x = x.double()
+    gram = x.T @ x + 0.2 * x.square().sum(dim=1).mean() * torch.eye(6).double()
+    wanted = fitted.slope * e[:9, None] * (x[:9] @ gram.inverse() @ x.T) * e
+    torch.testing.assert_close(found.values.double(), wanted, atol=1e-5, rtol=1e-3)
+    assert (e > 0).any() and (e < 0).any()  # so that a lost sign would show
+    assert bool((found.stderr >= 0).all())
+
+
+def test_other_losses_than_errors_are_told(rows):
+    numbers = Rows((rows.batch[0], torch.randn(len(rows))), rows.ids)
+    with pytest.warns(LinkWarning, match="not errors y − f"):
+        GradientKernel(nn.Linear(6, 1), squared, link="residual").fit(numbers)
+
+
 @pytest.mark.parametrize("name", sorted(LINKS))
 def test_links_split_the_gradient(name):
     """∇L = −r φ and φ = ∇ output, with the curvature of the loss along the output."""
@@ -142,6 +187,12 @@ def test_links_split_the_gradient(name):
     elif name == "squared":
         outputs = -outputs.abs() - 0.1
         losses, slope, bend = outputs.square() / 2, outputs, torch.ones(9).double()
+    elif name == "residual":  # of ½ e² with e = y − f, at y = 0; ∇e = −∇f
+        losses, slope, bend = -outputs, outputs, torch.ones(9).double()
+        torch.testing.assert_close(link.scale(losses), -torch.ones(9).double())
+        torch.testing.assert_close(-link.residual(losses), slope)
+        torch.testing.assert_close(link.output(losses), outputs)
+        return
     else:
         losses, slope, bend = -outputs, -torch.ones(9).double(), torch.ones(9).double()
     residual = link.residual(losses)

@@ -136,7 +136,7 @@ def test_no_mask_follows_the_output(first):
         build_network("cnn", classes=3, seed=0, first=first)
 
 
-@pytest.mark.parametrize("wrong", [{"classes": 1}, {"channels": 0}, {"size": 7}])
+@pytest.mark.parametrize("wrong", [{"classes": 0}, {"channels": 0}, {"size": 7}])
 def test_pictures_that_no_network_takes(wrong):
     with pytest.raises(DataError, match="at least"):
         build_network("cnn", **{"classes": 3, "seed": 0} | wrong)

@@ -1,0 +1,69 @@
+"""Which numbers are wrong? Those far from what networks that never saw the row predict.
+
+residual    r = label − prediction of the unseen half
+z           r / (1.4826 · median |r|), a deviation that outliers do not move (Hampel 1974)
+p           two-sided, if residuals were normal; q by Benjamini and Hochberg
+"""
+
+from collections.abc import Hashable, Sequence
+
+import torch
+from torch import Tensor
+
+from turnover.cleansing._inspection import Inspection, copies
+from turnover.errors import DataError
+from turnover.stats import benjamini_hochberg
+
+__all__ = ["inspect_residuals", "residual_errors"]
+
+LEVEL = 0.05
+NORMAL = 1.4826  # standard deviation / median absolute value of a normal distribution
+FINDER = f"residuals beyond those of most, q ≤ {LEVEL:g}"
+
+
+def residual_errors(predicted: Tensor, labels: Tensor) -> tuple[Tensor, str]:
+    """Which labels are probably wrong, bool ``[rows]``, and who says so.
+
+    Args:
+        predicted: predictions ``[rows]`` of networks that never saw the row.
+        labels: numbers ``[rows]``, in the same unit.
+
+    Raises:
+        DataError: for shapes that do not fit together, or predictions that are no numbers.
+    """
+    if predicted.shape != labels.shape or predicted.dim() != 1:
+        raise DataError(
+            f"Predictions {list(predicted.shape)} and labels {list(labels.shape)} must both be "
+            "one number for each row."
+        )
+    residual = (labels.double() - predicted.double()).abs()
+    if not bool(torch.isfinite(residual).all()):
+        raise DataError(
+            "The network predicts values that are no finite numbers, so that nothing can be said "
+            "of its rows. Train it again with a lower lr."
+        )
+    usual = NORMAL * residual.median() if len(residual) else residual.sum()
+    if not usual > 0:
+        return torch.zeros(len(labels), dtype=torch.bool), FINDER
+    p = torch.special.erfc(residual / usual / 2**0.5)
+    return benjamini_hochberg(p) <= LEVEL, FINDER
+
+
+def inspect_residuals(
+    unseen: Tensor, seen: Tensor, labels: Tensor, contents: Sequence[Hashable]
+) -> Inspection:
+    """Inspect the training set of a regression.
+
+    Args:
+        unseen: predictions ``[rows]`` of every row in its unseen half, in standard deviations.
+        seen: the same in its seen half.
+        labels: ``float32 [rows]``, in standard deviations.
+        contents: what makes two rows copies of each other, one per row.
+
+    Raises:
+        DataError: as :func:`residual_errors`.
+    """
+    suspect, finder = residual_errors(unseen, labels)
+    group, conflict = copies(contents, labels)
+    losses = [(labels - found).square() / 2 for found in (unseen, seen)]
+    return Inspection(labels, unseen, losses[0], losses[1], suspect, group, conflict, finder)
