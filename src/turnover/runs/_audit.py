@@ -39,7 +39,7 @@ def audit_results(subject: ClassifierRun, found: Inspection, top: int) -> AuditR
     groups = found.groups()
     conflicts = [rows for rows in groups if bool(found.conflict[rows[0]])]
     test = probabilities(subject.model, subject.logits, subject.test, "unseen")
-    in_test, _ = label_errors(test, subject.test.batch["label"].cpu())
+    in_test = label_errors(test, subject.test.batch["label"].cpu())
 
     def listed(rows: Iterable[int]) -> tuple[InspectedRow, ...]:
         return tuple(_row(subject, found, row) for row in rows)
