@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from turnover._rows import Batch, select_rows, to_device_of
 from turnover.data import Rows
+from turnover.errors import LossError
 from turnover.nn import evaluating, full, seen, unseen
 
 __all__ = ["Logits", "accuracy", "probabilities"]
@@ -25,6 +26,9 @@ def probabilities(model: nn.Module, logits: Logits, rows: Rows, which: str = "fu
         rows: the rows, with their ids.
         which: ``"full"``, or the ``"seen"`` or ``"unseen"`` half of each row: what the network
             says about a row that it learned, or would say had it never learned it.
+
+    Raises:
+        LossError: where the model says NaN or infinity, with the row.
     """
     parts = []
     with torch.no_grad(), evaluating(model):
@@ -34,7 +38,16 @@ def probabilities(model: nn.Module, logits: Logits, rows: Rows, which: str = "fu
             side = full(model) if which == "full" else SIDES[which](model, rows.mask_ids[part])
             with side:
                 parts.append(torch.softmax(logits(model, batch).float(), dim=1).cpu())
-    return torch.cat(parts)
+    found = torch.cat(parts)
+    if not bool(torch.isfinite(found).all()):
+        row = int(torch.nonzero(~torch.isfinite(found).all(dim=1))[0])
+        raise LossError(
+            f"The {which} network says {found[row].tolist()[:3]} of row {row} (id "
+            f"{int(rows.ids[row])}), which are no probabilities, so no loss and no label can be "
+            "judged. Its weights are not finite or far too large: train again, with a lower "
+            "learning rate if the training diverged."
+        )
+    return found
 
 
 def accuracy(model: nn.Module, logits: Logits, rows: Rows) -> float:
