@@ -234,7 +234,7 @@ def measure(encoder: str, kind: str, seed: int) -> dict[str, Any]:
         cost = round(time.process_time() - begun, 2)
         run["trainings"][name] = {"cpu_s": cost, "accuracy": round(said.accuracy, 4)}
         if said.says is not None:
-            listed, _ = label_errors(said.says, found.train.batch["label"])
+            listed = label_errors(said.says, found.train.batch["label"])
             right = float((listed & found.wrong).sum())
             listing = {"listed": int(listed.sum()), "listed_wrong": int(right)}
             run["trainings"][name] |= listing

@@ -293,7 +293,7 @@ def test_what_cannot_be_trained_is_refused(folders, tmp_path, monkeypatch, argum
         (["--image", "none.png"], "No such file"),
         (["--image", os.devnull], "empty file"),
         (["--text", "a seven"], "is a run of images. Ask it with --query or --image."),
-        (["--query", 0, "--image", "x.png"], "one of --query and --text, or --image"),
+        (["--query", 0, "--image", "x.png"], "one of --query, --text and --image, once"),
         (["--query", 0, "--label", "seven"], "labels are one, two, zero"),
     ],
 )

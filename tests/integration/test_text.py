@@ -13,6 +13,7 @@ from functools import partial
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from tests.integration.conftest import (
     SWAPPED,
@@ -490,3 +491,39 @@ def test_adapters_need_a_transformer(files, tmp_path):
     command = ["train", files[0], *OPTIONS, "--adapters", 8, "--out", tmp_path / "run"]
     assert_refused(invoke(*command), 2, "--adapters WIDTH go into a transformer")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_one_question_at_a_time(trained):
+    for several in (
+        ("--text", "a", "--text", "b"),
+        ("--query", 1, "--query", 2),
+        ("--query", 1, "--text", "b"),
+    ):
+        result = invoke("ask", trained[0], *several)
+        assert result.exit_code == 2
+        assert "once, not 2 of them" in " ".join(result.stderr.replace("│", " ").split())
+    assert invoke("ask", trained[0]).exit_code == 2
+
+
+def test_weights_that_are_no_numbers_are_refused_by_the_audit(copy):
+    path = copy / "model.safetensors"
+    weights = load_file(path)
+    save_file({name: value * float("nan") for name, value in weights.items()}, path)
+    without_checksums(copy)
+    for words in (("audit", copy), ("audit", copy, "--json")):
+        result = invoke(*words)
+        assert result.exit_code == 2 and not result.stdout
+        said = " ".join(result.stderr.split())
+        assert "Its weights are not finite" in said and "nan" in said and "JSON" not in said
+    assert not (copy / "audit.json").exists()
+
+
+def test_a_target_in_another_encoding(copy, files):
+    target = copy.parent / "target.csv"
+    text = files[1].read_text(encoding="utf-8").replace("great", "größer")
+    target.write_bytes(text.encode("utf-16-le"))
+    command = ("cleanse", copy, "--target", target, "--remove", "5", "--seeds", "2", "--json")
+    refused = invoke(*command)
+    assert refused.exit_code == 2 and "--encoding" in refused.stderr
+    done = invoke(*command, "--encoding", "utf-16-le")
+    assert done.exit_code == 0, done.stderr

@@ -10,7 +10,7 @@ says what follows, also when it is "no significant gain".
 """
 
 from turnover import _renamed
-from turnover.cleansing._confident import confident_errors, label_errors
+from turnover.cleansing._confident import label_errors
 from turnover.cleansing._inspection import Inspection, copies, inspect_rows
 from turnover.cleansing._residuals import inspect_residuals, residual_errors
 from turnover.cleansing._sweep import NONE, RANDOM, Outcome, Sweep, most_harmful
@@ -32,7 +32,6 @@ __all__ = [
     "Sweep",
     "cells_of",
     "conclude",
-    "confident_errors",
     "copies",
     "first_order_totals",
     "inspect_residuals",

@@ -15,7 +15,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from turnover.cleansing._confident import label_errors
+from turnover.cleansing._confident import FINDER, label_errors
 
 __all__ = ["Inspection", "copies", "inspect_rows"]
 
@@ -33,7 +33,7 @@ class Inspection:
         suspect: whether the label is probably wrong.
         group: number of the set of copies that a row belongs to; −1 for a row without copies.
         conflict: whether copies of the row carry another label.
-        finder: who decided what is suspect.
+        finder: the rule that decided what is suspect.
     """
 
     labels: Tensor
@@ -43,7 +43,7 @@ class Inspection:
     suspect: Tensor
     group: Tensor
     conflict: Tensor
-    finder: str
+    finder: str = FINDER
 
     @property
     def memorised(self) -> Tensor:
@@ -86,11 +86,11 @@ def inspect_rows(
     Raises:
         DataError: for shapes that do not fit together.
     """
-    suspect, finder = label_errors(unseen, labels)
+    suspect = label_errors(unseen, labels)
     group, conflict = copies(contents, labels)
     own = [p.gather(1, labels.unsqueeze(1)).squeeze(1) for p in (unseen, seen)]
     losses = [-p.clamp(min=torch.finfo(p.dtype).tiny).log() for p in own]
-    return Inspection(labels, unseen, losses[0], losses[1], suspect, group, conflict, finder)
+    return Inspection(labels, unseen, losses[0], losses[1], suspect, group, conflict)
 
 
 def copies(contents: Sequence[Hashable], labels: Tensor) -> tuple[Tensor, Tensor]:

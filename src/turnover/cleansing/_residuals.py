@@ -21,8 +21,8 @@ NORMAL = 1.4826  # standard deviation / median absolute value of a normal distri
 FINDER = f"residuals beyond those of most, q ≤ {LEVEL:g}"
 
 
-def residual_errors(predicted: Tensor, labels: Tensor) -> tuple[Tensor, str]:
-    """Which labels are probably wrong, bool ``[rows]``, and who says so.
+def residual_errors(predicted: Tensor, labels: Tensor) -> Tensor:
+    """Which labels are probably wrong, bool ``[rows]``.
 
     Args:
         predicted: predictions ``[rows]`` of networks that never saw the row.
@@ -44,9 +44,9 @@ def residual_errors(predicted: Tensor, labels: Tensor) -> tuple[Tensor, str]:
         )
     usual = NORMAL * residual.median() if len(residual) else residual.sum()
     if not usual > 0:
-        return torch.zeros(len(labels), dtype=torch.bool), FINDER
+        return torch.zeros(len(labels), dtype=torch.bool)
     p = torch.special.erfc(residual / usual / 2**0.5)
-    return benjamini_hochberg(p) <= LEVEL, FINDER
+    return benjamini_hochberg(p) <= LEVEL
 
 
 def inspect_residuals(
@@ -63,7 +63,7 @@ def inspect_residuals(
     Raises:
         DataError: as :func:`residual_errors`.
     """
-    suspect, finder = residual_errors(unseen, labels)
+    suspect = residual_errors(unseen, labels)
     group, conflict = copies(contents, labels)
     losses = [(labels - found).square() / 2 for found in (unseen, seen)]
-    return Inspection(labels, unseen, losses[0], losses[1], suspect, group, conflict, finder)
+    return Inspection(labels, unseen, losses[0], losses[1], suspect, group, conflict, FINDER)

@@ -12,7 +12,7 @@ from turnover.errors import DataError, ScoreError
 if TYPE_CHECKING:
     from turnover.runs import ClassifierRun, Query
 
-__all__ = ["ask", "query_of"]
+__all__ = ["ask", "one_question", "query_of"]
 
 
 EstimatorName = Literal["first-order", "exact", "kernel"]
@@ -47,14 +47,14 @@ def ask(
     A score is a difference of two losses, in nats: what the network would lose on the query without
     the instance, minus what it loses with it. Positive = it helped.
     """
-    refuse_several(query, text, image)
+    question = one_question(query=query, text=text, image=image)
     _refuse_other_formats(save)
     from turnover.cli._output import console, print_json
     from turnover.reports import render_answer
     from turnover.runs import answer, open_run, score_all
 
     subject = open_run(run)
-    asked = query_of(subject, run, query=query, text=text, image=image)
+    asked = query_of(subject, run, question)
     found = answer(subject, asked, label=label, k=top, estimator=estimator)
     if save is not None:
         scores = score_all(subject, asked, label=str(found.asked), estimator=estimator)
@@ -63,37 +63,35 @@ def ask(
         print_json(found.to_json())
     else:
         render_answer(found, console())
-        if query is not None:
-            offer = f"turnover prove {run} --query {query}"
+        if "query" in question:
+            offer = f"turnover prove {run} --query {question['query']}"
             out = console()
             out.print("\nTo take rows like these out, train again and see what it says then:")
             out.print(f"  {offer}", markup=False, highlight=False, soft_wrap=True)
 
 
-def refuse_several(*given: object) -> None:
-    """Refuse no question, and more than one, before a run is opened."""
-    if sum(value is not None for value in given) != 1:
-        raise typer.BadParameter("Give one of --query and --text, or --image.")
+def one_question(
+    *, query: list[int] | None, text: list[str] | None, image: list[Path] | None
+) -> dict[str, int | str | Path]:
+    """What is asked, by the name of its option: no question and several are refused."""
+    given = {"query": query, "text": text, "image": image}
+    found = [(name, value) for name, values in given.items() for value in values or ()]
+    if len(found) != 1:
+        several = f", not {len(found)} of them" if found else ""
+        raise typer.BadParameter(f"Give one of --query, --text and --image, once{several}.")
+    return dict(found)
 
 
 def query_of(
-    subject: "ClassifierRun",
-    run: Path,
-    *,
-    query: int | None,
-    text: str | None,
-    image: Path | None,
+    subject: "ClassifierRun", run: Path, question: Mapping[str, int | str | Path]
 ) -> "Query":
-    """The row of the test set, or what was typed; see :func:`refuse_several`."""
-    typed = {"text": text, "image": image}
-    return subject.query(query) if query is not None else _read(subject, typed, run)
-
-
-def _read(subject: "ClassifierRun", typed: Mapping[str, str | Path | None], run: Path) -> "Query":
+    """The row of the test set, or what was typed; see :func:`one_question`."""
+    if "query" in question:
+        return subject.query(int(str(question["query"])))
     row_word, read = subject.row_word, subject.read
     if read is None:
         raise DataError(f"Nothing can be typed to the {row_word}s of {run}. Give --query.")
-    if (value := typed.get(row_word)) is None:
+    if (value := question.get(row_word)) is None:
         raise DataError(f"{run} is a run of {row_word}s. Ask it with --query or --{row_word}.")
     return read(str(value))
 

@@ -13,7 +13,12 @@ LEAKY = 1
 
 def check(
     run: RunFolder,
-    rows: Annotated[int, typer.Option(min=2, help="Rows of the training set to probe.")] = 32,
+    rows: Annotated[
+        int | None,
+        typer.Option(
+            min=2, help="Rows of the training set to probe; by default a batch, and 32 at least."
+        ),
+    ] = None,
     instances: Annotated[int, typer.Option(min=1, help="Instances to step on.")] = 4,
     as_json: Annotated[bool, typer.Option("--json", help="Print the audit as JSON.")] = False,
 ) -> None:
@@ -23,11 +28,11 @@ def check(
     bit. Exits with 1 when something leaks, and names it.
     """
     from turnover.cli._output import console, print_json
-    from turnover.runs import check_leaks, open_run, sample_rows
+    from turnover.runs import batch_rows, check_leaks, open_run, sample_rows
 
     subject = open_run(run)
     subject = subject.masked or subject
-    few = sample_rows(subject.train, rows)
+    few = sample_rows(subject.train, rows or batch_rows(subject.train, subject.recipe))
     audit = check_leaks(subject.model, few, subject.loss, subject.recipe, instances=instances)
     if as_json:
         print_json(audit.to_dict())

@@ -48,6 +48,14 @@ def cleanse(
             show_default="first-order; of a split ensemble kernel",
         ),
     ] = None,
+    encoding: Annotated[
+        str | None,
+        typer.Option(
+            help="Of target and test in a text file, such as latin-1.",
+            show_default="utf-8",
+            rich_help_panel="More",
+        ),
+    ] = None,
     on_bad_rows: Annotated[
         Literal["stop", "skip"], typer.Option(help="What to do about rows that cannot be used.")
     ] = "stop",
@@ -90,7 +98,7 @@ def cleanse(
     with progress_bar(None) as tick:
         for path in (target, test):
             if path is not None:
-                rows, bad = subject.load(ExternalData(path, columns, on_bad_rows, tick))
+                rows, bad = subject.load(ExternalData(path, columns, on_bad_rows, tick, encoding))
                 parts.append(rows)
                 if bad:
                     warn(f"left out {len(bad):,} rows of {path}")

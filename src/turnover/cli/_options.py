@@ -9,14 +9,15 @@ import typer
 __all__ = ["AskImage", "AskQuery", "AskText", "RunFolder", "as_options"]
 
 RunFolder = Annotated[Path, typer.Argument(help="Folder of a run.")]
-AskQuery = Annotated[int | None, typer.Option(min=0, help="Row of the test set, from 0.")]
+AskQuery = Annotated[list[int] | None, typer.Option(min=0, help="Row of the test set, from 0.")]
 AskText = Annotated[
-    str | None, typer.Option(help="Ask about this text instead, in a run of texts.")
+    list[str] | None, typer.Option(help="Ask about this text instead, in a run of texts.")
 ]
 AskImage = Annotated[
-    Path | None,
+    list[Path] | None,
     typer.Option(help="Ask about the picture in this file instead, in a run of images."),
 ]
+# Lists, since a plain option would keep the last of several without a word.
 
 OPTIONS = {
     "adapters": "--adapters",

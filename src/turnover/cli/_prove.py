@@ -55,14 +55,14 @@ def prove(
     Plain networks are trained again, from scratch and with several seeds. Finished trainings stay
     in the run folder: interrupt it with Ctrl-C, and repeat the command to go on.
     """
-    from turnover.cli._ask import query_of, refuse_several
+    from turnover.cli._ask import one_question, query_of
 
-    refuse_several(query, text, image)
+    question = one_question(query=query, text=text, image=image)
     from turnover.cli._output import console, print_json, progress_bar, warn
     from turnover.runs import open_run, proof_json, prove_run
 
     subject = open_run(run)
-    asked = query_of(subject, run, query=query, text=text, image=image)
+    asked = query_of(subject, run, question)
     done = 0
 
     def forecast(seconds: float) -> None:

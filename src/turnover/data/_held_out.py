@@ -1,6 +1,7 @@
 """A random share of the rows of each class, held out to test on."""
 
 import warnings
+from collections.abc import Hashable, Iterable, Sequence
 from pathlib import Path
 
 import torch
@@ -10,7 +11,7 @@ from turnover.data._labelled import Labelled
 from turnover.data._table import DataWarning
 from turnover.errors import DataError
 
-__all__ = ["hold_out_rows", "warn_of_overlap"]
+__all__ = ["hold_out_rows", "warn_of_overlap", "warn_of_shared"]
 
 MOST_SHARED = 0.1
 
@@ -58,14 +59,19 @@ def warn_of_overlap(train: Labelled, test: Labelled, path: str | Path) -> None:
         test: what is tested on.
         path: where the test rows come from, for the message.
     """
-    known = set(train.values)
-    shared = sum(value in known for value in test.values)
+    warn_of_shared(train.values, test.values, path)
+
+
+def warn_of_shared(train: Iterable[Hashable], test: Sequence[Hashable], path: str | Path) -> None:
+    """As :func:`warn_of_overlap`, of what makes two rows the same."""
+    known = set(train)
+    shared = sum(value in known for value in test)
     if shared > MOST_SHARED * len(test):
         warnings.warn(
             f"{shared:,} of {len(test):,} test rows of {path} also stand in the training data, so "
             "that the accuracy says little of new ones.",
             DataWarning,
-            stacklevel=2,
+            stacklevel=3,
         )
 
 

@@ -14,6 +14,7 @@ from turnover.errors import DataError
 __all__ = ["content_of", "readable"]
 
 TEXTS = (".csv", ".tsv", ".jsonl", ".ndjson", ".json")
+PEEKED = 4096
 MARKS = {codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32"} | {
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
@@ -39,6 +40,9 @@ def readable(path: Path, suffix: str, encoding: str | None) -> Iterator[Path]:
     if suffix not in TEXTS:
         yield path
         return
+    if not _has_to_change(path, suffix, encoding):
+        yield path
+        return
     content = content_of(path)
     text = _decoded(path, content, encoding)
     rows = _rows_inside(text or content, suffix)
@@ -53,6 +57,21 @@ def readable(path: Path, suffix: str, encoding: str | None) -> Iterator[Path]:
             yield copy
         except DataError as error:
             raise type(error)(str(error).replace(str(copy), str(path))) from error
+
+
+def _has_to_change(path: Path, suffix: str, encoding: str | None) -> bool:
+    """Whether a copy may be due, by the first bytes: most files are read once, by their reader."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(PEEKED)
+    except OSError as error:
+        raise DataError(f"Cannot read {path}: {error}") from error
+    marked = any(head.startswith(mark) for mark in MARKS)
+    start = head.lstrip(b"\xef\xbb\xbf \t\r\n")[:1]
+    nested = suffix not in (".csv", ".tsv") and start in {".json": (b"{", b"")}.get(
+        suffix, (b"[", b"")
+    )
+    return path.suffix.lower() == ".gz" or encoding is not None or marked or nested
 
 
 def content_of(path: Path) -> bytes:

@@ -20,17 +20,20 @@ from copy import deepcopy
 import torch
 from torch import Tensor, nn
 
-from turnover._rows import Batch, Loss, count_rows, map_tensors
+from turnover._rows import Batch, Loss, count_rows, map_tensors, select_rows
 from turnover.errors import IdError
-from turnover.leaks._crosstalk import find_crosstalk
+from turnover.leaks._audit import Audit, Pairs
 from turnover.leaks._harness import Bench, Factory, plain_sgd, restored, trainable
-from turnover.leaks._isolation import Finding, step_on_one
-from turnover.leaks._remedies import COUPLINGS, remedy
-from turnover.leaks._report import Leak, LeakReport
+from turnover.leaks._hidden import Hidden
+from turnover.leaks._isolation import written_by_passes
+from turnover.leaks._report import LeakReport
+from turnover.leaks._survey import advance, note_moving
 from turnover.masks import as_ids
 from turnover.nn import masked_layers
 
 __all__ = ["check"]
+
+PROBED = 32  # rows that probes of a sub-network look at
 
 
 def check(
@@ -45,13 +48,19 @@ def check(
 ) -> LeakReport:
     """Train on single instances, and see whether their unseen sub-networks stay bit-identical.
 
-    After one step on the whole batch, which fills the state of the optimizer, every test begins
-    from the same state. The model is stepped in training mode (modules that are in evaluation mode
-    inside a training model stay so) and compared in evaluation mode on the whole batch. A tensor
-    leaks when it alone, taking its step, changes a bit of the unseen sub-network, or when one of
-    its elements has a gradient both in z's step and in the unseen sub-network, so that a dead unit
-    or rounding cannot hide it. Afterwards the model, its gradients, the optimizer and the random
-    generator are what they were.
+    A step on the whole batch first fills the state of the optimizer. Every test then begins from
+    the same state: parameters, buffers, attributes that passes change, random generators. The model
+    is stepped in training mode (modules that are in evaluation mode inside a training model stay
+    so) and compared in evaluation mode on rows of the batch. A tensor leaks when it alone, taking
+    its step, changes a bit of the unseen sub-network, or when one of its elements has a gradient
+    both in z's step and in the unseen sub-network, so that a dead unit or rounding cannot hide it.
+    Gradients of every other row are looked at too. Where they show a leak that no tested instance
+    has, the row takes a step of its own.
+
+    The check sees what happens within its passes, in batches as large as this one, for these rows,
+    and by state that the model holds. Give it a batch of the size that you train with, with rows of
+    every kind. Afterwards the model, its gradients, the optimizer and the random
+    generators are what they were.
 
     Args:
         model: a converted model.
@@ -79,68 +88,28 @@ def check(
     parameters = trainable(model)
     made = (optimizer or plain_sgd)(parameters)
     before = deepcopy(made.state_dict())
+    pairs = _pairs(batch, _spread(names, instances))
+    looked_at = select_rows(batch, _looked_at([row for row, _ in pairs], len(names)))
     try:
         with restored(model), _eager():
             if not model.training:
                 model.train()
-            bench = Bench(model, batch, loss, made, clip_norm)
-            if not made.state:
-                bench.train_on(batch, names)
-                bench.mark_start()
-            return _audit(bench, names, instances)
+            bench = Bench(model, batch, loss, made, Hidden(model), clip_norm, looked_at)
+            return _audited(bench, names, pairs)
     finally:
         made.load_state_dict(before)
 
 
-def _audit(bench: Bench, ids: Tensor, instances: int) -> LeakReport:
-    chosen = _spread(ids, instances)
-    first, second = bench.step(bench.batch, ids), bench.step(bench.batch, ids)
-    if not all(torch.equal(first[name], second[name]) for name in first):
-        return LeakReport((), (), None, len(chosen), repeatable=False)
-    pairs = [(row, _stranger(bench.batch, row)) for row in chosen]
-    findings = [
-        step_on_one(bench, content, int(ids[row]))
-        for row, other in pairs
-        for content in ([row] if other is None else [row, other])
-    ]
-    leaks = _merged(bench.model, findings)
-    crosstalk = find_crosstalk(bench, ids, pairs, {leak.parameter for leak in leaks})
-    drifts = [finding.drift for finding in findings if finding.drift]
-    return LeakReport(
-        leaks=tuple(sorted(leaks, key=lambda leak: -leak.size_nats)),
-        crosstalk=tuple(sorted(crosstalk, key=lambda coupling: -coupling.size_nats)),
-        drift=max(drifts, key=lambda drift: drift.size_nats, default=None),
-        instances=len(chosen),
-        notes=tuple(_notes(bench, pairs)),
-    )
-
-
-def _merged(model: nn.Module, findings: list[Finding]) -> list[Leak]:
-    """One leak per tensor, of the largest size that any instance showed."""
-    largest: dict[str, Finding] = {}
-    for finding in findings:
-        for name, size in finding.leaks.items():
-            if name not in largest or size > largest[name].leaks[name]:
-                largest[name] = finding
-    return [_leak(model, name, finding) for name, finding in largest.items()]
-
-
-def _leak(model: nn.Module, name: str, finding: Finding) -> Leak:
-    every = [*model.named_parameters(remove_duplicate=False), *model.named_buffers()]
-    tensor = dict(every)[name]
-    owner, _, own_name = name.rpartition(".")
-    module = model.get_submodule(owner)
-    tied = tuple(other for other, same in every if same is tensor and other != name)
-    by_optimizer = name in finding.by_optimizer
-    return Leak(
-        parameter=name,
-        kind=type(module).__name__,
-        shape=tuple(tensor.shape),
-        size_nats=(size := finding.leaks[name]),
-        relative=size / finding.learned if finding.learned else 0.0,
-        remedy=COUPLINGS["the optimizer"] if by_optimizer else remedy(module, own_name, bool(tied)),
-        tied=tied,
-    )
+def _audited(bench: Bench, ids: Tensor, pairs: Pairs) -> LeakReport:
+    moving = note_moving(bench, ids)
+    written = written_by_passes(bench, ids, pairs)
+    bench.load(bench.start)
+    if not bench.optimizer.state:
+        bench.train_on(bench.batch, ids)
+        bench.mark_start()
+    if moving:
+        advance(bench, ids, moving)
+    return Audit(bench, ids, pairs, written, moving).report()
 
 
 def _eager() -> AbstractContextManager[object]:
@@ -167,6 +136,16 @@ def _spread(ids: Tensor, instances: int) -> list[int]:
     return [rows[i * len(rows) // count] for i in range(count)]
 
 
+def _looked_at(chosen: list[int], rows: int) -> Tensor:
+    """The chosen rows, and others spread over the batch."""
+    spread = torch.arange(min(rows, PROBED)) * rows // min(rows, PROBED)
+    return torch.cat([torch.tensor(chosen), spread]).unique()
+
+
+def _pairs(batch: Batch, chosen: list[int]) -> Pairs:
+    return [(row, _stranger(batch, row)) for row in chosen]
+
+
 def _stranger(batch: Batch, row: int) -> int | None:
     """The next row with another content, or None when all rows are alike."""
     rows = count_rows(batch)
@@ -184,15 +163,3 @@ def _differ(batch: Batch, row: int, other: int) -> bool:
 
     map_tensors(compare, batch)
     return any(found)
-
-
-def _notes(bench: Bench, pairs: list[tuple[int, int | None]]) -> list[str]:
-    notes = []
-    if all(other is None for _, other in pairs):
-        notes.append("Cross-talk between rows was not tested: the batch has no two different rows.")
-    if bench.clip_norm is not None and bench.norms and max(bench.norms) <= bench.clip_norm:
-        notes.append(
-            f"Clipping at {bench.clip_norm} never bit here (the largest norm was "
-            f"{max(bench.norms):.3g}). In a step in which it does, it couples the rows."
-        )
-    return notes

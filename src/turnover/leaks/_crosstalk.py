@@ -4,20 +4,19 @@ With z's content in its row or with another's, the other rows must teach the sam
 bit-identical after both steps, except for what already leaks from z alone.
 """
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
 
-from turnover._rows import Batch, count_rows, map_tensors
-from turnover.leaks._harness import Bench, Probe, State, plain_sgd, trainable
-from turnover.leaks._remedies import COUPLINGS, coupling_remedy
+from turnover._rows import Batch, map_tensors
+from turnover.leaks._harness import Bench, Probe, State, plain_sgd, seed_all, trainable
+from turnover.leaks._remedies import COUPLINGS, HOOK, UNKNOWN, coupling_remedy
 from turnover.leaks._report import Crosstalk
+from turnover.leaks._trace import Event, Place, first_difference, trace
 from turnover.nn import seen
 
-__all__ = ["find_crosstalk"]
+__all__ = ["find_crosstalk", "trace_of_step"]
 
 
 def find_crosstalk(
@@ -92,10 +91,12 @@ def _cause(
     plain = plain_sgd(trainable(bench.model))
     if isolated(bench.variant(clip_norm=None, optimizer=plain)):
         return _known("the optimizer")
-    name, module, loss_differs = _first_coupling(bench, ids, row, replaced)
-    if module is not None:
-        return f"{name} ({type(module).__name__})", coupling_remedy(module)
-    return _known("the loss" if loss_differs else "an unknown coupling")
+    place, loss_differs = _first_coupling(bench, ids, row, replaced)
+    if place is not None:
+        return place.words, coupling_remedy(place.module, place.own_code)
+    if not loss_differs and (hook := _hook_on_gradients(bench.model)):
+        return hook, HOOK
+    return _known("the loss" if loss_differs else UNKNOWN)
 
 
 def _known(cause: str) -> tuple[str, str]:
@@ -104,44 +105,30 @@ def _known(cause: str) -> tuple[str, str]:
 
 def _first_coupling(
     bench: Bench, ids: Tensor, row: int, replaced: Batch
-) -> tuple[str, nn.Module | None, bool]:
-    """The first module, in order of the forward pass, whose outputs for other rows differ."""
-    others = torch.arange(bench.rows) != row
-    others &= ids != ids[row]
-    first, first_losses = _trace(bench, bench.batch, ids)
-    second, second_losses = _trace(bench, replaced, ids)
+) -> tuple[Place | None, bool]:
+    """Where values of other rows first differ in the forward pass; whether their losses do."""
+    others = (torch.arange(bench.rows) != row) & (ids != ids[row])
+    first, first_losses = trace_of_step(bench, bench.batch, ids)
+    second, second_losses = trace_of_step(bench, replaced, ids)
     differ = not torch.equal(first_losses[others], second_losses[others])
-    for (name, module, mine), (_, _, theirs) in zip(first, second, strict=False):
-        if mine.shape == theirs.shape and not torch.equal(mine[others], theirs[others]):
-            return name, module, differ
-    return "", None, differ
+    return first_difference(bench.model, first, second, others), differ
 
 
-def _trace(
-    bench: Bench, batch: Batch, ids: Tensor
-) -> tuple[list[tuple[str, nn.Module, Tensor]], Tensor]:
-    """Outputs of every module without children of its own, in the order of the forward pass."""
-    seen_outputs: list[tuple[str, nn.Module, Tensor]] = []
+def trace_of_step(bench: Bench, batch: Batch, ids: Tensor) -> tuple[list[Event], Tensor]:
+    """The events of the forward pass of a step from the start, and the losses ``[rows]``."""
     bench.load(bench.start)
-    torch.manual_seed(0)
-    with _watching(bench.model, seen_outputs, count_rows(batch)), seen(bench.model, ids):
-        losses = bench.losses(batch).detach()
-    return seen_outputs, losses
+    seed_all(0)
+    with seen(bench.model, ids):
+        return trace(bench.model, lambda: bench.losses(batch))
 
 
-@contextmanager
-def _watching(
-    model: nn.Module, into: list[tuple[str, nn.Module, Tensor]], rows: int
-) -> Iterator[None]:
-    names = {module: name for name, module in model.named_modules()}
-
-    def note(module: nn.Module, _: Any, output: Any) -> None:
-        if isinstance(output, Tensor) and output.dim() and len(output) == rows:
-            into.append((names[module], module, output.detach().clone()))
-
-    hooks = [module.register_forward_hook(note) for module in names]
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
+def _hook_on_gradients(model: nn.Module) -> str | None:
+    """The first parameter or module whose gradients a hook may change."""
+    for name, parameter in model.named_parameters():
+        hooks = ("_backward_hooks", "_post_accumulate_grad_hooks")
+        if any(getattr(parameter, hook, None) for hook in hooks):
+            return f"a hook on the gradient of {name}"
+    for name, module in model.named_modules():
+        if module._backward_hooks or module._backward_pre_hooks:
+            return f"a hook on the backward pass of {name or 'the model'} ({type(module).__name__})"
+    return None

@@ -3,7 +3,9 @@
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
-__all__ = ["COUPLINGS", "coupling_remedy", "remedy"]
+__all__ = ["COUPLINGS", "HOOK", "UNKNOWN", "WRITTEN", "coupling_remedy", "remedy"]
+
+UNKNOWN = "an unknown coupling"
 
 TIED = (
     "The tensor is shared by several modules, whose masks differ. Untie them, freeze the tensor, "
@@ -38,6 +40,22 @@ ATTENTION = (
     "No mask follows these projections. Freeze the attention and train masked adapters or a "
     "masked head behind it."
 )
+WRITTEN = (
+    "The forward pass itself writes into this tensor, and what it writes depends on the rows of "
+    "the batch; freezing does not stop it. Let the forward pass write into no weights."
+)
+MAX_NORM = (
+    "With max_norm the embedding shortens the vectors of a row's tokens in place at every forward "
+    "pass, frozen or not. Shorten all vectors once before training, and set max_norm=None."
+)
+HIDDEN = (
+    "This attribute is neither a parameter nor a buffer, and keeps what it saw of a row for later "
+    "rows. Keep nothing of a row in training, or only what no later loss reads."
+)
+HOOK = (
+    "It makes the gradients of the other rows depend on z's row. Remove the hook, or let it treat "
+    "every element, and the gradient of every row, alone."
+)
 GENERIC = (
     "The tensor belongs to both sub-networks. Place a mask after the module that uses it, or "
     "freeze it (requires_grad_(False); for a buffer, stop updating it in training)."
@@ -59,6 +77,8 @@ def remedy(module: nn.Module, parameter: str, tied: bool) -> str:
     """What to do about a leaking tensor, by its module's kind and its own name there."""
     if tied:
         return TIED
+    if parameter not in {**dict(module._parameters), **module._buffers}:
+        return HIDDEN
     return next(
         (text for kinds, name, text in RULES if _fits(module, parameter, kinds, name)), GENERIC
     )
@@ -81,17 +101,28 @@ COUPLINGS = {
     "the loss": (
         "The losses of the other rows depend on z's row. Use a loss in which each row stands alone."
     ),
-    "an unknown coupling": (
-        "No module and no loss was found in which other rows see z, so the gradients are coupled "
-        "in the backward pass. Look for hooks on gradients."
+    UNKNOWN: (
+        "In the forward pass no other row sees z, and no module or parameter has a hook: the "
+        "gradients are coupled in the backward pass. Look for an autograd.Function of your own, "
+        "and for hooks that the forward code puts on tensors."
     ),
 }
 
 
-def coupling_remedy(module: nn.Module) -> str:
-    """What to do about a module whose outputs for other rows depend on z's row."""
+def coupling_remedy(module: nn.Module, own_code: bool = False) -> str:
+    """What to do about a module whose outputs for other rows depend on z's row.
+
+    Args:
+        module: the module.
+        own_code: whether the code between its children couples the rows.
+    """
     if isinstance(module, _NormBase):
         return BATCHNORM
+    if own_code:
+        return (
+            "This code mixes the rows: a mean, a norm, a sort or a product over dimension 0. Let "
+            "it treat each row alone, or move the masks so that nothing before it is trained."
+        )
     return (
         "Its outputs for the other rows change with z's row. Replace it by a module that treats "
         "each row alone, or move the masks so that nothing before it is trained."

@@ -97,6 +97,10 @@ class LeakReport:
         instances: how many instances took a step.
         repeatable: whether the same step twice gave the same bits. If not, nothing was decided.
         notes: what could not be tested.
+        unsteady: where the model is random or depends on how often it ran, and what to do; None
+            where it does not.
+        passes: how often the check ran the model.
+        rows: rows of its largest batch; 0 when unknown.
     """
 
     leaks: tuple[Leak, ...]
@@ -105,11 +109,26 @@ class LeakReport:
     instances: int
     repeatable: bool = True
     notes: tuple[str, ...] = ()
+    unsteady: str | None = None
+    passes: int = 0
+    rows: int = 0
 
     @property
     def ok(self) -> bool:
-        """Whether every unseen sub-network stayed bit-identical."""
-        return self.repeatable and not self.leaks and not self.crosstalk
+        """Whether every unseen sub-network stayed bit-identical, and the model is steady."""
+        found = self.leaks or self.crosstalk or self.unsteady
+        return self.repeatable and not found
+
+    @property
+    def limits(self) -> str:
+        """What no check of this size can see, in words."""
+        batches = f" in batches of up to {_count(self.rows, 'row')}," if self.rows else ""
+        passes = f" {self.passes:,} passes," if self.passes else " its passes,"
+        return (
+            f"A check sees what happens within{passes}{batches} for rows like these. A leak that "
+            "opens later, in larger batches, for other rows, or by state outside of the model "
+            "stays unseen."
+        )
 
     def raise_if_leaky(self) -> None:
         """Go on only with a model that is isolated.
@@ -126,19 +145,22 @@ class LeakReport:
 
     def __str__(self) -> str:
         found = [*self.leaks, *self.crosstalk, *([self.drift] if self.drift else [])]
-        notes = [fill(f"Note: {note}", WIDTH) for note in self.notes]
-        return "\n\n".join([fill(self._verdict(), WIDTH), *map(str, found), *notes])
+        said = [*([self.unsteady] if self.unsteady else []), *(f"Note: {n}" for n in self.notes)]
+        ends = [fill(text, WIDTH) for text in (*said, f"Limits: {self.limits}")]
+        return "\n\n".join([fill(self._verdict(), WIDTH), *map(str, found), *ends])
 
     def _verdict(self) -> str:
         asked = (
             f"Leak check, one real optimizer step on each of {_count(self.instances, 'instance')}:"
         )
-        if not self.repeatable:
+        if not self.repeatable and not self.leaks:
             return (
                 f"{asked} undecided. The same step twice gave different bits, so a leak cannot be "
                 "told from chance. Set torch.use_deterministic_algorithms(True) on a GPU; draw "
                 "random numbers of the model from torch only."
             )
+        if self.unsteady and not self.leaks and not self.crosstalk:
+            return f"{asked} no leak, but the model is not the same in two passes."
         if self.ok:
             return f"{asked} isolated. Every unseen sub-network stayed bit-identical."
         leaks, couplings = _count(len(self.leaks), "leaking tensor"), len(self.crosstalk)

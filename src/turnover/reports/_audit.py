@@ -32,10 +32,10 @@ def suspects_sentence(found: Screening, train: int, test: int, row_word: str) ->
     return (
         f"{found.suspected:,} of {train:,} training {row_word}s "
         f"({percent(found.suspected / train)}) "
-        "carry a label that the half which never saw them finds hard to believe "
-        f"({found.finder}). Of the {test:,} test {row_word}s the same rule suspects "
-        f"{percent(found.suspected_test)}, by the model's own errors, and a half errs more on "
-        f"{row_word}s that it alone must do without. So read them before you believe it."
+        "carry a label that is probably wrong: the networks that never saw the "
+        f"{row_word} say another ({found.finder}). Not all of these labels are wrong. The same "
+        f"rule lists {percent(found.suspected_test)} of the {test:,} test {row_word}s, most of "
+        "them because the model errs. Read each one before you change its label."
     )
 
 

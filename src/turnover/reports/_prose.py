@@ -277,11 +277,14 @@ def audited(check: LeakReport) -> str:
     """The verdict of the leak check."""
     asked = f"One real optimizer step on each of {check.instances} instances"
     if not check.repeatable:
-        return f"{asked}: undecided, since the same step twice gave different results."
+        end = f" {check.unsteady}" if check.unsteady else ""
+        return f"{asked}: undecided, since the same step twice gave different results.{end}"
     if check.ok:
         end = "every unseen half came out identical, bit for bit. Nothing leaked."
         return f"{asked}: {end}"
     count = len(check.leaks) + len(check.crosstalk)
+    if not count:
+        return f"{asked}: nothing leaked, but the model is not steady. {check.unsteady}"
     ways = "one way was" if count == 1 else f"{count} ways were"
     return f"{asked}: {ways} found in which an instance reaches its own unseen half."
 
@@ -324,6 +327,7 @@ def limits(
             "human annotators."
         )
     if results.leak_check is not None:
-        found.append("The leak check is a test on a few instances of one batch, not a proof.")
+        limits_ = results.leak_check.limits
+        found.append(f"The leak check is a test on a few instances, not a proof. {limits_}")
     found.append("These are the numbers of one run with one seed, without error bars.")
     return tuple(found)

@@ -8,7 +8,7 @@ place. A kind registers itself in ``LOADERS``, by a name that stands in the mani
 from turnover import _renamed
 from turnover.runs._ask import answer, estimator_for, explain_errors, score_all
 from turnover.runs._audit import audit_results, audit_run, inspection_csv
-from turnover.runs._check import check_leaks, sample_rows
+from turnover.runs._check import batch_rows, check_leaks, sample_rows
 from turnover.runs._classifier import (
     ClassifierRun,
     ExternalData,
@@ -51,6 +51,7 @@ __all__ = [
     "answer",
     "audit_results",
     "audit_run",
+    "batch_rows",
     "check_leaks",
     "classes_of",
     "cleanse_run",

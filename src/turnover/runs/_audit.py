@@ -54,10 +54,10 @@ def audit_results(subject: ClassifierRun, found: Inspection, top: int) -> AuditR
     labels = subject.test.batch["label"].cpu()
     if subject.scale is None:
         test = probabilities(subject.model, subject.logits, subject.test, "unseen")
-        in_test, _ = label_errors(test, labels)
+        in_test = label_errors(test, labels)
     else:
         test = outputs(subject.model, subject.logits, subject.test, "unseen")
-        in_test, _ = residual_errors(test[:, 0], labels)
+        in_test = residual_errors(test[:, 0], labels)
 
     def listed(rows: Iterable[int]) -> tuple[InspectedRow, ...]:
         return tuple(_row(subject, found, row) for row in rows)

@@ -63,12 +63,14 @@ class ExternalData:
         columns: its columns by role where they are called otherwise than in training.
         on_bad_rows: ``"stop"`` at rows that cannot be used, or ``"skip"`` them.
         tick: called with what is going on and the number of steps just finished.
+        encoding: of a text file, such as ``latin-1``; None is UTF-8, or what its first bytes say.
     """
 
     path: Path
     columns: Mapping[str, str]
     on_bad_rows: OnBadRows = "stop"
     tick: Callable[[str, int], None] = _say_nothing
+    encoding: str | None = None
 
 
 @final

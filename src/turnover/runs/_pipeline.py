@@ -13,7 +13,7 @@ from turnover._rows import Loss
 from turnover.data import BadRow, Rows
 from turnover.errors import ConfigError
 from turnover.leaks import LeakReport
-from turnover.runs._check import check_leaks, sample_rows
+from turnover.runs._check import batch_rows, check_leaks, sample_rows
 from turnover.runs._classifier import ClassifierRun
 from turnover.runs._folder import Run, describe_masks, fingerprint
 from turnover.runs._job import TrainingJob, train
@@ -24,7 +24,7 @@ __all__ = ["STEPS_BESIDES", "Method", "TrainingPipeline", "announce", "pairs_of"
 
 Progress = Callable[[str, int], None]
 Method = Literal["split-ensemble", "masks"]
-PROBED, MEASURED = 32, 2000
+MEASURED = 2000
 STEPS_BESIDES = 3
 
 
@@ -137,7 +137,7 @@ class TrainingPipeline:
     def _audit(self) -> LeakReport:
         """Real training steps on a few rows: does one reach its unseen half?"""
         self.progress(f"Proving that no {self.row_word} reaches its unseen half", 0)
-        few = sample_rows(self.train, PROBED)
+        few = sample_rows(self.train, batch_rows(self.train, self.recipe))
         found = check_leaks(self.build(True), few, self.loss, self.recipe)
         self.progress("Training", 1)
         return found

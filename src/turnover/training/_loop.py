@@ -16,6 +16,7 @@ from typing import final
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from turnover._rows import Loss, per_example, select_rows, to_device_of
 from turnover.data import Rows
@@ -136,9 +137,13 @@ def keeps_statistics(module: nn.Module) -> bool:
     return bool(getattr(module, "track_running_stats", False))
 
 
+def _needs_two_rows(module: nn.Module) -> bool:
+    return keeps_statistics(module) or isinstance(module, _BatchNorm)
+
+
 def _rows_per_step(model: nn.Module, rows: int, recipe: Recipe) -> int:
     sizes = count(recipe.batch_size)
-    free = rows == 1 or not any(map(keeps_statistics, model.modules()))
+    free = rows == 1 or not any(map(_needs_two_rows, model.modules()))
     return next(size for size in sizes if free or rows % size != 1)
 
 

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from turnover._rows import Batch, select_rows, to_device_of
 from turnover.data import Rows
+from turnover.errors import LossError
 from turnover.nn import evaluating, full, seen, unseen
 
 __all__ = ["Logits", "accuracy", "outputs", "probabilities"]
@@ -38,8 +39,21 @@ def outputs(model: nn.Module, logits: Logits, rows: Rows, which: str = "full") -
 
 
 def probabilities(model: nn.Module, logits: Logits, rows: Rows, which: str = "full") -> Tensor:
-    """Class probabilities ``float32 [rows, classes]``, on the CPU; arguments as :func:`outputs`."""
-    return torch.softmax(outputs(model, logits, rows, which), dim=1)
+    """Class probabilities ``float32 [rows, classes]``, on the CPU; arguments as :func:`outputs`.
+
+    Raises:
+        LossError: where the model says NaN or infinity, with the row.
+    """
+    found = torch.softmax(outputs(model, logits, rows, which), dim=1)
+    if not bool(torch.isfinite(found).all()):
+        row = int(torch.nonzero(~torch.isfinite(found).all(dim=1))[0])
+        raise LossError(
+            f"The {which} network says {found[row].tolist()[:3]} of row {row} (id "
+            f"{int(rows.ids[row])}), which are no probabilities, so no loss and no label can be "
+            "judged. Its weights are not finite or far too large: train again, with a lower "
+            "learning rate if the training diverged."
+        )
+    return found
 
 
 def accuracy(model: nn.Module, logits: Logits, rows: Rows) -> float:

@@ -2,12 +2,14 @@
 
 import gzip
 import json
+from pathlib import Path
 
 import pytest
 import torch
 
 from turnover.data import Classes, DataWarning, id_of, read_labelled, read_table
 from turnover.data._held_out import warn_of_overlap
+from turnover.data._recode import readable
 from turnover.data.texts import Columns, read_texts
 from turnover.errors import DataError, MissingExtra
 from turnover.masks import string_id
@@ -359,3 +361,29 @@ def test_characters_that_nobody_sees_are_no_text(tmp_path, blank):
     path = bytes_csv(tmp_path / "t.csv", f"text,label\n{blank},a\ny,b\n".encode())
     with pytest.raises(DataError, match="empty text"):
         read_texts(path, Columns("text", "label"))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "encoding", "reads"),
+    [
+        ("plain.csv", PLAIN.encode(), None, 0),
+        ("mark.csv", b"\xef\xbb\xbf" + PLAIN.encode(), None, 0),
+        ("lines.jsonl", b'{"text": "x", "label": "a"}\n', None, 0),
+        ("array.json", b'[{"text": "x", "label": "a"}]', None, 0),
+        ("array.jsonl", b'[{"text": "x", "label": "a"}]', None, 1),
+        ("key.json", b'{"data": [{"text": "x", "label": "a"}]}', None, 1),
+        ("latin.csv", PLAIN.encode("latin-1"), "latin-1", 1),
+        ("wide.csv", PLAIN.encode("utf-16"), None, 1),
+        ("packed.csv.gz", gzip.compress(PLAIN.encode()), None, 1),
+    ],
+)
+def test_a_file_is_read_whole_only_where_it_has_to_be_copied(
+    tmp_path, monkeypatch, name, content, encoding, reads
+):
+    path, whole = tmp_path / name, []
+    path.write_bytes(content)
+    read = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda file: whole.append(file) or read(file))
+    with readable(path, Path(name.removesuffix(".gz")).suffix, encoding) as file:
+        assert (file == path) == (not reads)
+    assert len(whole) == reads

@@ -53,7 +53,7 @@ def inspected(subject):
     labels = subject.train.batch["label"]
     loss = -says.gather(1, labels.unsqueeze(1)).squeeze(1).log()
     alone, agree = torch.full((len(labels),), -1), torch.zeros(len(labels), dtype=torch.bool)
-    return Inspection(labels, says, loss, loss, says.argmax(1) != labels, alone, agree, "a rule")
+    return Inspection(labels, says, loss, loss, says.argmax(1) != labels, alone, agree)
 
 
 def pixels(n, side=32, channels=3, seed=0):

@@ -146,6 +146,6 @@ def test_no_step_of_batchnorm_has_a_single_row():
         return F.cross_entropy(model(batch[0]), batch[1], reduction="none")
 
     data = Rows((torch.randn(9, 3), torch.arange(9) % 2), torch.arange(9))
-    for norm in (nn.Identity(), nn.BatchNorm1d(2)):
+    for norm in (nn.Identity(), nn.BatchNorm1d(2), nn.BatchNorm1d(2, track_running_stats=False)):
         fit(nn.Sequential(nn.Linear(3, 2), norm), data, told, replace(RECIPE, epochs=1))
-    assert sizes == [4, 4, 1, 5, 4]
+    assert sizes == [4, 4, 1, 5, 4, 5, 4]

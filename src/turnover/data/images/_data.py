@@ -1,7 +1,8 @@
 """The pictures of a run: read from the user's files, and named in the run folder."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from hashlib import blake2b
 from pathlib import Path
 from typing import final
 
@@ -21,6 +22,7 @@ from turnover.data import (
     labelled,
     read_table,
 )
+from turnover.data._held_out import warn_of_shared
 from turnover.data.images._decode import ImageError, decode, need_pillow
 from turnover.data.images._folders import has_class_folders, read_class_folders
 from turnover.data.images._pixels import decode_all, in_channels, own_size, quietly, refuse_memory
@@ -157,6 +159,7 @@ def read_images(
         known = replace(how, size=pixels.shape[-1])
         test, other = _read(Path(evaluation), known, train.classes)
         bad += test.bad
+        warn_of_shared(_contents(pixels), list(_contents(other)), evaluation)
     channels = 1 if _all_gray(pixels, train) else 3
     scale = Scale.of(train.labels) if how.regression else None
     if scale is not None:
@@ -171,6 +174,11 @@ def read_images(
         bad,
         scale,
     )
+
+
+def _contents(pixels: Tensor) -> Iterator[bytes]:
+    """A hash of the decoded pixels of each picture, whatever file they stood in."""
+    return (blake2b(picture.numpy().tobytes(), digest_size=16).digest() for picture in pixels)
 
 
 def read_target(

@@ -7,8 +7,14 @@ out. Sizes are checked in the header, before anything is decoded.
 """
 
 import io
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,6 +32,7 @@ FORMATS = ("AVIF", "BMP", "GIF", "ICO", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF"
 DEEP = ("I;16", "I;16B", "I;16L", "I;16N", "I")
 DEEPEST = 65535
 SHOWN = 12
+ONE_AT_A_TIME = Lock()
 
 
 class ImageError(DataError):
@@ -56,7 +63,8 @@ def decode(content: bytes, size: int) -> NDArray[np.uint8]:
     with _opened(content) as image:
         try:
             image.draft(None, (2 * size, 2 * size))  # of a JPEG, decode no more than is needed
-            fitted = fit(_rgb(_upright(image)), (size, size), method=Resampling.BICUBIC)
+            with _quiet(image.format):
+                fitted = fit(_rgb(_upright(image)), (size, size), method=Resampling.BICUBIC)
             return np.array(fitted).transpose(2, 0, 1)
         except ImageError:
             raise
@@ -82,7 +90,8 @@ def _opened(content: bytes) -> "Image":
     if not content:
         raise ImageError("empty file")
     try:
-        image = Image.open(io.BytesIO(content), formats=_formats())
+        with _quiet(_tiff(content)):
+            image = Image.open(io.BytesIO(content), formats=_formats())
     except Image.DecompressionBombError as error:
         raise ImageError(f"too many pixels: {_said(error)}") from error
     except UnidentifiedImageError as error:
@@ -98,6 +107,34 @@ def _opened(content: bytes) -> "Image":
             "PIL.Image.MAX_IMAGE_PIXELS"
         )
     return image
+
+
+def _tiff(content: bytes) -> str | None:
+    return "TIFF" if content[:2] in (b"II", b"MM") else None
+
+
+@contextmanager
+def _quiet(kind: str | None) -> Iterator[None]:
+    """Within the block, what the TIFF library itself prints goes nowhere; we say what is wrong.
+
+    It writes to the standard error of the process, past Python. Threads take turns.
+    """
+    if kind != "TIFF":
+        yield
+        return
+    logger = logging.getLogger("PIL")
+    with ONE_AT_A_TIME, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        level, kept, nowhere = logger.level, os.dup(2), os.open(os.devnull, os.O_WRONLY)
+        try:
+            logger.setLevel(logging.CRITICAL + 1)
+            os.dup2(nowhere, 2)
+            yield
+        finally:
+            os.dup2(kept, 2)
+            logger.setLevel(level)
+            os.close(kept)
+            os.close(nowhere)
 
 
 @cache

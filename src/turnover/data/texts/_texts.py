@@ -117,14 +117,18 @@ def _scaled(texts: Texts, regression: bool) -> Texts:
 
 
 def read_target(
-    path: str | Path, columns: Columns, classes: Classes, on_bad_rows: OnBadRows
+    path: str | Path,
+    columns: Columns,
+    classes: Classes,
+    on_bad_rows: OnBadRows,
+    encoding: str | None = None,
 ) -> Labelled:
     """Texts of another source with labels of the run's classes; their own names are optional.
 
     Raises:
         DataError, MissingExtra: as :func:`read_texts`.
     """
-    return _read(path, columns, classes, on_bad_rows)
+    return _read(path, columns, classes, on_bad_rows, encoding=encoding)
 
 
 def _read(

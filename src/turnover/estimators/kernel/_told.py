@@ -24,6 +24,9 @@ __all__ = ["LinkWarning", "what_contradicts"]
 SMALLEST, SMALL = 1e-4, 1e-6
 CLOSE, CLOSE_IN_HALF = 0.02, 0.1
 """Relative. Half precision rounds logarithms to 0.4 %, and so small probabilities to several."""
+ONE_BY_ONE = (
+    "Score each output on its own, by a loss of that output with link='squared', and add the scores"
+)
 
 
 class LinkWarning(UserWarning):
@@ -42,6 +45,9 @@ def what_contradicts(model: nn.Module, loss: Loss, batch: Batch, link: str) -> s
         loss: (model, batch) → per-example losses ``[rows]``.
         batch: a few rows.
         link: ``"log-odds"``, ``"squared"``, ``"residual"`` or ``"none"``.
+
+    Raises:
+        LossError: for squared errors of several outputs under ``"squared"``.
     """
     if link == "none":
         return None
@@ -54,11 +60,20 @@ def what_contradicts(model: nn.Module, loss: Loss, batch: Batch, link: str) -> s
         return None if _alike(g.abs().sum(dim=1), torch.ones_like(losses), close) else taken
     factor = g.square().sum(dim=1) / (2 * losses)
     squared = len(factor) > 1 and _alike(factor, factor.mean().expand_as(factor), close)
+    several = squared and int((g != 0).any(dim=0).sum()) > 1
+    if link == "squared" and several:
+        raise LossError(
+            "The losses are squared errors of several outputs. link='squared' knows one residual "
+            "and one direction for each row, so the scores would be wrong in unit and in order. "
+            f"{ONE_BY_ONE}."
+        )
     if link == "squared":
         taken = "the losses are not squared errors, as link='squared' takes them"
         return None if squared else taken
     if any(_alike(one, other, close) for one, other in _likelihoods(f, g, losses, close)):
         return None
+    if several:
+        return f"the losses are squared errors of several outputs. {ONE_BY_ONE}"
     if squared:
         return "the losses are squared errors: give link='squared'"
     return (

@@ -109,8 +109,14 @@ class TwoPass(PairwiseEstimator):
         return unseen - seen
 
     def losses(self, queries: Batch, ids: Tensor, *, unseen: bool) -> Tensor:
-        """Losses ``[query, train]`` of all queries in the sub-networks of all ids, in nats."""
+        """Losses ``[query, train]`` of all queries in the sub-networks of all ids, in nats.
+
+        Raises:
+            LossError, ConversionError: as :meth:`scores`.
+        """
         with torch.no_grad(), evaluating(self.model):
+            if self.check:
+                refuse_mixing(self.model, self.loss, queries)
             row = select_rows(queries, slice(0, 1))
             bytes_per_row(self.model, self.loss, row)
             share = self.share_prefix and self._can_be_mapped(row, ids[:2])

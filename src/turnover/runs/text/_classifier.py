@@ -190,7 +190,7 @@ def _load(run: Run, other: ExternalData) -> tuple[Rows, Sequence[BadRow]]:
         columns = Columns(*(other.columns.get(role, known[role]) for role in ("text", "label")))
     except (KeyError, TypeError) as error:
         raise RunError(f"{run.folder / 'manifest.json'} is damaged: {error!r}.") from error
-    found = read_target(other.path, columns, classes_of(run), other.on_bad_rows)
+    found = read_target(other.path, columns, classes_of(run), other.on_bad_rows, other.encoding)
     name = f"other-{_store.fingerprint(found.values, found.labels, found.ids)}"
     what = f"Encoding {other.path.name}"
     tick = partial(other.tick, what, 1)

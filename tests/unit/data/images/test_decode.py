@@ -181,3 +181,23 @@ def test_a_missing_pillow_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "PIL.Image", None)
     with pytest.raises(MissingExtra, match=r"turnover\[images\]"):
         need_pillow("Reading pets")
+
+
+def test_a_damaged_tiff_prints_nothing_past_python(capfd):
+    """Every cut and every changed byte of packed and plain files; libtiff writes to stderr."""
+    random = np.random.default_rng(0)
+    failed = 0
+    for packing in ("raw", "tiff_lzw", "tiff_adobe_deflate"):
+        buffer = io.BytesIO()
+        plain("RGB", (9, 8, 7)).resize((40, 40)).save(buffer, "TIFF", compression=packing)
+        whole = buffer.getvalue()
+        for _ in range(60):
+            damaged = bytearray(whole[: random.integers(8, len(whole) + 1)])
+            damaged[random.integers(2, len(damaged))] ^= int(random.integers(1, 256))
+            try:
+                decode(bytes(damaged), 8)
+            except ImageError:
+                failed += 1
+    assert failed > 20
+    said = capfd.readouterr()
+    assert said.out == said.err == ""

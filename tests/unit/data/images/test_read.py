@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from turnover.data import id_of
+from turnover.data import DataWarning, id_of
 from turnover.data.images import Columns, Reading, read_image, read_images, read_target
 from turnover.data.images import _pixels as pixels
 from turnover.data.images._pixels import decode_all, in_channels, own_size, refuse_memory
@@ -19,6 +19,7 @@ Image = pytest.importorskip("PIL.Image")
 duckdb = pytest.importorskip("duckdb")
 
 RNG = np.random.default_rng(0)
+TESTED_ON_TRAINING = pytest.mark.filterwarnings("ignore:.* also stand in the training data")
 SKIP = Reading(size=8, on_bad_rows="skip")
 
 
@@ -125,6 +126,7 @@ def test_files_that_may_not_be_read_are_listed(tmp_path, monkeypatch):
     ]
 
 
+@TESTED_ON_TRAINING
 def test_a_table_of_encoded_pictures(tmp_path):
     pictures = [noise() for _ in range(6)]
     rows = [(png(p), "ab"[i % 2], f"r{i}") for i, p in enumerate(pictures)]
@@ -141,6 +143,7 @@ def test_a_table_of_encoded_pictures(tmp_path):
     ]
 
 
+@TESTED_ON_TRAINING
 def test_a_table_as_hugging_face_writes_it(tmp_path):
     rows = [({"bytes": png(noise()), "path": f"{i}.png"}, i % 2, str(i)) for i in range(4)]
     types = "image STRUCT(bytes BLOB, path VARCHAR), label INTEGER, id VARCHAR"
@@ -152,6 +155,7 @@ def test_a_table_as_hugging_face_writes_it(tmp_path):
     assert images.train.batch["image"].shape == (4, 3, 8, 8)
 
 
+@TESTED_ON_TRAINING
 def test_a_folder_that_datasets_saved(tmp_path):
     datasets = pytest.importorskip("datasets")
     pictures = [noise() for _ in range(4)]
@@ -166,6 +170,7 @@ def test_a_folder_that_datasets_saved(tmp_path):
     assert np.array_equal(images.train.batch["image"][3], pictures[3].transpose(2, 0, 1))
 
 
+@TESTED_ON_TRAINING
 def test_raw_squares_are_gray_pixels(tmp_path):
     pictures = [noise(1, 28) for _ in range(4)]
     rows = [(p.tobytes(), str(i % 2), str(i)) for i, p in enumerate(pictures)]
@@ -174,6 +179,7 @@ def test_raw_squares_are_gray_pixels(tmp_path):
     assert np.array_equal(images.train.batch["image"].numpy()[:, 0], np.stack(pictures))
 
 
+@TESTED_ON_TRAINING
 def test_broken_pictures_are_not_taken_for_raw_pixels(tmp_path):
     rows = [(bytes(64), "a", "0"), (bytes(81), "b", "1"), (png(noise()), "a", "2")]
     rows += [(png(noise()), "b", "3")]
@@ -298,3 +304,18 @@ def test_nothing_usable_is_refused(tmp_path):
         (tmp_path / name / "a.png").write_text("no picture")
     with pytest.raises(DataError, match=r"No row of .* can be used"):
         read_images(tmp_path, SKIP)
+
+
+def test_test_pictures_that_are_trained_on_are_counted(tmp_path):
+    """Whatever their files are called, and however they are packed."""
+    folder_of(tmp_path / "new", each=6)
+    folder_of(tmp_path / "old", each=6)
+    (tmp_path / "copies" / "cat").mkdir(parents=True)
+    (tmp_path / "copies" / "dog").mkdir()
+    for number, file in enumerate(sorted((tmp_path / "old" / "cat").iterdir())[:4]):
+        with Image.open(file) as picture:
+            picture.save(tmp_path / "copies" / "dog" / f"{number}.bmp")
+    for file in sorted((tmp_path / "new" / "cat").iterdir()):
+        (tmp_path / "copies" / "cat" / file.name).write_bytes(png(noise()))
+    with pytest.warns(DataWarning, match=r"4 of 10 test rows of .*copies"):
+        read_images(tmp_path / "old", Reading(size=8), evaluation=tmp_path / "copies")

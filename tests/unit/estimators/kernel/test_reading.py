@@ -574,3 +574,98 @@ def test_the_warning_reaches_the_user():
     model = stack(nn.Linear(WIDTH, 8), nn.Tanh(), nn.Linear(8, CLASSES))
     with pytest.warns(LinkWarning, match="link='squared'"):
         turnover.attribute(model, half_squares, rows, rows)
+
+
+def of_outputs(*columns):
+    def squares(model, batch):
+        wanted = batch[1][:, list(columns)]
+        return (model(batch[0])[:, list(columns)] - wanted).square().sum(dim=1) / 2
+
+    return squares
+
+
+def test_squares_of_several_outputs_are_refused_and_scored_one_by_one():
+    """Against least squares solved again without each row, the slow twin."""
+    torch.manual_seed(3)
+    x, ask = torch.randn(200, 4), torch.randn(5, 4)
+    weights = torch.randn(4, 2)
+    y = x @ weights + 0.3 * torch.randn(200, 2)
+    wanted = ask @ weights + torch.randn(5, 2)
+    model = nn.Linear(4, 2, bias=False)
+
+    def solve(kept):
+        return torch.linalg.lstsq(x[kept], y[kept]).solution
+
+    with torch.no_grad():
+        model.weight.copy_(solve(torch.arange(200)).T)
+    rows, queries = Rows((x, y)), (ask, wanted)
+    whole = of_outputs(0, 1)
+    with pytest.raises(LossError, match="squared errors of several outputs"):
+        turnover.GradientKernel(model, whole, link="squared").fit(rows)
+    with pytest.warns(LinkWarning, match="Score each output on its own"):
+        turnover.GradientKernel(model, whole).fit(rows)
+
+    now = (ask @ solve(torch.arange(200)) - wanted).square().sum(dim=1) / 2
+    left = [solve(torch.arange(200) != row) for row in range(200)]
+    true = torch.stack([(ask @ w - wanted).square().sum(dim=1) / 2 - now for w in left], dim=1)
+    by_output = [
+        turnover.GradientKernel(model, of_outputs(k), link="squared", damping=1e-3)
+        .scores(queries, rows)
+        .values
+        for k in (0, 1)
+    ]
+    found = sum(by_output)
+    joined = torch.stack([found.flatten(), true.flatten()])
+    assert torch.corrcoef(joined)[0, 1] > 0.995
+    assert 0.9 < found.std() / true.std() < 1.1
+
+
+@pytest.mark.parametrize("link", ["log-odds", "squared", "none"])
+def test_nothing_is_told_of_outputs_at_many_positions(link):
+    """A language model's output is [rows, positions, classes]: no one vector for each row."""
+    torch.manual_seed(1)
+    model = stack(nn.Embedding(11, WIDTH), nn.Linear(WIDTH, 11)).eval()
+    tokens = torch.randint(0, 11, (ROWS, 5))
+
+    def tokens_loss(model, batch):
+        says = model(batch[0])
+        assert says.shape == (len(batch[0]), 5, 11)
+        return (
+            F.cross_entropy(says.flatten(0, 1), batch[1].flatten(), reduction="none")
+            .view(-1, 5)
+            .sum(dim=1)
+        )
+
+    assert what_contradicts(model, tokens_loss, (tokens, tokens), link) is None
+
+
+def test_scores_of_outputs_at_many_positions_are_those_of_the_slow_twin():
+    """φ = ∇ log(p / (1 − p)) with p = exp(−L) of the whole sequence, row by row."""
+    torch.manual_seed(1)
+    model = stack(nn.Embedding(11, 4), nn.Linear(4, 11)).double().eval()
+    tokens = torch.randint(0, 11, (12, 3))
+
+    def tokens_loss(model, batch):
+        says = model(batch).log_softmax(dim=2)
+        return -says.gather(2, batch.unsqueeze(2)).squeeze(2).mean(dim=1)
+
+    found = turnover.GradientKernel(model, tokens_loss, damping=0.5).scores(tokens, Rows(tokens))
+    features, residuals = [], []
+    for row in tokens:
+        loss_ = tokens_loss(model, row[None])[0]
+        wrong = -torch.expm1(-loss_)
+        output = -loss_ - wrong.log()
+        gradients = torch.autograd.grad(output, list(model.parameters()))
+        features.append(torch.cat([g.flatten() for g in gradients]))
+        residuals.append(float(wrong.detach()))
+    phi, r = torch.stack(features), torch.tensor(residuals, dtype=torch.float64)
+    gram = phi.T @ ((r * (1 - r)).clamp_min(1e-4)[:, None] * phi)
+    kernel = phi @ gram_solve(gram, phi, 0.5).T
+    twin = r[:, None] * kernel * r[None, :]
+    joined = torch.stack([found.values.double().flatten(), twin.flatten()])
+    assert torch.corrcoef(joined)[0, 1] > 0.99
+
+
+def gram_solve(gram, phi, damping):
+    ridge = damping * gram.diagonal().sum() / len(phi)
+    return torch.linalg.solve(gram + ridge * torch.eye(len(gram), dtype=gram.dtype), phi.T).T

@@ -330,3 +330,17 @@ def test_queries_that_reach_each_other_are_refused(estimator, function, says):
     model, queries = IsolatedMLP.make(), IsolatedMLP.batch(QUERIES)
     with pytest.raises(ConversionError, match=says):
         estimator(model, function).scores(queries, IDS)
+
+
+def test_losses_of_pairs_refuse_rows_that_meet():
+    model = IsolatedMLP.make()
+
+    def mixing(model, batch):
+        return loss(model, batch) + model(batch[0]).mean()
+
+    with pytest.raises(ConversionError, match="rows reach each other"):
+        TwoPass(model, mixing).losses(IsolatedMLP.batch(), IDS, unseen=True)
+    with pytest.raises(ConversionError, match="Two passes over the same batch"):
+        TwoPass(model, lambda m, b: loss(m, b) * torch.rand(())).losses(
+            IsolatedMLP.batch(), IDS, unseen=True
+        )
