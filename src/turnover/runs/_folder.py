@@ -34,11 +34,11 @@ from torch import Tensor, nn
 from turnover import _store
 from turnover._store import (
     CHECKSUM,
-    PARTIAL,
     checksum_of,
     read_tensors,
     read_text,
     refuse_links,
+    remove_remains,
     replacing,
     write_tensors,
 )
@@ -171,8 +171,7 @@ class Run:
 
     def finish(self, **more: object) -> "Run":
         """Mark the run complete and add to its manifest, with checksums of all that it holds."""
-        for left in self.folder.glob(f".*{PARTIAL}"):  # of writers that were killed
-            left.unlink(missing_ok=True)
+        remove_remains(self.folder)
         files = [p for p in sorted(self.folder.iterdir()) if _is_kept(p)]
         checksums = {p.name: checksum_of(p) for p in files}
         complete = {**self.manifest, **more, "state": "complete"}

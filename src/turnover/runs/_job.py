@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from itertools import count
+from pathlib import Path
 from typing import final
 
 from torch import nn
@@ -70,6 +71,7 @@ def train(
     checkpoint = run.folder / f"{name}.checkpoint.safetensors"
     if (run.folder / f"{name}.safetensors").exists():
         run.load_model(model, name)
+        _forget(checkpoint)
         for _ in range(epochs):
             tick()
         return curves.points
@@ -93,9 +95,14 @@ def train(
     if passes > 1:
         look(epochs)
     run.save_model(model, name)
-    for left in run.folder.glob(f"{checkpoint.name}*"):
-        left.unlink()
+    _forget(checkpoint)
     return curves.points
+
+
+def _forget(checkpoint: Path) -> None:
+    """Remove the checkpoints of a training whose weights are there."""
+    for left in checkpoint.parent.glob(f"{checkpoint.name}*"):
+        left.unlink(missing_ok=True)
 
 
 def _passes(model: nn.Module) -> int:

@@ -127,6 +127,7 @@ def run_images(
     )
     run = Run.create(folder, _manifest(images, plan, command))
     if run.complete:
+        forget_parts(run.folder)
         return run
     train, test = (_kept(run, images, side) for side in ("train", "test"))
     work = TrainingPipeline(
