@@ -1,8 +1,8 @@
 """Files: one way to write them, to read tensors, and to resume long work part by part.
 
 A file is written in a hidden folder that did not exist, is flushed to the disk, and then takes the
-place of the old one. An interruption leaves the old file or the new one, and two writers never share
-a name. Whoever next writes into a folder removes what killed writers left there. Nothing but
+place of the old one. An interruption leaves the old file or the new one, and two writers never
+share a name. Whoever next uses a folder removes what killed writers left there. Nothing but
 regular files is read: a link, pipe or device in a folder from a stranger is an error. Files of
 tensors carry a checksum of their contents.
 """
@@ -47,7 +47,7 @@ __all__ = [
 ]
 
 PARTIAL = ".partial"
-CHECKSUM, HEADER = "checksum", "turnover"
+CHECKSUM, HEADER, SEAL = "checksum", "turnover", "seal"
 MODE = 0o666  # what the user's umask leaves of it, as of any other file
 
 
@@ -265,6 +265,7 @@ def write_tensors(
     copies = {n: t.detach().cpu().clone().contiguous() for n, t in tensors.items()}
     with replacing(path) as fresh:
         entries = {**(header or {}), CHECKSUM: _checksum(copies)}
+        entries[SEAL] = fingerprint(dict(sorted(entries.items())))
         save_file(copies, fresh, {HEADER: json.dumps(entries, sort_keys=True)})
 
 
@@ -284,8 +285,9 @@ def read_tensors(path: Path, *, links: bool = False) -> tuple[dict[str, Tensor],
     with safe_open(path, "pt") as file:
         header = header_of(file.metadata())
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no dict)
-    wanted = header.get(CHECKSUM)  # none in files of release 0.1
-    if wanted is not None and wanted != _checksum(tensors):
+    wanted, seal = header.get(CHECKSUM), header.pop(SEAL, None)  # none in files of release 0.1
+    whole = seal is None or seal == fingerprint(dict(sorted(header.items())))
+    if not whole or (wanted is not None and wanted != _checksum(tensors)):
         raise RunError(
             f"{path} is damaged: its contents are not those that were written (their checksum "
             "differs). Restore the file, or delete it and make it anew."
@@ -311,6 +313,7 @@ def load(path: Path, work: str) -> dict[str, Tensor]:
     Raises:
         RunError: for a file that is damaged or belongs to other work.
     """
+    _remove_remains_once(path.parent, os.getpid())
     try:
         tensors, header = read_tensors(path)
     except (OSError, SafetensorError) as error:

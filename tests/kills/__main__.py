@@ -1,8 +1,8 @@
 """Kill a command at its file events: ``python -m tests.kills "train texts" --every 1``.
 
 A fork runs the command and kills itself at the n-th event: before a file is opened for writing,
-renamed, removed, or flushed; before a folder is made or removed. Before a flush it can also tear the
-file, as a kill in the middle of a write does. Then the folder is asked about, the command is
+renamed, removed, or flushed; before a folder is made or removed. Before a flush it can also tear
+the file, as a kill in the middle of a write does. Then the folder is asked about, the command is
 repeated, and what it left is compared with what an undisturbed one left.
 """
 

@@ -1,4 +1,4 @@
-"""A command that is killed at any file event goes on to the same bits, and leaves nothing behind."""
+"""A command that is killed at any file event goes on to the same bits, and leaves nothing."""
 
 import json
 import os

@@ -1,6 +1,5 @@
 """Train a network of a run, or go on where an interruption left it; with its learning curve."""
 
-import json
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -120,11 +119,14 @@ class _Curves:
         self.points = self._read() if (run.folder / self.name).exists() else []
 
     def _read(self) -> list[Curve]:
+        found = self.run.read_json(self.name)
+        if isinstance(found, dict):  # a list before the files had checksums
+            found = found.get("points")
         try:
-            return [Curve(**point) for point in self.run.read_json(self.name)]  # type: ignore[attr-defined]
+            return [Curve(**point) for point in found]  # type: ignore[attr-defined]
         except TypeError as error:
             raise RunError(f"{self.run.folder / self.name} is damaged: {error}.") from error
 
     def add(self, point: Curve) -> None:
         self.points = [p for p in self.points if p.epoch < point.epoch] + [point]
-        self.run.write_text(self.name, json.dumps([asdict(p) for p in self.points]))
+        self.run.write_json(self.name, {"points": [asdict(p) for p in self.points]})

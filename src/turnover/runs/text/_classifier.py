@@ -28,7 +28,7 @@ from turnover.runs.text._encoders import ENCODERS, Encoder, encoder_of, source_o
 from turnover.runs.text._features import encoded_rows
 from turnover.runs.text._head import build_head, logits
 from turnover.runs.text._names import load_words
-from turnover.runs.text._words import COMMON, Pieces, pieces_of_run, shared_spans
+from turnover.runs.text._words import COMMON, TOKENIZER, Pieces, pieces_of_run, shared_spans
 from turnover.training import Recipe, build_split_ensemble
 
 __all__ = [
@@ -206,6 +206,10 @@ def _marker(run: Run) -> Callable[[Mapping[str, Any], Mapping[str, Any]], list[t
     @cache
     def tools() -> tuple[Pieces, frozenset[str]]:
         common = run.read_json(COMMON) if (run.folder / COMMON).exists() else []
+        if isinstance(common, dict):  # a list before the files had checksums
+            common = common.get("pieces", [])
+        if (run.folder / TOKENIZER).exists():
+            run.compare(TOKENIZER)
         return pieces_of_run(run.folder), frozenset(map(str, cast("list[str]", common)))
 
     def mark(query: Mapping[str, Any], row: Mapping[str, Any]) -> list[tuple[int, int]]:
