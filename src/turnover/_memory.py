@@ -2,11 +2,13 @@
 
 import os
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import final
 
 from turnover.errors import ConfigError
 
-__all__ = ["available", "refuse_more", "sized"]
+__all__ = ["Forecast", "available", "refuse_more", "sized"]
 
 UNKNOWN = 2**63 - 1
 GROUPS = (  # limit and usage of a control group, in its second and first version
@@ -16,6 +18,25 @@ GROUPS = (  # limit and usage of a control group, in its second and first versio
         "/sys/fs/cgroup/memory/memory.usage_in_bytes",
     ),
 )
+
+
+@final
+@dataclass(frozen=True)
+class Forecast:
+    """What work is going to take.
+
+    Attributes:
+        seconds: about how long.
+        bytes: memory at most, beside what is taken already.
+        per_row: bytes of them that are kept of each row; 0 where none are.
+    """
+
+    seconds: float
+    bytes: int
+    per_row: int = 0
+
+    def __str__(self) -> str:
+        return f"about {max(1, self.seconds):,.0f} s and {sized(self.bytes)} of memory"
 
 
 def available() -> int:

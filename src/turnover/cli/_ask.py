@@ -16,6 +16,7 @@ __all__ = ["ask", "query_of"]
 
 
 EstimatorName = Literal["first-order", "exact", "kernel"]
+LONG = 5.0  # seconds
 WRITERS = {".safetensors": "save", ".csv": "to_csv", ".parquet": "to_parquet"}
 
 
@@ -55,6 +56,7 @@ def ask(
 
     subject = open_run(run)
     asked = query_of(subject, run, query=query, text=text, image=image)
+    _tell_forecast(subject, estimator)
     found = answer(subject, asked, label=label, k=top, estimator=estimator)
     if save is not None:
         scores = score_all(subject, asked, label=str(found.asked), estimator=estimator)
@@ -68,6 +70,16 @@ def ask(
             out = console()
             out.print("\nTo take rows like these out, train again and see what it says then:")
             out.print(f"  {offer}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _tell_forecast(subject: "ClassifierRun", estimator: str | None) -> None:
+    """Say what a kernel is going to take, where that is long."""
+    from turnover.cli._output import warn
+    from turnover.runs import kernel_forecast
+
+    expected = kernel_forecast(subject, estimator)
+    if expected is not None and expected.seconds >= LONG:
+        warn(f"scoring takes {expected}")
 
 
 def refuse_several(*given: object) -> None:

@@ -5,15 +5,15 @@ Hooks keep the input of every module and the gradient of its output; the rule of
 that no module reads are differentiated row by row, which is exact and slower.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, final
 
 import torch
 from torch import Tensor, nn
 
-from turnover._functional import per_example_gradients
+from turnover._functional import per_example_gradients, with_gradients
 from turnover._rows import Batch, Loss, count_rows, per_example, select_rows, to_device_of
 from turnover.errors import ConversionError, LossError
 from turnover.estimators.kernel._project import MOST, compressed, projection, sides
@@ -196,16 +196,6 @@ def _repeated(x: Tensor, rows: int, features: int = 0) -> Tensor:
     if x.dim() == 1 + features:
         x = x.unsqueeze(0)
     return x.expand(rows, *x.shape[1:]) if len(x) == 1 else x
-
-
-@contextmanager
-def with_gradients() -> Iterator[None]:
-    """Within the block gradients are taken, and compiled modules run as they were written.
-
-    Compiled code calls the hooks of the modules inside at some calls, and not at others.
-    """
-    with torch.inference_mode(False), torch.enable_grad(), torch.compiler.set_stance("force_eager"):
-        yield
 
 
 def _finite(losses: Tensor) -> None:

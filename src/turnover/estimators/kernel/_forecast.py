@@ -1,14 +1,12 @@
 """What a kernel will take, in seconds and bytes, from a few rows and a small factorisation."""
 
 import time
-from dataclasses import dataclass
-from typing import final
 
 import torch
 from torch import nn
 
-from turnover._memory import refuse_more, sized
-from turnover._rows import Batch, Loss, select_rows, to_device_of
+from turnover._memory import Forecast, refuse_more, sized
+from turnover._rows import Batch, Loss
 from turnover.data import Rows
 from turnover.estimators.kernel._features import numbers
 from turnover.estimators.kernel._fitted import (
@@ -18,9 +16,10 @@ from turnover.estimators.kernel._fitted import (
     networks_of,
 )
 from turnover.estimators.kernel._ridge import is_dual
-from turnover.nn import SplitEnsemble, evaluating
+from turnover.nn import SplitEnsemble
+from turnover.training import held_by_row
 
-__all__ = ["Forecast", "forecast_kernel", "refuse_large", "rows_per_block"]
+__all__ = ["forecast_kernel", "refuse_large", "rows_per_block"]
 
 PROBE_ROWS, PROBE_SIZE = 32, 512
 BLOCK_BYTES = 2**28
@@ -28,45 +27,12 @@ NUMBER = 4  # bytes of one
 DAMPINGS = 4  # factorisations until a split ensemble has chosen the damping
 
 
-@final
-@dataclass(frozen=True)
-class Forecast:
-    """What work is going to take.
-
-    Attributes:
-        seconds: about how long.
-        bytes: memory at most, beside what is taken already.
-        per_row: bytes of them that are kept of each row in all networks.
-    """
-
-    seconds: float
-    bytes: int
-    per_row: int
-
-    def __str__(self) -> str:
-        return f"about {max(1, self.seconds):,.0f} s and {sized(self.bytes)} of memory"
-
-
 def rows_per_block(network: nn.Module, loss: Loss, batch: Batch) -> int:
     """How many rows at once keep what one pass holds of them below 256 MB, at most 256.
 
     A first row is weighed: inputs and outputs of its modules, gradients, and factors.
     """
-    held = 0
-
-    def weigh(module: nn.Module, args: tuple[object, ...], output: object) -> None:
-        nonlocal held
-        for tensor in (*args, output):
-            held += tensor.nbytes if isinstance(tensor, torch.Tensor) else 0
-
-    leaves = [m for m in network.modules() if next(m.children(), None) is None]
-    hooks = [module.register_forward_hook(weigh) for module in leaves]
-    try:
-        with evaluating(network), torch.no_grad():
-            loss(network, to_device_of(network, select_rows(batch, slice(0, 1))))
-    finally:
-        for hook in hooks:
-            hook.remove()
+    held = held_by_row(network, loss, batch)
     return max(1, min(ROWS_PER_BLOCK, BLOCK_BYTES // max(1, 4 * held)))
 
 

@@ -19,6 +19,7 @@ from typing import Literal, final
 import torch
 from torch import nn
 
+from turnover._memory import Forecast
 from turnover._rows import Batch, Loss, select_rows, to_device_of
 from turnover.data import Rows
 from turnover.errors import ScoreError
@@ -33,7 +34,6 @@ from turnover.estimators.kernel._fitted import (
     networks_of,
 )
 from turnover.estimators.kernel._forecast import (
-    Forecast,
     forecast_kernel,
     refuse_large,
     rows_per_block,
