@@ -45,7 +45,7 @@ def main() -> None:
         print(f"{kept:7,} numbers: {row['correlation']:.4f}, {row['seconds']:.1f} s")
         rows.append(row)
     about = {"seeds": list(SEEDS), "queries": QUERIES, "epochs": EPOCHS, "weights": 64 * 9 * 128}
-    result = {**describe(), **about, "rows": rows}
+    result = {"machine": describe(), **about, "rows": rows}
     arguments.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 

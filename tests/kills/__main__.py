@@ -34,7 +34,7 @@ EVENTS = {
 }
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 NEVER = 10**9
-PASSING = {"seconds", "created", "checksums", "cost", "versions"}
+PASSING = {"seconds", "created", "checksum", "checksums", "cost", "versions"}
 
 
 def main() -> int:
