@@ -4,12 +4,20 @@ import csv
 import json
 import random
 import shutil
+import time
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests.integration.conftest import assert_refused, edit, invoke, numbers, said
+from tests.integration.conftest import (
+    assert_refused,
+    edit,
+    invoke,
+    numbers,
+    said,
+    without_checksums,
+)
 from turnover.data import Rows
 from turnover.errors import RunError
 from turnover.nn import SplitEnsemble
@@ -252,3 +260,11 @@ def test_a_run_of_release_0_1_is_read_in_todays_words(copy):
     assert read.keys() == wanted.keys() and all(torch.equal(read[n], wanted[n]) for n in wanted)
     assert command_of(found.run.manifest, "out") == command_of(today.run.manifest, "out")
     assert invoke("report", copy).exit_code == 0
+
+
+def test_a_manifest_of_a_hundred_thousand_pairs_is_refused_before_they_are_built(copy):
+    without_checksums(copy)
+    edit(copy / "manifest.json", lambda m: m["arguments"].update(pairs=10**5))
+    began = time.monotonic()
+    assert_refused(invoke("ask", copy, "--query", 0), 3, "tells of 100000 pairs of networks")
+    assert time.monotonic() - began < 10

@@ -9,7 +9,14 @@ from turnover import _renamed
 from turnover.runs._ask import answer, estimator_for, explain_errors, kernel_forecast, score_all
 from turnover.runs._audit import audit_results, audit_run, inspection_csv
 from turnover.runs._check import check_leaks, sample_rows
-from turnover.runs._classifier import ClassifierRun, ExternalData, Query, classes_of, verify
+from turnover.runs._classifier import (
+    ClassifierRun,
+    ExternalData,
+    Query,
+    classes_of,
+    refuse_other_pairs,
+    verify,
+)
 from turnover.runs._cleanse import ARMS, CleansingConfig, cleanse_run, cleansing_csv, split
 from turnover.runs._folder import Run, describe_masks, fingerprint
 from turnover.runs._job import TrainingJob, cosine, train
@@ -60,6 +67,7 @@ __all__ = [
     "proof_json",
     "prove_mistakes",
     "prove_run",
+    "refuse_other_pairs",
     "sample_rows",
     "score_all",
     "split",

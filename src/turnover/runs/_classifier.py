@@ -7,16 +7,18 @@ from typing import Any, Literal, final
 
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from turnover._rows import Batch
+from turnover._store import refuse_special
 from turnover.data import BadRow, Classes, OnBadRows, Rows
 from turnover.errors import DataError, RunError
 from turnover.nn import SplitEnsemble
 from turnover.runs._folder import Run, describe_masks, fingerprint
 from turnover.training import Logits, Recipe, probabilities
 
-__all__ = ["ClassifierRun", "ExternalData", "Query", "classes_of", "verify"]
+__all__ = ["ClassifierRun", "ExternalData", "Query", "classes_of", "refuse_other_pairs", "verify"]
 
 Side = Literal["train", "test"]
 
@@ -173,6 +175,30 @@ def verify(run: Run, model: nn.Module, logits: Logits, rows: Mapping[str, Rows])
             f"The masks of {run.folder} cannot be made again: its manifest describes "
             f"{run.manifest.get('masks')}, but this release makes {made}. Its scores would be "
             "those of other sub-networks."
+        )
+
+
+def refuse_other_pairs(run: Run) -> None:
+    """Refuse a manifest of other networks than there are weights of, before any is built.
+
+    Raises:
+        RunError: when it does, or the file of weights cannot be read.
+    """
+    path, pairs = run.folder / "model.safetensors", run.arguments.get("pairs", 0)
+    refuse_special(path)
+    try:
+        with safe_open(path, "pt") as file:
+            names = [name.split(".") for name in file.keys()]  # noqa: SIM118 (no dict)
+    except (OSError, SafetensorError) as error:
+        raise RunError(
+            f"Cannot read {path}: {error}. The run is incomplete or damaged; the command that made "
+            "it resumes when given the same folder and arguments."
+        ) from error
+    found = {name[1] for name in names if name[0] in ("members", "towers")}
+    if type(pairs) is not int or len(found) != 2 * pairs:
+        raise RunError(
+            f"{run.folder / 'manifest.json'} is damaged: it tells of {pairs!r} pairs of networks, "
+            f"and {path.name} holds {len(found)} networks."
         )
 
 

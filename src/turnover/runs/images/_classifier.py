@@ -22,6 +22,7 @@ from turnover.runs import (
     RunLoader,
     classes_of,
     cosine,
+    refuse_other_pairs,
     verify,
 )
 from turnover.runs.images._augment import augmented
@@ -108,6 +109,7 @@ def build(run: Run, seed: int, *, turnover: bool = False) -> nn.Module:
 
 def _open(run: Run) -> ClassifierRun:
     rows = {name: run.load_rows(name) for name in ("train", "test")}
+    refuse_other_pairs(run)
     try:
         arguments = run.arguments
         shape, classes = [arguments["channels"], *[arguments["size"]] * 2], len(classes_of(run))

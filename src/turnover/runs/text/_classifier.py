@@ -21,6 +21,7 @@ from turnover.runs import (
     RunLoader,
     classes_of,
     cosine,
+    refuse_other_pairs,
     verify,
 )
 from turnover.runs.text._adapted import Adapted, Tokens, build_adapted, trim
@@ -64,6 +65,7 @@ def recipe_of(arguments: Mapping[str, Any]) -> Recipe:
 
 def _open(run: Run) -> ClassifierRun:
     rows = {name: run.load_rows(name) for name in ("train", "test")}
+    refuse_other_pairs(run)
     try:
         arguments = run.arguments
         model = build(run, rows["train"], arguments["seed"], turnover=True, weights=False)
