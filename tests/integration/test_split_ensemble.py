@@ -268,3 +268,10 @@ def test_a_manifest_of_a_hundred_thousand_pairs_is_refused_before_they_are_built
     began = time.monotonic()
     assert_refused(invoke("ask", copy, "--query", 0), 3, "tells of 100000 pairs of networks")
     assert time.monotonic() - began < 10
+
+
+@pytest.mark.parametrize(("name", "value"), [("seed", -0.0), ("epochs", 1e300), ("lr", None)])
+def test_a_manifest_with_odd_numbers_is_refused(copy, name, value):
+    without_checksums(copy)
+    edit(copy / "manifest.json", lambda m: m["arguments"].update({name: value}))
+    assert_refused(invoke("ask", copy, "--query", 0), 3, f"its {name} is {value!r}")

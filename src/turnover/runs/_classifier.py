@@ -20,6 +20,7 @@ from turnover.training import Logits, Recipe, probabilities
 
 __all__ = ["ClassifierRun", "ExternalData", "Query", "classes_of", "refuse_other_pairs", "verify"]
 
+WHOLE, NUMBERS, MOST = ("seed", "epochs", "batch_size", "pairs"), ("lr", "decay"), 2**63
 Side = Literal["train", "test"]
 
 
@@ -179,11 +180,21 @@ def verify(run: Run, model: nn.Module, logits: Logits, rows: Mapping[str, Rows])
 
 
 def refuse_other_pairs(run: Run) -> None:
-    """Refuse a manifest of other networks than there are weights of, before any is built.
+    """Refuse a manifest of other networks than there are weights of, or with odd numbers.
+
+    Nothing is built before.
 
     Raises:
         RunError: when it does, or the file of weights cannot be read.
     """
+    for name, value in run.arguments.items():
+        whole = name not in WHOLE or type(value) is int
+        finite = type(value) in (int, float) and abs(value) < MOST
+        if not whole or (name in (*WHOLE, *NUMBERS) and not finite):
+            raise RunError(
+                f"{run.folder / 'manifest.json'} is damaged: its {name} is {value!r}, and no "
+                f"{'whole ' if name in WHOLE else ''}number that a training can have."
+            )
     path, pairs = run.folder / "model.safetensors", run.arguments.get("pairs", 0)
     refuse_special(path)
     try:
