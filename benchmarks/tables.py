@@ -287,6 +287,21 @@ def costs() -> str:
     return table(header, rows) + origin(found["machine"], "table1")
 
 
+def projection() -> str:
+    """What scores lose where the gradient of a large weight keeps fewer numbers."""
+    found = result("projection")
+    rows = [
+        [
+            f"{row['kept']:,} of {found['weights']:,}",
+            f"{row['correlation']:.4f} ({min(row['by_seed']):.4f}–{max(row['by_seed']):.4f})",
+            seconds(row["seconds"]),
+        ]
+        for row in found["rows"]
+    ]
+    header = ["numbers kept", "correlation with exact scores (all seeds)", "fit"]
+    return table(header, rows) + origin(found["machine"], "projection")
+
+
 def section22() -> str:
     """Exact, first-order and LiSSA for one query on MiniLM."""
     found = result("section22")
@@ -869,6 +884,7 @@ MAKERS = (
     power,
     headline,
     costs,
+    projection,
     section22,
     better_scores,
     half_trained,

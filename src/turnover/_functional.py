@@ -1,6 +1,7 @@
 """The user's loss as a function of the parameters: what ``torch.func`` maps and derives."""
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -10,9 +11,26 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from turnover._rows import Batch, Loss, count_rows, map_tensors, per_example, select_rows
 from turnover.errors import ConversionError, TurnoverError
 
-__all__ = ["Parameters", "flat", "functional_loss", "per_example_gradients", "trainable"]
+__all__ = [
+    "Parameters",
+    "flat",
+    "functional_loss",
+    "per_example_gradients",
+    "trainable",
+    "with_gradients",
+]
 
 Parameters = Mapping[str, Tensor]
+
+
+@contextmanager
+def with_gradients() -> Iterator[None]:
+    """Within the block gradients are taken, and compiled modules run as they were written.
+
+    Compiled code calls the hooks of the modules inside at some calls, and not at others.
+    """
+    with torch.inference_mode(False), torch.enable_grad(), torch.compiler.set_stance("force_eager"):
+        yield
 
 
 def trainable(model: nn.Module) -> dict[str, Tensor]:

@@ -1,17 +1,23 @@
 """Files: one way to write them, to read tensors, and to resume long work part by part.
 
-A file is written under a random hidden name that did not exist, is flushed to the disk, and then
-takes the place of the old one. An interruption leaves the old file or the new one, and two writers
-never share a name. Nothing but regular files is read: a link, pipe or device in a folder from a
-stranger is an error. Files of tensors carry a checksum of their contents.
+A file is written in a hidden folder that did not exist, is flushed to the disk, and then takes the
+place of the old one. An interruption leaves the old file or the new one, and two writers never
+share a name. Whoever next uses a folder removes what killed writers left there. Nothing but
+regular files is read: a link, pipe or device in a folder from a stranger is an error. Files of
+tensors carry a checksum of their contents.
 """
 
 import json
 import os
+import platform
+import re
 import secrets
+import shutil
 import stat
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import cache
 from hashlib import blake2b
 from pathlib import Path
 
@@ -33,13 +39,15 @@ __all__ = [
     "read_text",
     "refuse_links",
     "refuse_special",
+    "remove_remains",
     "replacing",
+    "room_beside",
     "save",
     "write_tensors",
 ]
 
 PARTIAL = ".partial"
-CHECKSUM, HEADER = "checksum", "turnover"
+CHECKSUM, HEADER, SEAL = "checksum", "turnover", "seal"
 MODE = 0o666  # what the user's umask leaves of it, as of any other file
 
 
@@ -51,17 +59,84 @@ def replacing(path: str | Path) -> Iterator[Path]:
         OSError: when the folder cannot be written.
     """
     path = Path(path)
-    fresh = path.with_name(f".{path.name[:100]}.{secrets.token_hex(8)}{PARTIAL}")
-    os.close(os.open(fresh, os.O_CREAT | os.O_EXCL | os.O_WRONLY | _NO_LINKS, MODE))
-    try:
+    _remove_remains_once(path.parent, os.getpid())
+    with room_beside(path) as room:
+        fresh = room / path.name
+        file = os.open(fresh, os.O_CREAT | os.O_EXCL | os.O_WRONLY | _NO_LINKS, MODE)
+        mode = stat.S_IMODE(os.fstat(file).st_mode)
+        os.close(file)
         yield fresh
+        os.chmod(fresh, mode)  # a library may have made the file anew, for its owner alone
         _flush(fresh)
         os.replace(fresh, path)
-    except BaseException:
-        fresh.unlink(missing_ok=True)
-        raise
     with suppress(OSError):  # a file system that cannot flush folders
         _flush(path.parent)
+
+
+@contextmanager
+def room_beside(path: Path) -> Iterator[Path]:
+    """A new hidden folder beside a path, which is removed with all that is left in it.
+
+    Raises:
+        OSError: when it cannot be made.
+    """
+    room = path.with_name(f".{os.getpid()}-{_home()}-{secrets.token_hex(8)}{PARTIAL}")
+    room.mkdir(mode=0o700)
+    try:
+        yield room
+    finally:
+        shutil.rmtree(room, ignore_errors=True)
+
+
+def remove_remains(folder: Path) -> None:
+    """Remove what killed writers left in a folder: of this machine, or older than a day."""
+    try:
+        with os.scandir(folder) as entries:
+            left = [entry for entry in entries if entry.name.startswith(".")]
+    except OSError:
+        return
+    for entry in left:
+        if entry.name.endswith(PARTIAL) and _is_abandoned(entry):
+            if entry.is_dir(follow_symlinks=False):
+                shutil.rmtree(entry.path, ignore_errors=True)
+            else:
+                with suppress(OSError):
+                    os.unlink(entry.path)
+
+
+@cache
+def _remove_remains_once(folder: Path, process: int) -> None:
+    remove_remains(folder)
+
+
+def _is_abandoned(entry: "os.DirEntry[str]") -> bool:
+    """Whether the process that made a hidden folder is gone; old names do not tell, and are."""
+    if (found := _ROOM.fullmatch(entry.name)) is None:
+        return True
+    if found["home"] == _home() and os.name == "posix":
+        try:
+            os.kill(int(found["process"]), 0)
+        except ProcessLookupError:
+            return True
+        except (OSError, OverflowError):
+            return False
+        return False
+    with suppress(OSError):
+        return time.time() - entry.stat(follow_symlinks=False).st_mtime > DAY
+    return False
+
+
+_ROOM = re.compile(r"\.(?P<process>\d{1,9})-(?P<home>[0-9a-f]{8})-[0-9a-f]{16}\.partial")
+DAY = 86_400
+
+
+@cache
+def _home() -> str:
+    """Where process numbers mean what they mean here: the machine, and its container."""
+    space = ""
+    with suppress(OSError):
+        space = os.readlink("/proc/self/ns/pid")
+    return blake2b(f"{platform.node()} {space}".encode(), digest_size=4).hexdigest()
 
 
 _NO_LINKS = getattr(os, "O_NOFOLLOW", 0)  # absent on Windows, whose links need rights of their own
@@ -190,6 +265,7 @@ def write_tensors(
     copies = {n: t.detach().cpu().clone().contiguous() for n, t in tensors.items()}
     with replacing(path) as fresh:
         entries = {**(header or {}), CHECKSUM: _checksum(copies)}
+        entries[SEAL] = fingerprint(dict(sorted(entries.items())))
         save_file(copies, fresh, {HEADER: json.dumps(entries, sort_keys=True)})
 
 
@@ -209,8 +285,9 @@ def read_tensors(path: Path, *, links: bool = False) -> tuple[dict[str, Tensor],
     with safe_open(path, "pt") as file:
         header = header_of(file.metadata())
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no dict)
-    wanted = header.get(CHECKSUM)  # none in files of release 0.1
-    if wanted is not None and wanted != _checksum(tensors):
+    wanted, seal = header.get(CHECKSUM), header.pop(SEAL, None)  # none in files of release 0.1
+    whole = seal is None or seal == fingerprint(dict(sorted(header.items())))
+    if not whole or (wanted is not None and wanted != _checksum(tensors)):
         raise RunError(
             f"{path} is damaged: its contents are not those that were written (their checksum "
             "differs). Restore the file, or delete it and make it anew."
@@ -236,6 +313,7 @@ def load(path: Path, work: str) -> dict[str, Tensor]:
     Raises:
         RunError: for a file that is damaged or belongs to other work.
     """
+    _remove_remains_once(path.parent, os.getpid())
     try:
         tensors, header = read_tensors(path)
     except (OSError, SafetensorError) as error:

@@ -91,6 +91,16 @@ def pictures(folder: Path) -> Target:
     return target
 
 
+QUESTIONS = {
+    "ask": "ask {run} --query 1 --json",
+    "audit": "audit {run} --json",
+    "cleanse": "cleanse {run} --target {data} --remove 5 --seeds 2 --scores first-order --json",
+    "prove": "prove {run} --query 1 --rows 1 --trainings 1 --against random --json",
+    "report": "report {run}",
+}
+"""What is asked of a damaged run, whose answers and trainings are already there."""
+
+
 def runs(folder: Path) -> Target:
     """A damaged run answers as it did, or says that it is damaged."""
     data = folder / "data.csv"
@@ -100,28 +110,38 @@ def runs(folder: Path) -> Target:
     words = "--text text --label label --method masks --units 8 --epochs 1 --no-control"
     made = CliRunner().invoke(app, ["train", str(data), *words.split(), "--out", str(source)])
     assert made.exit_code == 0, (made.stderr, made.exception)
-    (source / "report.html").unlink(missing_ok=True)
-    files = sorted(path.name for path in source.iterdir() if path.is_file())
 
-    def ask() -> tuple[int, str, BaseException | None]:
-        words = ["ask", str(tried), "--query", "1", "--json"]
+    def asked(name: str) -> tuple[int, str, BaseException | None]:
+        words = [word.format(run=tried, data=data) for word in QUESTIONS[name].split()]
         result = CliRunner().invoke(app, words)
-        return result.exit_code, result.stdout, result.exception
+        page = tried / "report.html"
+        said = page.read_text(encoding="utf-8") if name == "report" and page.exists() else ""
+        return result.exit_code, result.stdout + said, result.exception
 
-    shutil.copytree(source, tried)
-    right = ask()
-    assert right[0] == 0, right
+    def restored() -> None:
+        shutil.rmtree(tried, ignore_errors=True)
+        shutil.copytree(source, tried)
+
+    restored()
+    for name in QUESTIONS:
+        assert asked(name)[0] == 0, asked(name)
+    shutil.rmtree(source)
+    shutil.copytree(tried, source)
+    right = {name: asked(name)[1] for name in QUESTIONS}
+    files = sorted(p.relative_to(source) for p in source.rglob("*") if p.is_file())
+    files = [path for path in files if path.suffix != ".html"]
+    questions = ["ask"] * 4 + list(QUESTIONS)  # the one that takes least most often
 
     def target(case: int) -> str | None:
         chance = random.Random(case)
-        name = chance.choice(files)
-        before = (source / name).read_bytes()
-        (tried / name).write_bytes(mutated(before, case))
-        code, said, error = ask()
-        (tried / name).write_bytes(before)
+        name, question = chance.choice(files), chance.choice(questions)
+        (tried / name).write_bytes(mutated((source / name).read_bytes(), case))
+        code, said, error = asked(question)
+        restored()
         if error is not None and not isinstance(error, SystemExit):
-            return f"{name}: {type(error).__name__}: {error}"
-        return f"{name}: another answer" if code == 0 and said != right[1] else None
+            return f"{question}, {name}: {type(error).__name__}: {error}"
+        other = code == 0 and said != right[question]
+        return f"{question}, {name}: another answer" if other else None
 
     return target
 

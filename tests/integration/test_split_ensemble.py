@@ -4,12 +4,20 @@ import csv
 import json
 import random
 import shutil
+import time
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests.integration.conftest import assert_refused, edit, invoke, numbers, said
+from tests.integration.conftest import (
+    assert_refused,
+    edit,
+    invoke,
+    numbers,
+    said,
+    without_checksums,
+)
 from turnover.data import Rows
 from turnover.errors import RunError
 from turnover.nn import SplitEnsemble
@@ -236,6 +244,7 @@ def test_a_run_of_release_0_1_is_read_in_todays_words(copy):
     manifest["command"] = [words.get(word, word) for word in manifest["command"]]
     (copy / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
     results = json.loads((copy / "results.json").read_text(encoding="utf-8"))
+    del results["checksum"], results["version"]
     results["towers"], results["noun"] = results.pop("pairs"), results.pop("row_word")
     (copy / "results.json").write_text(json.dumps(results), encoding="utf-8")
     weights = load_file(copy / "model.safetensors")
@@ -251,3 +260,18 @@ def test_a_run_of_release_0_1_is_read_in_todays_words(copy):
     assert read.keys() == wanted.keys() and all(torch.equal(read[n], wanted[n]) for n in wanted)
     assert command_of(found.run.manifest, "out") == command_of(today.run.manifest, "out")
     assert invoke("report", copy).exit_code == 0
+
+
+def test_a_manifest_of_a_hundred_thousand_pairs_is_refused_before_they_are_built(copy):
+    without_checksums(copy)
+    edit(copy / "manifest.json", lambda m: m["arguments"].update(pairs=10**5))
+    began = time.monotonic()
+    assert_refused(invoke("ask", copy, "--query", 0), 3, "tells of 100000 pairs of networks")
+    assert time.monotonic() - began < 10
+
+
+@pytest.mark.parametrize(("name", "value"), [("seed", -0.0), ("epochs", 1e300), ("lr", None)])
+def test_a_manifest_with_odd_numbers_is_refused(copy, name, value):
+    without_checksums(copy)
+    edit(copy / "manifest.json", lambda m: m["arguments"].update({name: value}))
+    assert_refused(invoke("ask", copy, "--query", 0), 3, f"its {name} is {value!r}")

@@ -16,6 +16,7 @@ __all__ = ["ask", "one_question", "query_of"]
 
 
 EstimatorName = Literal["first-order", "exact", "kernel"]
+LONG = 5.0  # seconds
 WRITERS = {".safetensors": "save", ".csv": "to_csv", ".parquet": "to_parquet"}
 
 
@@ -55,6 +56,7 @@ def ask(
 
     subject = open_run(run)
     asked = query_of(subject, run, question)
+    _tell_forecast(subject, estimator)
     found = answer(subject, asked, label=label, k=top, estimator=estimator)
     if save is not None:
         scores = score_all(subject, asked, label=str(found.asked), estimator=estimator)
@@ -80,6 +82,16 @@ def one_question(
         several = f", not {len(found)} of them" if found else ""
         raise typer.BadParameter(f"Give one of --query, --text and --image, once{several}.")
     return dict(found)
+
+
+def _tell_forecast(subject: "ClassifierRun", estimator: str | None) -> None:
+    """Say what a kernel is going to take, where that is long."""
+    from turnover.cli._output import warn
+    from turnover.runs import kernel_forecast
+
+    expected = kernel_forecast(subject, estimator)
+    if expected is not None and expected.seconds >= LONG:
+        warn(f"scoring takes {expected}")
 
 
 def query_of(

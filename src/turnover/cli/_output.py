@@ -66,13 +66,16 @@ def typed(context: typer.Context) -> list[str]:
 def progress_bar(total: int | None) -> Iterator[Callable[[str, int], None]]:
     """A bar on standard error; call it with what is going on and the steps just finished.
 
-    Without a total it only moves.
+    Without a total it only moves. A whole sentence, with a full stop, is printed and stays.
     """
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(file=sys.stderr), transient=True) as bar:
         task = bar.add_task("Starting", total=total)
 
         def tick(what: str, steps: int) -> None:
+            if what.endswith("."):
+                warn(what)
+                return
             bar.update(task, description=what, advance=steps)
 
         yield tick

@@ -149,8 +149,10 @@ def _refuse_other(folder: str | None, about: Mapping[str, Any]) -> None:
         return
     try:
         found = json.loads(read_text(path, links=True))
-    except ValueError as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise RunError(f"{path} is damaged: {error}. Train anew.") from error
+    if not isinstance(found, dict):
+        raise RunError(f"{path} is damaged: it holds no settings. Train anew.")
     for name, value in about.items():
         if found.get(name) != value:
             raise RunError(

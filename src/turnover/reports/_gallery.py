@@ -9,12 +9,12 @@
       sheets/0001.jpg …    hundreds of thumbnails each, loaded as they come into sight
 """
 
-import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
+from turnover._store import remove_remains, room_beside
 from turnover.cleansing import Inspection
 from turnover.errors import DataError, RunError
 from turnover.reports._encode import encoded
@@ -25,7 +25,7 @@ from turnover.runs import ClassifierRun
 
 __all__ = ["images_of", "write_gallery"]
 
-FOLDER, FRESH = "gallery", "gallery.partial"
+FOLDER = "gallery"
 MARK = "turnover gallery"
 GROUP = 60  # whole lines, whether 2, 3, 4, 5, 6, 10 or 12 images stand on one
 LARGE, SMALL = 560, 300  # sides of a picture that was chosen, in pixels of the page
@@ -100,17 +100,17 @@ def write_gallery(subject: ClassifierRun, found: Inspection) -> Path:
             f"{len(found.labels):,}. The file is damaged, or was replaced."
         )
     templates = pages()
-    folder, fresh = subject.run.folder / FOLDER, subject.run.folder / FRESH
+    folder = subject.run.folder / FOLDER
     _refuse_strangers(folder)
     try:
-        shutil.rmtree(fresh, ignore_errors=True)
-        fresh.mkdir()
-        try:
+        remove_remains(folder.parent)
+        with room_beside(folder) as room:
+            fresh = room / FOLDER
+            fresh.mkdir()
             _Gallery(subject, found, pictures, fresh, templates).write()
-            shutil.rmtree(folder, ignore_errors=True)
+            if folder.exists():
+                folder.rename(room / "old")  # whole: half a gallery would be taken for another's
             fresh.rename(folder)
-        finally:
-            shutil.rmtree(fresh, ignore_errors=True)
     except OSError as error:
         raise RunError(f"Cannot write the gallery {folder}: {error}") from error
     return folder / "index.html"

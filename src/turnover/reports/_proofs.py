@@ -1,10 +1,8 @@
 """Proofs of a run for its page, from ``proofs/query-N.json``."""
 
-import json
 from dataclasses import dataclass
 from typing import final
 
-from turnover._store import read_text
 from turnover.reports._instance import Instance
 from turnover.reports._instances import Show, instance_of, pictures_of
 from turnover.runs import Run
@@ -91,7 +89,6 @@ def proofs_of(run: Run, word: str) -> tuple[ProofCard, ...]:
 
     Raises:
         RunError: for a damaged file, or a link or a folder in its place.
-        ValueError: for a file that is no JSON.
     """
     paths = sorted(
         (run.folder / "proofs").glob("query-*.json"), key=lambda p: (len(p.name), p.name)
@@ -99,7 +96,7 @@ def proofs_of(run: Run, word: str) -> tuple[ProofCard, ...]:
     if not paths:
         return ()
     shows = pictures_of(run, "test"), pictures_of(run, "train")
-    found = [ProofResults.from_json(json.loads(read_text(path)), path) for path in paths]
+    found = [ProofResults.from_json(run.read_json(f"proofs/{p.name}"), p) for p in paths]
     found.sort(key=lambda proof: (proof.verdict != "flipped", -proof.before.said))
     return tuple(_card(proof, word, *shows) for proof in found)
 

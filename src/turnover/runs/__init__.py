@@ -6,7 +6,7 @@ place. A kind registers itself in ``LOADERS``, by a name that stands in the mani
 """
 
 from turnover import _renamed
-from turnover.runs._ask import answer, estimator_for, explain_errors, score_all
+from turnover.runs._ask import answer, estimator_for, explain_errors, kernel_forecast, score_all
 from turnover.runs._audit import audit_results, audit_run, inspection_csv
 from turnover.runs._check import batch_rows, check_leaks, sample_rows
 from turnover.runs._classifier import (
@@ -63,6 +63,7 @@ __all__ = [
     "explain_errors",
     "fingerprint",
     "inspection_csv",
+    "kernel_forecast",
     "measure_run",
     "open_run",
     "pairs_of",

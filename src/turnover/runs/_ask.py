@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from turnover._memory import Forecast
 from turnover.data import Rows
 from turnover.errors import LossError, ScoreError
 from turnover.estimators import (
@@ -25,7 +26,7 @@ from turnover.runs.results import AskResults, Mistake, ScoredRow
 from turnover.scores import Scores
 from turnover.training import losses_of, outputs, probabilities
 
-__all__ = ["answer", "estimator_for", "explain_errors", "score_all"]
+__all__ = ["answer", "estimator_for", "explain_errors", "kernel_forecast", "score_all"]
 
 EstimatorName = Literal["first-order", "exact", "kernel"]
 RERANK, NULLS = 50, 1000
@@ -52,6 +53,18 @@ def estimator_for(subject: ClassifierRun, wanted: str | None) -> str:
             "networks."
         )
     return wanted or usual
+
+
+def kernel_forecast(subject: ClassifierRun, wanted: str | None) -> Forecast | None:
+    """What the kernel of a run is going to take; None for other estimators, which are quick.
+
+    Raises:
+        ScoreError: as :func:`answer`.
+    """
+    subject = _with_masks(subject, wanted)
+    if estimator_for(subject, wanted) != "kernel":
+        return None
+    return subject.kernel().forecast(subject.train)
 
 
 def _with_masks(subject: ClassifierRun, wanted: str | None) -> ClassifierRun:

@@ -7,9 +7,11 @@ from typing import Any, Literal, final
 
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from turnover._rows import Batch
+from turnover._store import refuse_special
 from turnover.data import BadRow, Classes, OnBadRows, Rows, Scale
 from turnover.data._scale import number_of
 from turnover.errors import DataError, RunError
@@ -30,6 +32,7 @@ __all__ = [
     "verify",
 ]
 
+WHOLE, NUMBERS, MOST = ("seed", "epochs", "batch_size", "pairs"), ("lr", "decay"), 2**63
 Side = Literal["train", "test"]
 
 
@@ -240,6 +243,40 @@ def verify(run: Run, model: nn.Module, logits: Logits, rows: Mapping[str, Rows])
             f"The masks of {run.folder} cannot be made again: its manifest describes "
             f"{run.manifest.get('masks')}, but this release makes {made}. Its scores would be "
             "those of other sub-networks."
+        )
+
+
+def refuse_other_pairs(run: Run) -> None:
+    """Refuse a manifest of other networks than there are weights of, or with odd numbers.
+
+    Nothing is built before.
+
+    Raises:
+        RunError: when it does, or the file of weights cannot be read.
+    """
+    for name, value in run.arguments.items():
+        whole = name not in WHOLE or type(value) is int
+        finite = type(value) in (int, float) and abs(value) < MOST
+        if not whole or (name in (*WHOLE, *NUMBERS) and not finite):
+            raise RunError(
+                f"{run.folder / 'manifest.json'} is damaged: its {name} is {value!r}, and no "
+                f"{'whole ' if name in WHOLE else ''}number that a training can have."
+            )
+    path, pairs = run.folder / "model.safetensors", run.arguments.get("pairs", 0)
+    refuse_special(path)
+    try:
+        with safe_open(path, "pt") as file:
+            names = [name.split(".") for name in file.keys()]  # noqa: SIM118 (no dict)
+    except (OSError, SafetensorError) as error:
+        raise RunError(
+            f"Cannot read {path}: {error}. The run is incomplete or damaged; the command that made "
+            "it resumes when given the same folder and arguments."
+        ) from error
+    found = {name[1] for name in names if name[0] in ("members", "towers")}
+    if type(pairs) is not int or len(found) != 2 * pairs:
+        raise RunError(
+            f"{run.folder / 'manifest.json'} is damaged: it tells of {pairs!r} pairs of networks, "
+            f"and {path.name} holds {len(found)} networks."
         )
 
 

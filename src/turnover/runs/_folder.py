@@ -18,7 +18,6 @@ import hashlib
 import json
 import os
 import platform
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -31,14 +30,12 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from turnover import _store
 from turnover._store import (
     CHECKSUM,
-    PARTIAL,
     checksum_of,
     read_tensors,
-    read_text,
     refuse_links,
+    remove_remains,
     replacing,
     write_tensors,
 )
@@ -46,7 +43,8 @@ from turnover.data import Rows
 from turnover.errors import DataError, RunError
 from turnover.masks import MASK_VERSION, STRING_ID_VERSION, check_mask_version
 from turnover.nn import masked_layers
-from turnover.runs.results import VERSION, Results, Section, manifest_of_today
+from turnover.runs._json import checksum_of_values, read_json, sealed, text_of, unsealed
+from turnover.runs.results import Results, Section, manifest_of_today
 
 __all__ = ["Run", "describe_masks", "fingerprint"]
 
@@ -54,7 +52,6 @@ S = TypeVar("S", bound=Section)
 
 FORMAT = "turnover-run-1"
 ID, GROUP = "id", "group"
-HALVES = re.compile("[\ud800-\udfff]")  # of characters, which no text file can hold
 STRUCTURE = "structure"
 TYPES = {
     "kind": str,
@@ -151,7 +148,7 @@ class Run:
             raise RunError(f"{folder} is a file, and a run is a folder. turnover train makes one.")
         if os.path.isdir(folder):
             refuse_links(folder)
-        manifest = _read_json(folder / "manifest.json")
+        manifest = read_json(folder / "manifest.json")
         found = manifest.get("format") if isinstance(manifest, dict) else type(manifest).__name__
         if not isinstance(manifest, dict) or found != FORMAT:
             raise RunError(
@@ -171,8 +168,7 @@ class Run:
 
     def finish(self, **more: object) -> "Run":
         """Mark the run complete and add to its manifest, with checksums of all that it holds."""
-        for left in self.folder.glob(f".*{PARTIAL}"):  # of writers that were killed
-            left.unlink(missing_ok=True)
+        remove_remains(self.folder)
         files = [p for p in sorted(self.folder.iterdir()) if _is_kept(p)]
         checksums = {p.name: checksum_of(p) for p in files}
         complete = {**self.manifest, **more, "state": "complete"}
@@ -225,7 +221,7 @@ class Run:
 
     def save(self, section: Section) -> Path:
         """Write the file of a section, such as ``results.json``; its path."""
-        return self._write_json(section.FILE, {"version": VERSION, **section.to_json()})
+        return self.write_json(section.FILE, section.to_json())
 
     def load(self, kind: type[S]) -> S | None:
         """Read the file of a section; None where there is none.
@@ -234,7 +230,7 @@ class Run:
             RunError: when it is damaged, or of a newer release.
         """
         path = self.folder / kind.FILE
-        return kind.from_json(_read_json(path), path) if os.path.lexists(path) else None
+        return kind.from_json(self.read_json(kind.FILE), path) if os.path.lexists(path) else None
 
     def results(self) -> Results:
         """What was measured at the end of the training.
@@ -252,11 +248,31 @@ class Run:
         raise RunError(f"There is no {self.folder / Results.FILE}. Is this the folder of a run?")
 
     def read_json(self, name: str) -> object:
-        """Read a JSON file of the folder; a RunError when it is missing or truncated."""
-        found = _read_json(self.folder / name)
+        """Read a JSON file of the folder.
+
+        Raises:
+            RunError: when it is missing or truncated, or not as it was written.
+        """
+        path = self.folder / name
+        found = unsealed(read_json(path), path)
         if name in self.manifest.get("checksums", {}):
-            self._compare(name, checksum_of(self.folder / name))
+            self.compare(name)
         return found
+
+    def compare(self, name: str) -> None:
+        """Refuse a file that is not the one that this run was finished with.
+
+        Raises:
+            RunError: when it is another, or cannot be read.
+        """
+        try:
+            self._compare(name, checksum_of(self.folder / name))
+        except (OSError, SafetensorError) as error:
+            raise RunError(f"Cannot read {self.folder / name}: {error}.") from error
+
+    def write_json(self, name: str, value: Mapping[str, Any]) -> Path:
+        """Write a JSON file with a checksum of its own, which :meth:`read_json` compares."""
+        return self._write_json(name, sealed(value))
 
     def write_text(self, name: str, text: str) -> Path:
         """Replace a text file of the folder in one step; its path."""
@@ -269,14 +285,7 @@ class Run:
         return path
 
     def _write_json(self, name: str, value: object) -> Path:
-        try:
-            text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-        except ValueError:
-            raise RunError(
-                f"{self.folder / name} would hold a number that is not finite, and JSON has none. "
-                "Check the losses for NaN and infinity."
-            ) from None
-        return self.write_text(name, HALVES.sub(lambda half: f"\\u{ord(half[0]):04x}", text))
+        return self.write_text(name, text_of(value, self.folder / name))
 
     def _write_tensors(
         self, name: str, tensors: Mapping[str, Tensor], header: dict[str, str] | None = None
@@ -363,19 +372,9 @@ def _versions() -> dict[str, str]:
     }
 
 
-def _read_json(path: Path) -> object:
-    try:
-        return json.loads(read_text(path))
-    except FileNotFoundError as error:
-        raise RunError(f"There is no {path}. Is this the folder of a run?") from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise RunError(f"Cannot read {path}: {error}. The file is damaged.") from error
-
-
 def _own_checksum(manifest: Mapping[str, Any]) -> str:
     """Of all that a manifest says, but for its checksums."""
-    says = {name: value for name, value in manifest.items() if name != "checksums"}
-    return _store.fingerprint(json.dumps(says, sort_keys=True))
+    return checksum_of_values({n: value for n, value in manifest.items() if n != "checksums"})
 
 
 def _differing(found: Any, now: Any) -> tuple[Any, Any]:

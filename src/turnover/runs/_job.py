@@ -1,10 +1,10 @@
 """Train a network of a run, or go on where an interruption left it; with its learning curve."""
 
-import json
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from itertools import count
+from pathlib import Path
 from typing import final
 
 from torch import nn
@@ -70,6 +70,7 @@ def train(
     checkpoint = run.folder / f"{name}.checkpoint.safetensors"
     if (run.folder / f"{name}.safetensors").exists():
         run.load_model(model, name)
+        _forget(checkpoint)
         for _ in range(epochs):
             tick()
         return curves.points
@@ -93,9 +94,14 @@ def train(
     if passes > 1:
         look(epochs)
     run.save_model(model, name)
-    for left in run.folder.glob(f"{checkpoint.name}*"):
-        left.unlink()
+    _forget(checkpoint)
     return curves.points
+
+
+def _forget(checkpoint: Path) -> None:
+    """Remove the checkpoints of a training whose weights are there."""
+    for left in checkpoint.parent.glob(f"{checkpoint.name}*"):
+        left.unlink(missing_ok=True)
 
 
 def _passes(model: nn.Module) -> int:
@@ -113,11 +119,14 @@ class _Curves:
         self.points = self._read() if (run.folder / self.name).exists() else []
 
     def _read(self) -> list[Curve]:
+        found = self.run.read_json(self.name)
+        if isinstance(found, dict):  # a list before the files had checksums
+            found = found.get("points")
         try:
-            return [Curve(**point) for point in self.run.read_json(self.name)]  # type: ignore[attr-defined]
+            return [Curve(**point) for point in found]  # type: ignore[attr-defined]
         except TypeError as error:
             raise RunError(f"{self.run.folder / self.name} is damaged: {error}.") from error
 
     def add(self, point: Curve) -> None:
         self.points = [p for p in self.points if p.epoch < point.epoch] + [point]
-        self.run.write_text(self.name, json.dumps([asdict(p) for p in self.points]))
+        self.run.write_json(self.name, {"points": [asdict(p) for p in self.points]})

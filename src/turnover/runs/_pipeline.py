@@ -18,13 +18,14 @@ from turnover.runs._classifier import ClassifierRun
 from turnover.runs._folder import Run, describe_masks, fingerprint
 from turnover.runs._job import TrainingJob, train
 from turnover.runs._measure import measure_run
-from turnover.training import Curve, Recipe
+from turnover.training import Curve, Recipe, forecast_training
 
 __all__ = ["STEPS_BESIDES", "Method", "TrainingPipeline", "announce", "pairs_of"]
 
 Progress = Callable[[str, int], None]
 Method = Literal["split-ensemble", "masks"]
 MEASURED = 2000
+FORECAST = 500  # rows; fewer are trained on before a forecast is read
 STEPS_BESIDES = 3
 
 
@@ -148,6 +149,10 @@ class TrainingPipeline:
         if is_model:
             order = torch.randperm(len(self.train), generator=torch.Generator("cpu").manual_seed(0))
             measured = self.train.select(order[:MEASURED].sort()[0])
+        if not (self.run.folder / f"{name}.safetensors").exists() and len(self.train) >= FORECAST:
+            probe = self.build(is_model)
+            expected = forecast_training(probe, self.train, self.loss, self.recipe)
+            self.progress(f"training {name} takes {expected}.", 0)
         course = TrainingJob(self.loss, self.recipe, self.train, self.test, measured)
         what = "Training" if is_model else "Training the control"
         points = train(self.run, name, model, course, partial(self.progress, what, 1))

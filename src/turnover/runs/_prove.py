@@ -1,6 +1,5 @@
 """Which rows of a run made it say that? The same proof for every kind of run."""
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from statistics import median
@@ -13,7 +12,7 @@ from turnover.errors import DataError, RunError
 from turnover.proof import Proof, Retrainings, prove, prove_all, similarity_to
 from turnover.runs._classifier import ClassifierRun, Query
 from turnover.runs._prove_number import goal_of, goal_shown, in_units
-from turnover.runs.results import VERSION, ProofSummary
+from turnover.runs.results import ProofSummary
 from turnover.training import outputs, probabilities
 
 __all__ = ["CONTROLS", "proof_json", "prove_mistakes", "prove_run", "summary_of"]
@@ -214,9 +213,7 @@ def proof_json(subject: ClassifierRun, query: Query, proof: Proof) -> dict[str, 
             (subject.run.folder / FOLDER).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise RunError(f"Cannot make a folder in {subject.run.folder}: {error}") from error
-        kept = {"version": VERSION, **found}
-        text = json.dumps(kept, indent=1, ensure_ascii=False) + "\n"
-        subject.run.write_text(f"{FOLDER}/query-{number}.json", text)
+        subject.run.write_json(f"{FOLDER}/query-{number}.json", found)
     return found
 
 

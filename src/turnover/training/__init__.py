@@ -1,7 +1,9 @@
 """Training in which every instance trains its own half of the network."""
 
 from turnover import _renamed
+from turnover.training._bytes import held_by_row
 from turnover.training._curves import Curve, losses_of, measure
+from turnover.training._forecast import forecast_training
 from turnover.training._loop import Recipe, describe_recipe, fit
 from turnover.training._predict import Logits, accuracy, outputs, probabilities
 from turnover.training._runs import fit_runs
@@ -24,6 +26,8 @@ __all__ = [
     "fit",
     "fit_runs",
     "fit_split_ensemble",
+    "forecast_training",
+    "held_by_row",
     "losses_of",
     "measure",
     "outputs",

@@ -12,6 +12,7 @@ from turnover._rows import Loss
 from turnover.data import Rows
 from turnover.errors import DataError
 from turnover.nn import SplitEnsemble
+from turnover.training._bytes import refuse_large_training
 from turnover.training._loop import Recipe, fit
 from turnover.training._stacked import PADDING, Stack, stacks_well
 
@@ -63,6 +64,7 @@ def train_split_ensemble(
             one file for each member, with its number added to the name.
 
     Raises:
+        ConfigError: for a training that does not fit into memory.
         ConversionError: for networks that cannot be stacked.
         DataError: for so few rows that a member would train on none.
         LossError, RunError: as :func:`turnover.training.fit`.
@@ -72,6 +74,7 @@ def train_split_ensemble(
         raise DataError(
             f"Member {int(torch.nonzero(empty)[0])} would train on none of the {len(rows)} rows."
         )
+    refuse_large_training(model, rows, loss, recipe, stacked)
     path = None if checkpoint is None else Path(checkpoint)
     if stacks_well(ensemble[0]) if stacked is None else stacked:
         stack = Stack(ensemble, loss)

@@ -120,7 +120,20 @@ def test_a_damaged_header_is_refused(tmp_path, changes, found):
     fit(build(), rows(), loss, RECIPE, checkpoint=path)
     with safe_open(path, "pt") as file:
         header = {**_store.header_of(file.metadata()), **changes}
+    header.pop(_store.SEAL)  # as an older release wrote it
     tensors = load_file(path)
     save_file(tensors, path, {name: value for name, value in header.items() if value is not None})
     with pytest.raises(RunError, match=found):
+        fit(build(), rows(), loss, RECIPE, checkpoint=path)
+
+
+def test_a_header_that_was_changed_is_noticed(tmp_path):
+    """One epoch more in the header would leave out an epoch without a word."""
+    path = tmp_path / "checkpoint.safetensors"
+    fit(build(), rows(), loss, replace(RECIPE, epochs=1), checkpoint=path)
+    content = path.read_bytes()
+    other = content.replace(b'\\"epochs\\": \\"1\\"', b'\\"epochs\\": \\"2\\"')
+    assert other != content
+    path.write_bytes(other)
+    with pytest.raises(RunError, match="damaged"):
         fit(build(), rows(), loss, RECIPE, checkpoint=path)

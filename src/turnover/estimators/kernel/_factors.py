@@ -5,18 +5,18 @@ Hooks keep the input of every module and the gradient of its output; the rule of
 that no module reads are differentiated row by row, which is exact and slower.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, final
 
 import torch
 from torch import Tensor, nn
 
-from turnover._functional import per_example_gradients
+from turnover._functional import per_example_gradients, with_gradients
 from turnover._rows import Batch, Loss, count_rows, per_example, select_rows, to_device_of
 from turnover.errors import ConversionError, LossError
-from turnover.estimators.kernel._project import EXPLICIT, SIDE, compressed, signs
+from turnover.estimators.kernel._project import MOST, compressed, projection, sides
 from turnover.estimators.kernel._rules import local_gradients, refuse_other_models, rule_of
 
 __all__ = ["Factor", "Reading", "by_row", "factors", "read", "recorded", "unchecked"]
@@ -55,6 +55,7 @@ class Reading:
         share: share of the trainable numbers that factors read, from 0 to 1.
         broadcast: names of embeddings that run once for all rows, as of positions.
         mapped: whether ``torch.vmap`` differentiates several rows at once, with the same result.
+        most: numbers that are kept of the gradient of one weight.
     """
 
     modules: tuple[str, ...]
@@ -62,6 +63,7 @@ class Reading:
     share: float
     broadcast: frozenset[str] | None = None
     mapped: bool = False
+    most: int = MOST
 
 
 def unchecked(model: nn.Module, without: frozenset[str] = frozenset()) -> Reading:
@@ -196,16 +198,6 @@ def _repeated(x: Tensor, rows: int, features: int = 0) -> Tensor:
     return x.expand(rows, *x.shape[1:]) if len(x) == 1 else x
 
 
-@contextmanager
-def with_gradients() -> Iterator[None]:
-    """Within the block gradients are taken, and compiled modules run as they were written.
-
-    Compiled code calls the hooks of the modules inside at some calls, and not at others.
-    """
-    with torch.inference_mode(False), torch.enable_grad(), torch.compiler.set_stance("force_eager"):
-        yield
-
-
 def _finite(losses: Tensor) -> None:
     if not torch.isfinite(losses).all():
         bad = int(torch.nonzero(~torch.isfinite(losses))[0])
@@ -241,14 +233,17 @@ def factors(
             "and let the same modules run for each."
         )
     weights = scale(losses)
-    found = list(read(model, calls, weights).values())
+    found = list(read(model, calls, weights, reading.most).values())
     if reading.by_row:
         found += _by_row(model, loss, batch, reading, weights)
     return found, losses
 
 
 def read(
-    model: nn.Module, calls: Mapping[str, list[tuple[Tensor, Tensor]]], weights: Tensor
+    model: nn.Module,
+    calls: Mapping[str, list[tuple[Tensor, Tensor]]],
+    weights: Tensor,
+    most: int = MOST,
 ) -> dict[str, Factor]:
     """Factors of the modules, by name; a shared weight stands under the name of its first owner."""
     scaled = {
@@ -264,11 +259,11 @@ def read(
     for number, names in enumerate(owners.values()):
         modules = [model.get_submodule(name) for name in names]
         if len(names) == 1 and not _is_lookup(modules[0]):
-            found[names[0]] = _factor(modules[0], scaled[names[0]], number)
+            found[names[0]] = _factor(modules[0], scaled[names[0]], number, most)
             continue
         parts = [(m, x, g) for m, n in zip(modules, names, strict=True) for x, g in scaled[n]]
         weight = modules[0].get_parameter("weight")
-        found[names[0]] = _made(_shared(weight, parts, number))
+        found[names[0]] = _made(_shared(weight, parts, number, most))
         for name, module in zip(names, modules, strict=True):
             bias = getattr(module, "bias", None)
             if isinstance(bias, Tensor) and bias.requires_grad:
@@ -292,11 +287,13 @@ def _single(tensor: Tensor) -> Tensor:
     return tensor.float() if tensor.dtype in HALF else tensor
 
 
-def _factor(module: nn.Module, calls: list[tuple[Tensor, Tensor]], number: int) -> Factor:
+def _factor(
+    module: nn.Module, calls: list[tuple[Tensor, Tensor]], number: int, most: int
+) -> Factor:
     """A module that ran several times has the positions of all its runs."""
     rule = rule_of(module)
     if rule is None:
-        return _made(_local(module, calls, number))
+        return _made(_local(module, calls, number, most))
     parts = [rule.expand(module, _single(x), _single(g)) for x, g in calls]
     a, g = (torch.cat(found, dim=1) for found in zip(*parts, strict=True))
     a = a.to(g.dtype)
@@ -310,34 +307,39 @@ def _factor(module: nn.Module, calls: list[tuple[Tensor, Tensor]], number: int) 
     return Factor(torch.cat([c for c, own in zip(columns, trained, strict=True) if own], dim=2), g)
 
 
-def _local(module: nn.Module, calls: list[tuple[Tensor, Tensor]], number: int) -> Tensor:
+def _local(module: nn.Module, calls: list[tuple[Tensor, Tensor]], number: int, most: int) -> Tensor:
     """Gradients of a module without a rule, ``[row, feature]``: summed over its calls."""
     total: dict[str, Tensor] = {}
     for x, g in calls:
         for name, gradient in local_gradients(module, x, g).items():
             total[name] = total[name] + gradient if name in total else gradient
     parts = enumerate(total.values(), start=1000 * number)
-    return torch.cat([compressed(_single(gradient), place) for place, gradient in parts], dim=1)
+    return torch.cat(
+        [compressed(_single(gradient), place, most) for place, gradient in parts], dim=1
+    )
 
 
-def _shared(weight: Tensor, parts: list[tuple[nn.Module, Tensor, Tensor]], number: int) -> Tensor:
+def _shared(
+    weight: Tensor, parts: list[tuple[nn.Module, Tensor, Tensor]], number: int, most: int
+) -> Tensor:
     """Gradients of a weight ``[out, in]`` of Linear and Embedding modules, ``[row, feature]``.
 
     Of an embedding, the one-hot vectors of its ids stand in place of the output gradients, and its
     output gradients in place of inputs.
     """
     out, width = weight.shape
-    explicit = weight.numel() <= EXPLICIT
+    tall, wide = sides(out, width, most)
     like = _single(weight.detach())
-    left = None if explicit else signs(like, out, SIDE, 2 * number) / SIDE**0.5
-    right = None if explicit else signs(like, width, SIDE, 2 * number + 1) / SIDE**0.5
+    left = projection(like, out, tall, 2 * number)
+    right = projection(like, width, wide, 2 * number + 1)
     total: Tensor | float = 0.0
     for module, x, gradient in parts:
         rule = rule_of(module)
         assert rule is not None
         a, g = rule.expand(module, x if rule.lookup else _single(x), _single(gradient))
-        if rule.lookup and explicit:
-            made = torch.zeros(len(a), out, width, dtype=g.dtype, device=g.device)
+        if rule.lookup and left is None:
+            g = g if right is None else g @ right
+            made = torch.zeros(len(a), out, wide, dtype=g.dtype, device=g.device)
             rows = torch.arange(len(a), device=g.device)[:, None].expand_as(a)
             total = total + made.index_put((rows, a), g, accumulate=True).flatten(1)
             continue
@@ -391,5 +393,5 @@ def _by_row(
         block = select_rows(batch, slice(start, start + ROWS_AT_ONCE))
         found = by_row(model, loss, block, reading.by_row, mapped=reading.mapped)
         for number, (name, gradient) in enumerate(found.items()):
-            parts[name].append(compressed(_single(gradient), 10**6 + 2 * number))
+            parts[name].append(compressed(_single(gradient), 10**6 + 2 * number, reading.most))
     return [_made(torch.cat(each) * weights.to(each[0])[:, None]) for each in parts.values()]

@@ -3,8 +3,8 @@
 A block is either *dense*, φ ``[row, feature]``, or a *product* (a, g), which stands for the outer
 product of its two vectors: ⟨φ, φ'⟩ = (a·a')(g·g'). A kernel is the sum over blocks.
 
-Where positions are summed (convolutions, sequences), the gradient is made explicitly while it has
-at most 2¹⁶ numbers for one module; a larger one is projected from both sides (``_project``).
+Where positions are summed (convolutions, sequences), the gradient is made explicitly. One that has
+more numbers than are kept for one module is projected from both sides (``_project``).
 
 A *sketch* is one dense block for all modules, with random signs r: its inner products are those of
 the gradients in the mean (Pham, Pagh 2013),
@@ -12,7 +12,7 @@ the gradients in the mean (Pham, Pagh 2013),
     φ_j = Σ_module Σ_p (rᵃ_j·a_p)(rᵍ_j·g_p) / √d.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from turnover.estimators.kernel._factors import Factor
-from turnover.estimators.kernel._project import EXPLICIT, SIDE, signs
+from turnover.estimators.kernel._project import MOST, projection, sides, signs
 
 __all__ = ["Block", "blocks_of", "kernel", "numbers", "sketched", "stacked"]
 
@@ -38,20 +38,21 @@ class Block:
         return Block(self.a[index], None if self.g is None else self.g[index])
 
 
-def blocks_of(found: Sequence[Factor]) -> list[Block]:
-    """Exact features where they are affordable, projected ones where not."""
-    return [_block(factor, number) for number, factor in enumerate(found)]
+def blocks_of(found: Sequence[Factor], most: int = MOST) -> list[Block]:
+    """Exact features of at most so many numbers for each module, projected ones beyond."""
+    return [_block(factor, number, most) for number, factor in enumerate(found)]
 
 
-def _block(factor: Factor, number: int) -> Block:
-    width = factor.a.shape[-1] * factor.g.shape[-1]
-    if factor.a.shape[1] > 1 and width <= EXPLICIT:
-        return Block(factor.explicit())
+def _block(factor: Factor, number: int, most: int) -> Block:
     if factor.a.shape[1] == 1:
         return Block(factor.a.squeeze(1), factor.g.squeeze(1))
-    left = _signs(factor.g, SIDE, 2 * number) / SIDE**0.5
-    right = _signs(factor.a, SIDE, 2 * number + 1) / SIDE**0.5
-    return Block(Factor(factor.a @ right, factor.g @ left).explicit())
+    out, width = factor.g.shape[-1], factor.a.shape[-1]
+    tall, wide = sides(out, width, most)
+    left = projection(factor.g, out, tall, 2 * number)
+    right = projection(factor.a, width, wide, 2 * number + 1)
+    a = factor.a if right is None else factor.a @ right
+    g = factor.g if left is None else factor.g @ left
+    return Block(Factor(a, g).explicit())
 
 
 def sketched(found: Sequence[Factor], size: int) -> list[Block]:
@@ -67,15 +68,26 @@ def _signs(like: Tensor, size: int, number: int) -> Tensor:
     return signs(like, like.shape[-1], size, number)
 
 
-def stacked(parts: Sequence[Sequence[Block]]) -> list[Block]:
-    """The rows of all parts below each other."""
-    return [
-        Block(
-            torch.cat([block.a for block in same]),
-            None if same[0].g is None else torch.cat([block.g for block in same]),
-        )
-        for same in zip(*parts, strict=True)
-    ]
+def stacked(parts: Iterable[Sequence[Block]], rows: int) -> list[Block]:
+    """The rows of all parts below each other, ``rows`` in all, written as the parts are made."""
+    whole: list[Block] = []
+    start = 0
+    for part in parts:
+        if not whole:
+            whole = [
+                Block(_room(b.a, rows), None if b.g is None else _room(b.g, rows)) for b in part
+            ]
+        stop = start + len(part[0].a)
+        for block, own in zip(whole, part, strict=True):
+            block.a[start:stop] = own.a
+            if block.g is not None and own.g is not None:
+                block.g[start:stop] = own.g
+        start = stop
+    return whole
+
+
+def _room(like: Tensor, rows: int) -> Tensor:
+    return torch.empty(rows, *like.shape[1:], dtype=like.dtype, device=like.device)
 
 
 def kernel(left: Sequence[Block], right: Sequence[Block]) -> Tensor:

@@ -49,13 +49,15 @@ class KernelConfig:
     damping: float | Literal["auto"]
     folder: Path | None
     about: Mapping[str, object]
+    rows_per_block: int = ROWS_PER_BLOCK
 
     def features_of(self, network: nn.Module, rows: Rows) -> list[Block]:
         """Features of all rows in one network, in blocks of rows."""
-        starts = range(0, len(rows), ROWS_PER_BLOCK)
-        parts = (slice(start, start + ROWS_PER_BLOCK) for start in starts)
+        starts = range(0, len(rows), self.rows_per_block)
+        parts = (slice(start, start + self.rows_per_block) for start in starts)
         with evaluating(network):
-            return stacked([self.features(network, select_rows(rows.batch, p)) for p in parts])
+            blocks = (self.features(network, select_rows(rows.batch, part)) for part in parts)
+            return stacked(blocks, len(rows))
 
     def kept(self, network: nn.Module, rows: Rows, number: int) -> list[Block]:
         """Features of the training set, from their file where there is one.

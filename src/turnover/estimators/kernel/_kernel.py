@@ -12,13 +12,14 @@ kernel this is, without projection, with the curvature of the loss and out of sa
 """
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, final
 
 import torch
 from torch import nn
 
+from turnover._memory import Forecast
 from turnover._rows import Batch, Loss, select_rows, to_device_of
 from turnover.data import Rows
 from turnover.errors import ScoreError
@@ -32,7 +33,13 @@ from turnover.estimators.kernel._fitted import (
     fit_kernel,
     networks_of,
 )
+from turnover.estimators.kernel._forecast import (
+    forecast_kernel,
+    refuse_large,
+    rows_per_block,
+)
 from turnover.estimators.kernel._links import link_named
+from turnover.estimators.kernel._project import FEWEST, MOST, most_for
 from turnover.estimators.kernel._reading import reading_of
 from turnover.estimators.kernel._told import LinkWarning, what_contradicts
 from turnover.estimators.masked._gates import gate_gradients
@@ -85,33 +92,58 @@ class GradientKernel:
                 other, or with a loss that is random in evaluation mode.
             LossError: for losses of a wrong shape, or that are not finite.
             ScoreError: for a damping or link that does not exist, or gradients that are all zero.
+            ConfigError: for a kernel that does not fit into memory; nothing is begun then.
         """
+        rows = as_rows(rows)
+        config = self._config(rows)
+        refuse_large(forecast_kernel(config, rows), len(rows), sketch=self.sketch)
+        return fit_kernel(config, rows)
+
+    def forecast(self, rows: Rows) -> Forecast:
+        """What :meth:`fit` of these rows will take, from a few of them; nothing long is done.
+
+        Raises:
+            ConversionError, LossError, ScoreError: as :meth:`fit`.
+        """
+        rows = as_rows(rows)
+        return forecast_kernel(self._config(rows), rows)
+
+    def _config(self, rows: Rows) -> KernelConfig:
         if self.sketch < 0:
             raise ScoreError(f"A sketch keeps at least 0 numbers, not {self.sketch}.")
-        rows = as_rows(rows)
         link = link_named(self.link)
         size = self.sketch if len(rows) > LARGEST_DUAL else 0
         some = rows.select(slice(0, ROWS_PER_BLOCK)).batch
-        reading = reading_of(networks_of(self.model)[0], self.loss, some, check=self.check)
-
+        networks = networks_of(self.model)
+        reading = reading_of(networks[0], self.loss, some, check=self.check)
+        large = sum(p.requires_grad and p.numel() > FEWEST for p in networks[0].parameters())
+        most = MOST if size else most_for(len(rows), large, len(networks))
+        reading = replace(reading, most=most)
         if self.check:
             _warn_of_link(networks_of(self.model)[0], self.loss, some, self.link)
 
         def features(network: nn.Module, batch: Batch) -> list[Block]:
             found, _ = factors(network, self.loss, batch, link.scale, reading)
-            return sketched(found, size) if size else blocks_of(found)
+            return sketched(found, size) if size else blocks_of(found, most)
 
         about = {
             "estimator": "gradient kernel",
             "link": self.link,
             "sketch": size,
+            "most_per_weight": most,
             "read_by_factors": round(reading.share, 4),
             "read_by_row": list(reading.by_row),
         }
-        config = KernelConfig(
-            self.model, self.loss, link, features, self.damping, self.folder, about
+        return KernelConfig(
+            self.model,
+            self.loss,
+            link,
+            features,
+            self.damping,
+            self.folder,
+            about,
+            rows_per_block(networks[0], self.loss, some),
         )
-        return fit_kernel(config, rows)
 
     def scores(self, queries: Batch | Rows, rows: Rows) -> Scores:
         """Scores ``[query, train]``: :meth:`fit`, then ask."""

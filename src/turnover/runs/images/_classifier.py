@@ -22,6 +22,7 @@ from turnover.runs import (
     classes_of,
     cosine,
     refuse_numbers,
+    refuse_other_pairs,
     row_losses,
     scale_of,
     verify,
@@ -109,6 +110,7 @@ def build(run: Run, seed: int, *, turnover: bool = False) -> nn.Module:
 
 def _open(run: Run) -> ClassifierRun:
     rows = {name: run.load_rows(name) for name in ("train", "test")}
+    refuse_other_pairs(run)
     try:
         arguments = run.arguments
         shape, classes = [arguments["channels"], *[arguments["size"]] * 2], len(classes_of(run))

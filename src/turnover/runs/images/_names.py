@@ -44,7 +44,8 @@ def parts_for(folder: Path) -> Path | None:
     try:
         if (folder / "manifest.json").exists():
             return None if Run.open(folder).complete else folder / PARTS
-        return folder / PARTS if {path.name for path in folder.iterdir()} <= {PARTS} else None
+        hidden = all(path.name.startswith(".") for path in folder.iterdir())
+        return folder / PARTS if hidden else None
     except (OSError, RunError):
         return None
 

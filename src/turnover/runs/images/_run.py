@@ -127,6 +127,7 @@ def run_images(
     )
     run = Run.create(folder, _manifest(images, plan, command))
     if run.complete:
+        forget_parts(run.folder)
         return run
     train, test = (_kept(run, images, side) for side in ("train", "test"))
     work = TrainingPipeline(
@@ -152,8 +153,8 @@ def run_images(
 def _kept(run: Run, images: Images, side: str) -> Rows:
     """The rows of a side, left in the run folder with their names."""
     rows: Rows = getattr(images, side)
+    save_names(run, side, images.names[side])  # anew: nothing tells whether old ones are whole
     if not (run.folder / f"{side}.safetensors").exists():
-        save_names(run, side, images.names[side])
         run.save_rows(side, rows)
     return rows
 

@@ -15,8 +15,8 @@ from turnover.errors import RunError
 
 __all__ = ["AMONG", "VERSION", "Section", "manifest_of_today", "stored"]
 
-VERSION = 2
-"""Version of the JSON files; files of release 0.1 have none."""
+VERSION = 3
+"""Version of the JSON files: from 3 on with a checksum; files of release 0.1 have no version."""
 
 T = TypeVar("T")
 

@@ -21,6 +21,7 @@ from turnover.runs import (
     classes_of,
     cosine,
     refuse_numbers,
+    refuse_other_pairs,
     row_losses,
     scale_of,
     verify,
@@ -30,7 +31,7 @@ from turnover.runs.text._encoders import ENCODERS, Encoder, encoder_of, source_o
 from turnover.runs.text._features import encoded_rows
 from turnover.runs.text._head import build_head, logits
 from turnover.runs.text._names import load_words
-from turnover.runs.text._words import COMMON, Pieces, pieces_of_run, shared_spans
+from turnover.runs.text._words import COMMON, TOKENIZER, Pieces, pieces_of_run, shared_spans
 from turnover.training import Recipe, build_split_ensemble
 
 __all__ = [
@@ -65,6 +66,7 @@ def recipe_of(arguments: Mapping[str, Any]) -> Recipe:
 
 def _open(run: Run) -> ClassifierRun:
     rows = {name: run.load_rows(name) for name in ("train", "test")}
+    refuse_other_pairs(run)
     try:
         arguments = run.arguments
         model = build(run, rows["train"], arguments["seed"], turnover=True, weights=False)
@@ -209,6 +211,10 @@ def _marker(run: Run) -> Callable[[Mapping[str, Any], Mapping[str, Any]], list[t
     @cache
     def tools() -> tuple[Pieces, frozenset[str]]:
         common = run.read_json(COMMON) if (run.folder / COMMON).exists() else []
+        if isinstance(common, dict):  # a list before the files had checksums
+            common = common.get("pieces", [])
+        if (run.folder / TOKENIZER).exists():
+            run.compare(TOKENIZER)
         return pieces_of_run(run.folder), frozenset(map(str, cast("list[str]", common)))
 
     def mark(query: Mapping[str, Any], row: Mapping[str, Any]) -> list[tuple[int, int]]:

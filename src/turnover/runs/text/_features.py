@@ -43,11 +43,13 @@ def encoded_rows(
         RunError: for files of the run that are damaged or belong to other data.
     """
     count = parts_of(len(rows))
+    files = [run.folder / f"{name}.features-{part}.safetensors" for part in range(count)]
     if (run.folder / f"{name}.safetensors").exists():
+        for file in files:
+            file.unlink(missing_ok=True)
         for _ in range(count):
             tick()
         return run.load_rows(name)
-    files = [run.folder / f"{name}.features-{part}.safetensors" for part in range(count)]
     found: list[dict[str, Tensor]] = []
     for part, file in enumerate(files):
         texts: Sequence[str] = rows.values[part * TEXTS_PER_PART : (part + 1) * TEXTS_PER_PART]

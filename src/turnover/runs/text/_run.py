@@ -1,6 +1,5 @@
 """Train a classifier of texts with turn-over dropout, and measure what a report needs."""
 
-import json
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -24,7 +23,7 @@ from turnover.runs.text._classifier import (
 from turnover.runs.text._encoders import Encoder
 from turnover.runs.text._features import encoded_rows, parts_of
 from turnover.runs.text._names import save_words
-from turnover.runs.text._words import COMMON, TOKENIZER, common_pieces, pieces_of_run
+from turnover.runs.text._words import COMMON, TOKENIZER, common_pieces, pieces_of_run, tokenizer_of
 
 __all__ = ["TextConfig", "run_texts", "steps_of"]
 
@@ -181,9 +180,17 @@ def _encode(
         progress(what, 0)
         tick = partial(progress, what, 1)
         rows[name] = encoded_rows(run, name, side, ready, encoding(asdict(plan)), tick)
-    if not (run.folder / COMMON).exists():
-        if (tokenizer := ready().tokenizer()) is not None:
-            run.write_text(TOKENIZER, tokenizer)
-        cut = pieces_of_run(run.folder)
-        run.write_text(COMMON, json.dumps(common_pieces(texts.train.values, cut)) + "\n")
+    _save_pieces(run, texts, ready)
     return rows
+
+
+def _save_pieces(run: Run, texts: Texts, ready: Callable[[], Encoder]) -> None:
+    """The tokenizer and the common pieces; again, where what is there is not what was written."""
+    if (run.folder / COMMON).exists():
+        found = run.read_json(COMMON)
+        if not isinstance(found, dict) or found.get("tokenizer") == tokenizer_of(run.folder):
+            return
+    if (tokenizer := ready().tokenizer()) is not None:
+        run.write_text(TOKENIZER, tokenizer)
+    pieces = common_pieces(texts.train.values, pieces_of_run(run.folder))
+    run.write_json(COMMON, {"pieces": pieces, "tokenizer": tokenizer_of(run.folder)})

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from turnover._store import checksum_of
 from turnover.errors import RunError
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "common_pieces",
     "pieces_of_run",
     "shared_spans",
+    "tokenizer_of",
     "words_of",
 ]
 
@@ -35,6 +37,12 @@ def words_of(text: str) -> list[tuple[str, int, int]]:
     return [(m[0].casefold(), m.start(), m.end()) for m in WORD.finditer(text)]
 
 
+def tokenizer_of(folder: Path) -> str | None:
+    """The checksum of a run's tokenizer; None where there is none."""
+    path = folder / TOKENIZER
+    return checksum_of(path) if path.exists() else None
+
+
 def pieces_of_run(folder: Path) -> Pieces:
     """How the texts of a run are cut: by its tokenizer, else (or without ``tokenizers``) in words.
 
@@ -50,7 +58,9 @@ def pieces_of_run(folder: Path) -> Pieces:
         return words_of
     try:
         tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:  # the package raises nothing more special
+    except BaseException as error:  # a panic of the package is no Exception
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
         raise RunError(f"Cannot read {path}: {error}. The file is damaged.") from error
     tokenizer.no_truncation()
     tokenizer.no_padding()

@@ -122,7 +122,7 @@ def test_parts_below_each_other_are_the_whole(case):
         blocks_of(factors(model, loss, [b[i : i + 2] for b in batch], torch.ones_like)[0])
         for i in (0, 2, 4)
     ]
-    joined = stacked(parts)
+    joined = stacked(parts, 6)
     torch.testing.assert_close(kernel(joined, joined), kernel(whole, whole), **ROUNDING)
     assert numbers(joined) == numbers(whole)
 
@@ -140,8 +140,7 @@ def test_a_sketch_has_the_inner_products_in_the_mean(case):
 
 
 def test_large_gradients_of_sequences_are_projected(monkeypatch):
-    monkeypatch.setattr(_features, "EXPLICIT", 10)
-    monkeypatch.setattr(_features, "SIDE", 512)
+    monkeypatch.setattr(_features, "sides", lambda out, width, most: (512, 512))
     torch.manual_seed(0)
     model, batch = Tokens(), (torch.randn(6, 7, 4), torch.randint(0, 3, (6,)))
     found, _ = factors(model, loss, batch, torch.ones_like)

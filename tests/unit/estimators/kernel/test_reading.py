@@ -11,7 +11,7 @@ from tests.reference.gradients import gradients
 from turnover.data import Rows
 from turnover.errors import ConversionError, LossError, RunError
 from turnover.estimators import GradientKernel
-from turnover.estimators.kernel import _project
+from turnover.estimators.kernel import _factors, _project
 from turnover.estimators.kernel._factors import factors
 from turnover.estimators.kernel._features import blocks_of, kernel
 from turnover.estimators.kernel._reading import reading_of
@@ -350,10 +350,8 @@ def test_a_compiled_part_that_ran_before_is_read():
 
 def test_large_embeddings_and_shared_weights_are_projected(monkeypatch):
     """Errors of a two-sided projection to 256 × 256 numbers are about √(2/256) = 0.09."""
-    monkeypatch.setattr(_project, "EXPLICIT", 10)
-    for module in ("_factors",):
-        monkeypatch.setattr(f"turnover.estimators.kernel.{module}.EXPLICIT", 10)
-        monkeypatch.setattr(f"turnover.estimators.kernel.{module}.SIDE", 256)
+    for module in (_factors, _project):
+        monkeypatch.setattr(module, "sides", lambda out, width, most: (256, 256))
     for name in ("embedding", "tied"):
         model, batch = made(name)
         found, _ = products(model, loss, batch)
