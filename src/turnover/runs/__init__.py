@@ -10,7 +10,10 @@ from turnover.runs._ask import answer, estimator_for, explain_errors, score_all
 from turnover.runs._audit import audit_results, audit_run, inspection_csv
 from turnover.runs._check import check_leaks, sample_rows
 from turnover.runs._classifier import ClassifierRun, ExternalData, Query, classes_of, verify
+from turnover.runs._cleaned import decided_rows, write_cleaned, write_decisions, write_table
 from turnover.runs._cleanse import ARMS, CleansingConfig, cleanse_run, cleansing_csv, split
+from turnover.runs._decisions import DECISIONS, Decision, Decisions
+from turnover.runs._exported import export_rows, layout_of
 from turnover.runs._folder import Run, describe_masks, fingerprint
 from turnover.runs._job import TrainingJob, cosine, train
 from turnover.runs._measure import measure_run
@@ -22,15 +25,20 @@ from turnover.runs._prove import (
     prove_run,
     summary_of,
 )
+from turnover.runs._redecided import DecidedResults, retrain_with_decisions
 from turnover.runs._registry import LOADERS, RunLoader, command_of, open_run, unfinished
 
 __all__ = [
     "ARMS",
     "CONTROLS",
+    "DECISIONS",
     "LOADERS",
     "STEPS_BESIDES",
     "ClassifierRun",
     "CleansingConfig",
+    "DecidedResults",
+    "Decision",
+    "Decisions",
     "ExternalData",
     "Method",
     "Query",
@@ -48,17 +56,21 @@ __all__ = [
     "cleansing_csv",
     "command_of",
     "cosine",
+    "decided_rows",
     "describe_masks",
     "estimator_for",
     "explain_errors",
+    "export_rows",
     "fingerprint",
     "inspection_csv",
+    "layout_of",
     "measure_run",
     "open_run",
     "pairs_of",
     "proof_json",
     "prove_mistakes",
     "prove_run",
+    "retrain_with_decisions",
     "sample_rows",
     "score_all",
     "split",
@@ -66,6 +78,9 @@ __all__ = [
     "train",
     "unfinished",
     "verify",
+    "write_cleaned",
+    "write_decisions",
+    "write_table",
 ]
 
 __getattr__ = _renamed.old_name(__name__)

@@ -13,6 +13,7 @@ from turnover.errors import LossError, ScoreError
 from turnover.estimators import (
     Answer,
     FirstOrder,
+    Fitted,
     GradientKernel,
     PairAgreement,
     SameGroup,
@@ -68,6 +69,7 @@ def answer(
     label: str | None = None,
     k: int = 5,
     estimator: EstimatorName | None = None,
+    fitted: Fitted | None = None,
 ) -> AskResults:
     """What stands behind the prediction of one row.
 
@@ -79,6 +81,7 @@ def answer(
         estimator: ``"first-order"``; ``"exact"`` ranks the best of these again by exact scores;
             ``"kernel"`` ranks by gradients, the most accurate, and tests by masks, or by what
             pairs of networks agree on. By default the first, and of a split ensemble the last.
+        fitted: a ``"kernel"`` that knows the training rows already, to answer sooner.
 
     Raises:
         DataError: for a label that does not exist.
@@ -93,7 +96,8 @@ def answer(
     doubt = _doubt(says, asked)
     rows = _asked(query.rows, torch.tensor([asked]))
     if chosen == "kernel":
-        found = explain(GradientKernel(subject.model, subject.loss), rows, subject.train, k)
+        kernel = fitted or GradientKernel(subject.model, subject.loss)
+        found = explain(kernel, rows, subject.train, k)
     else:
         rerank = min(RERANK, len(subject.train)) if chosen == "exact" else 0
         first = FirstOrder(subject.model, subject.loss)
