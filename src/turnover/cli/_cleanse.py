@@ -22,7 +22,13 @@ LEAST, MOST = 0.01, 90.0
 def cleanse(
     run: RunFolder,
     *,
-    target: Annotated[Path, typer.Option(help="Data that the model should do well on.")],
+    target: Annotated[
+        Path | None, typer.Option(help="Data that the model should do well on.")
+    ] = None,
+    decisions: Annotated[
+        bool,
+        typer.Option("--decisions", help="Instead: train with what you decided, and without."),
+    ] = False,
     test: Annotated[
         Path | None,
         typer.Option(help="Data to test on; by default half of the target, not used otherwise."),
@@ -77,8 +83,13 @@ def cleanse(
         split,
     )
 
+    if decisions == (target is not None):
+        raise typer.BadParameter("Give one of --target and --decisions.")
     fractions = _fractions(remove)
     subject = open_run(run)
+    if decisions:
+        _with_decisions(subject, seeds, as_json)
+        return
     if subject.load is None:
         raise DataError(
             f"{run} is a run of {subject.row_word}s, of which no other files can be read."
@@ -111,6 +122,34 @@ def cleanse(
     for written in (csv, page):
         if written is not None:
             console().print(f"Written: [bold]{escape(str(written))}[/bold]", soft_wrap=True)
+
+
+def _with_decisions(subject: "ClassifierRun", seeds: int, as_json: bool) -> None:
+    """Train with the decisions of the run and without, and say what they gain."""
+    from turnover.cli._output import console, print_json, progress_bar
+    from turnover.runs import Decisions, retrain_with_decisions
+
+    found = Decisions(subject.run.folder, subject.train.ids.tolist(), subject.classes)
+    last = 0
+    with progress_bar(2 * seeds) as tick:
+
+        def progress(done: int) -> None:
+            nonlocal last
+            tick("Training again", done - last)
+            last = done
+
+        said = retrain_with_decisions(subject, found.current, seeds, progress)
+    if as_json:
+        print_json(said.to_json())
+        return
+    before, after = (100 * sum(each) / len(each) for each in (said.before, said.after))
+    lines = (
+        f"As they are: {said.train:,} {said.row_word}s, accuracy {before:.1f} %",
+        f"Decided:     {said.kept:,} {said.row_word}s, accuracy {after:.1f} %",
+        said.conclusion,
+    )
+    for line in lines:
+        console().print(line, markup=False, highlight=False)
 
 
 def _fractions(remove: str) -> list[float]:

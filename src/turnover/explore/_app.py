@@ -22,7 +22,13 @@ LOOK = (
     *(("turnover.reports", f"templates/{n}.css") for n in ("theme", "report", "pictures")),
     ("turnover.explore", "static/explore.css"),
 )
-SCRIPTS = {"htmx.min.js", "explore.js", "map.js"}
+JAVASCRIPT = "text/javascript"
+FILES = {
+    "explore.js": JAVASCRIPT,
+    "htmx.min.js": JAVASCRIPT,
+    "icon.svg": "image/svg+xml",
+    "map.js": JAVASCRIPT,
+}
 
 PAGES: dict[str, Page] = {
     "/": _pages.overview,
@@ -95,9 +101,9 @@ async def _static(request: Request) -> Response:
     name = request.path_params["name"]
     if name == "look.css":
         return Response(_look(), media_type="text/css")
-    if name not in SCRIPTS:
+    if name not in FILES:
         return PlainTextResponse("There is no such file.\n", 404)
-    return Response(_script(name), media_type="text/javascript")
+    return Response(_file(name), media_type=FILES[name])
 
 
 @cache
@@ -107,7 +113,7 @@ def _look() -> str:
 
 
 @cache
-def _script(name: str) -> bytes:
+def _file(name: str) -> bytes:
     return (files("turnover.explore") / "static" / name).read_bytes()
 
 
