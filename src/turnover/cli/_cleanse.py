@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["cleanse"]
 
 LEAST, MOST = 0.01, 90.0
+MORE = "More"
 
 
 def cleanse(
@@ -55,10 +56,14 @@ def cleanse(
         ),
     ] = None,
     on_bad_rows: Annotated[
-        Literal["stop", "skip"], typer.Option(help="What to do about rows that cannot be used.")
+        Literal["stop", "skip"],
+        typer.Option(help="What to do about rows that cannot be used.", rich_help_panel=MORE),
     ] = "stop",
     csv: Annotated[
-        Path | None, typer.Option(help="Also write all training rows, the most harmful first.")
+        Path | None,
+        typer.Option(
+            help="Also write all training rows, the most harmful first.", rich_help_panel=MORE
+        ),
     ] = None,
     top: Annotated[int, typer.Option(min=1, help="How many harmful rows to show.")] = 5,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
@@ -90,10 +95,7 @@ def cleanse(
     if decisions:
         _with_decisions(subject, seeds, as_json)
         return
-    if subject.load is None:
-        raise DataError(
-            f"{run} is a run of {subject.row_word}s, of which no other files can be read."
-        )
+    _refuse_unreadable(subject)
     arms = [estimator_for(subject, name) for name in scores or (None,)]
     typed = {"text": text, "image": image, "label": label}
     columns = {role: name for role, name in typed.items() if name}
@@ -101,6 +103,7 @@ def cleanse(
     with progress_bar(None) as tick:
         for path in (target, test):
             if path is not None:
+                assert subject.load is not None
                 rows, bad = subject.load(ExternalData(path, columns, on_bad_rows, tick))
                 parts.append(rows)
                 if bad:
@@ -122,6 +125,14 @@ def cleanse(
     for written in (csv, page):
         if written is not None:
             console().print(f"Written: [bold]{escape(str(written))}[/bold]", soft_wrap=True)
+
+
+def _refuse_unreadable(subject: "ClassifierRun") -> None:
+    if subject.load is None:
+        raise DataError(
+            f"{subject.run.folder} is a run of {subject.row_word}s, of which no other files can be "
+            "read."
+        )
 
 
 def _with_decisions(subject: "ClassifierRun", seeds: int, as_json: bool) -> None:

@@ -28,6 +28,7 @@ def next_row(site: Site, request: Request, form: Form) -> Response:
     run = site.explorer
     decided = {run.row_of_id[id] for id in run.decisions.current}
     at = request.query_params.get("at")
+    place: int | None
     if at is not None:
         place = number_of(at, len(run.order), "place in the queue")
     else:

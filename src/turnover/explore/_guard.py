@@ -13,6 +13,7 @@ from typing import final
 from urllib.parse import parse_qs
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -34,10 +35,6 @@ HEADERS = {
     "permissions-policy": "camera=(), microphone=(), geolocation=()",
     "cache-control": "no-store",
 }
-
-
-class _TooLarge(Exception):
-    """A body beyond the bound."""
 
 
 @final
@@ -70,10 +67,7 @@ class Guard:
         if refused is not None:
             await refused(scope, receive, with_headers)
             return
-        try:
-            await self.app(scope, _bounded(receive), with_headers)
-        except _TooLarge:
-            await _refuse(413, _large())(scope, receive, with_headers)
+        await self.app(scope, _bounded(receive), with_headers)
 
     def _refusal(self, scope: Scope) -> Response | None:
         headers, method = Headers(scope=scope), scope["method"]
@@ -134,7 +128,7 @@ def _bounded(receive: Receive) -> Receive:
         message = await receive()
         size += len(message.get("body", b""))
         if size > LARGEST_BODY:
-            raise _TooLarge
+            raise HTTPException(413, _large())  # the page says it in words
         return message
 
     return bounded

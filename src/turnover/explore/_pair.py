@@ -22,7 +22,9 @@ def compare(site: Site, request: Request, form: Mapping[str, Any]) -> Response:
     if theirs is None:
         raise DataError("There is one run only. Start `turnover explore RUN RUN2` for two.")
     pairs = _shared(ours, theirs, "test")
-    gone, come, both = [], [], 0
+    gone: list[dict[str, Any]] = []
+    come: list[dict[str, Any]] = []
+    both = 0
     for mine, other in pairs:
         wrong, wrong_there = _wrong(ours, mine), _wrong(theirs, other)
         both += wrong and wrong_there

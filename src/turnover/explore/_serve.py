@@ -51,7 +51,7 @@ def explore(
             "also give beyond_this_machine=True."
         )
     try:
-        import multipart  # noqa: F401 (forms with files need it, and say so late)
+        import python_multipart  # noqa: F401 (forms with files need it, and say so late)
         import uvicorn
 
         from turnover.explore._app import app_of
