@@ -1,5 +1,6 @@
 """``turnover cleanse``: does the model do better on a target without the most harmful rows?"""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -97,8 +98,7 @@ def cleanse(
         return
     _refuse_unreadable(subject)
     arms = [estimator_for(subject, name) for name in scores or (None,)]
-    typed = {"text": text, "image": image, "label": label}
-    columns = {role: name for role, name in typed.items() if name}
+    columns = _columns({"text": text, "image": image, "label": label})
     parts = []
     with progress_bar(None) as tick:
         for path in (target, test):
@@ -125,6 +125,10 @@ def cleanse(
     for written in (csv, page):
         if written is not None:
             console().print(f"Written: [bold]{escape(str(written))}[/bold]", soft_wrap=True)
+
+
+def _columns(typed: Mapping[str, str | None]) -> dict[str, str]:
+    return {role: name for role, name in typed.items() if name}
 
 
 def _refuse_unreadable(subject: "ClassifierRun") -> None:

@@ -1,5 +1,7 @@
 """``turnover explore``, ``apply``, ``export``: look and decide in the browser; take it along."""
 
+import os
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -8,6 +10,8 @@ import typer
 from turnover.cli._options import RunFolder
 
 __all__ = ["apply", "explore", "export"]
+
+INTERRUPTED = 130
 
 
 def explore(
@@ -53,15 +57,29 @@ def explore(
             )
 
     warn(f"opening {run}")
-    serve(
-        run,
-        other,
-        port=port,
-        host=host,
-        beyond_this_machine=beyond_this_machine,
-        open_browser=browser,
-        ready=ready,
+    try:
+        serve(
+            run,
+            other,
+            port=port,
+            host=host,
+            beyond_this_machine=beyond_this_machine,
+            open_browser=browser,
+            ready=ready,
+        )
+    except (Exception, SystemExit):
+        raise
+    except BaseException as ended:  # Ctrl-C, or a signal with its number
+        _leave(128 + int(ended.args[0]) if ended.args else INTERRUPTED)
+
+
+def _leave(code: int) -> None:
+    """End at once, whatever a thread is in the middle of: all that was decided is on the disk."""
+    print(
+        "\nturnover: the explorer was ended. All decisions are kept.", file=sys.stderr, flush=True
     )
+    sys.stdout.flush()
+    os._exit(code)
 
 
 def apply(

@@ -79,7 +79,7 @@ def served(site: Site, page: Page) -> Callable[[Request], Any]:
     """A page as an endpoint: its work in a thread, its mistakes in words."""
 
     async def endpoint(request: Request) -> Response:
-        form: Mapping[str, Any] = NO_FORM
+        form = NO_FORM
         try:
             if request.method == "POST":
                 form = await request.form(max_files=1, max_fields=20, max_part_size=LARGEST_FIELD)
@@ -89,6 +89,8 @@ def served(site: Site, page: Page) -> Callable[[Request], Any]:
             return site.render("error.html", status, says=str(error))
         except HTTPException as error:  # a form that cannot be read
             return site.render("error.html", error.status_code, says=str(error.detail))
+        finally:
+            await form.close()  # pictures that were sent
 
     return endpoint
 

@@ -22,6 +22,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar, final
@@ -168,6 +169,11 @@ class Run:
                 "checksum that it was written with. Restore it, or make the run anew."
             )
         return cls(folder, manifest_of_today(manifest))
+
+    def explore(self, **how: Any) -> str:
+        """Open the run in the browser from a notebook; see :func:`turnover.explore.explore`."""
+        open_explorer = import_module("turnover.explore").explore  # it lies above, by name
+        return open_explorer(self.folder, **{"background": True, **how})
 
     def finish(self, **more: object) -> "Run":
         """Mark the run complete and add to its manifest, with checksums of all that it holds."""
