@@ -218,7 +218,8 @@ class Explorer:
     @cached_property
     def features(self) -> Tensor:
         """Features of the training rows ``[train, units]``, of length 1."""
-        return unit_features(self.subject.model, self.subject.loss, self.subject.train)
+        with self._lock:  # features are caught by a hook, which another question would trip
+            return unit_features(self.subject.model, self.subject.loss, self.subject.train)
 
     @cached_property
     def layout(self) -> Tensor:
