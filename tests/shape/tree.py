@@ -26,6 +26,7 @@ CHAIN = [
     "hf",
     "runs",
     "reports",
+    "explore",
     "cli",
 ]
 PRESENT = [

@@ -1,5 +1,6 @@
 """``turnover cleanse``: does the model do better on a target without the most harmful rows?"""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -17,12 +18,19 @@ if TYPE_CHECKING:
 __all__ = ["cleanse"]
 
 LEAST, MOST = 0.01, 90.0
+MORE = "More"
 
 
 def cleanse(
     run: RunFolder,
     *,
-    target: Annotated[Path, typer.Option(help="Data that the model should do well on.")],
+    target: Annotated[
+        Path | None, typer.Option(help="Data that the model should do well on.")
+    ] = None,
+    decisions: Annotated[
+        bool,
+        typer.Option("--decisions", help="Instead: train with what you decided, and without."),
+    ] = False,
     test: Annotated[
         Path | None,
         typer.Option(help="Data to test on; by default half of the target, not used otherwise."),
@@ -57,10 +65,14 @@ def cleanse(
         ),
     ] = None,
     on_bad_rows: Annotated[
-        Literal["stop", "skip"], typer.Option(help="What to do about rows that cannot be used.")
+        Literal["stop", "skip"],
+        typer.Option(help="What to do about rows that cannot be used.", rich_help_panel=MORE),
     ] = "stop",
     csv: Annotated[
-        Path | None, typer.Option(help="Also write all training rows, the most harmful first.")
+        Path | None,
+        typer.Option(
+            help="Also write all training rows, the most harmful first.", rich_help_panel=MORE
+        ),
     ] = None,
     top: Annotated[int, typer.Option(min=1, help="How many harmful rows to show.")] = 5,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
@@ -85,19 +97,21 @@ def cleanse(
         split,
     )
 
+    if decisions == (target is not None):
+        raise typer.BadParameter("Give one of --target and --decisions.")
     fractions = _fractions(remove)
     subject = open_run(run)
-    if subject.load is None:
-        raise DataError(
-            f"{run} is a run of {subject.row_word}s, of which no other files can be read."
-        )
+    if decisions:
+        _with_decisions(subject, seeds, as_json)
+        return
+    _refuse_unreadable(subject)
     arms = [estimator_for(subject, name) for name in scores or (None,)]
-    typed = {"text": text, "image": image, "label": label}
-    columns = {role: name for role, name in typed.items() if name}
+    columns = _columns({"text": text, "image": image, "label": label})
     parts = []
     with progress_bar(None) as tick:
         for path in (target, test):
             if path is not None:
+                assert subject.load is not None
                 rows, bad = subject.load(ExternalData(path, columns, on_bad_rows, tick, encoding))
                 parts.append(rows)
                 if bad:
@@ -119,6 +133,46 @@ def cleanse(
     for written in (csv, page):
         if written is not None:
             console().print(f"Written: [bold]{escape(str(written))}[/bold]", soft_wrap=True)
+
+
+def _columns(typed: Mapping[str, str | None]) -> dict[str, str]:
+    return {role: name for role, name in typed.items() if name}
+
+
+def _refuse_unreadable(subject: "ClassifierRun") -> None:
+    if subject.load is None:
+        raise DataError(
+            f"{subject.run.folder} is a run of {subject.row_word}s, of which no other files can be "
+            "read."
+        )
+
+
+def _with_decisions(subject: "ClassifierRun", seeds: int, as_json: bool) -> None:
+    """Train with the decisions of the run and without, and say what they gain."""
+    from turnover.cli._output import console, print_json, progress_bar
+    from turnover.runs import Decisions, retrain_with_decisions
+
+    found = Decisions(subject.run.folder, subject.train.ids.tolist(), subject.classes)
+    last = 0
+    with progress_bar(2 * seeds) as tick:
+
+        def progress(done: int) -> None:
+            nonlocal last
+            tick("Training again", done - last)
+            last = done
+
+        said = retrain_with_decisions(subject, found.current, seeds, progress)
+    if as_json:
+        print_json(said.to_json())
+        return
+    before, after = (100 * sum(each) / len(each) for each in (said.before, said.after))
+    lines = (
+        f"As they are: {said.train:,} {said.row_word}s, accuracy {before:.1f} %",
+        f"Decided:     {said.kept:,} {said.row_word}s, accuracy {after:.1f} %",
+        said.conclusion,
+    )
+    for line in lines:
+        console().print(line, markup=False, highlight=False)
 
 
 def _fractions(remove: str) -> list[float]:

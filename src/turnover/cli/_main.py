@@ -16,6 +16,7 @@ from turnover.cli._audit import audit
 from turnover.cli._check import check
 from turnover.cli._cleanse import cleanse
 from turnover.cli._demo import demo
+from turnover.cli._explore import apply, explore, export
 from turnover.cli._options import as_options
 from turnover.cli._prove import prove
 from turnover.cli._report import report
@@ -93,7 +94,7 @@ def _reported(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-for _command in (demo, train, ask, prove, audit, cleanse, check, report):
+for _command in (demo, train, ask, prove, audit, cleanse, check, report, explore, apply, export):
     app.command()(_reported(_command))
 
 

@@ -7,12 +7,15 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
+from turnover._html import block, table
 from turnover.errors import ScoreError
 from turnover.estimators._agreement import Agreement
 from turnover.scores import Ranking
 from turnover.stats import benjamini_hochberg
 
 __all__ = ["Answer", "PairAgreement", "TopInstances", "rank_scored"]
+
+NOTEBOOK = 5  # queries that a notebook shows
 
 
 @final
@@ -105,6 +108,23 @@ class Answer:
         ids = torch.cat([self.helpful.ids[query], self.harmful.ids[query]])
         passed = torch.cat([self.helpful.q[query], self.harmful.q[query]]) <= q
         return list(dict.fromkeys(ids[passed].tolist()))
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: verdict and tables of the first queries."""
+        parts = []
+        for query in range(min(NOTEBOOK, len(self.helpful.ids))):
+            parts.append(block(self.verdict(query)))
+            for name, found in (("helped", self.helpful), ("harmed", self.harmful)):
+                listed = zip(
+                    found.ids[query].tolist(),
+                    found.scores[query].tolist(),
+                    found.q[query].tolist(),
+                    strict=True,
+                )
+                rows = [(id, score, f"{q:.2g}") for id, score, q in listed]
+                caption = f"Query {query}: {name} most"
+                parts.append(table(caption, ("Id", "Score in nats", "q"), rows))
+        return "".join(parts)
 
     def verdict(self, query: int, q: float = 0.1, name: Callable[[int], str] = str) -> str:
         """One sentence: which instances matter, or that none does by itself.

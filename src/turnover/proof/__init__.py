@@ -22,7 +22,7 @@ from turnover.proof._proof import Answers, Control, Proof
 from turnover.proof._prove import prove, prove_all
 from turnover.proof._question import Question
 from turnover.proof._retrain import Retrainings
-from turnover.proof._similar import similarity_to
+from turnover.proof._similar import similarity_to, unit_features
 from turnover.proof._support import Support, support_of
 
 __all__ = [
@@ -37,4 +37,5 @@ __all__ = [
     "prove_all",
     "similarity_to",
     "support_of",
+    "unit_features",
 ]

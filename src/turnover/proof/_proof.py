@@ -7,6 +7,7 @@ from typing import Any, Literal, final
 
 from torch import Tensor
 
+from turnover._html import block, table
 from turnover.proof._change import Change
 from turnover.proof._question import Question
 from turnover.stats import binomial_interval, mcnemar, sign_test
@@ -161,6 +162,21 @@ class Proof:
         if self.after is not None:
             lines += ["", *self._table(), "", *_wrapped(self._removed()), *_wrapped(self._notes())]
         return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the question, what was found, and the sets of trainings."""
+        words = block(self._asked(), self._found())
+        if self.after is None:
+            return words
+        sets = [("nothing", self.before), (f"these {len(self.rows)}", self.after)]
+        for name, control in self.controls.items():
+            sets.append((f"{len(self.rows)} {TOLD.get(name, name)}", control.answers))
+        rows = [
+            (name, f"{a.flipped} of {a.trainings}", f"{a.said:.3g}", f"{a.wanted:.3g}")
+            for name, a in sets
+        ]
+        heads = ("Removed", "Flipped", "Mean of what it said", "Mean of what is wanted")
+        return words + table("Trained again", heads, rows) + block(self._removed(), self._notes())
 
     def _goal(self) -> dict[str, Any]:
         if isinstance(self.question, Change):

@@ -9,7 +9,7 @@ from turnover.data import Rows
 from turnover.errors import ConversionError
 from turnover.nn import SplitEnsemble, evaluating
 
-__all__ = ["similarity_to"]
+__all__ = ["similarity_to", "unit_features"]
 
 ROWS_PER_BLOCK = 512
 
@@ -29,18 +29,36 @@ def similarity_to(model: nn.Module, loss: Loss, query: Rows, train: Rows) -> Ten
         ConversionError: for a model without a linear layer, or one that is not reached.
     """
     members = list(model.members) if isinstance(model, SplitEnsemble) else [model]
-    return torch.stack([_cosines(member, loss, query, train) for member in members]).mean(dim=0)
+    cosines = []
+    for member in members:
+        layer = _last_layer(member)
+        asked = _inputs(member, layer, loss, query)
+        cosines.append((_inputs(member, layer, loss, train) @ asked.T).flatten())
+    return torch.stack(cosines).mean(dim=0)
 
 
-def _cosines(model: nn.Module, loss: Loss, query: Rows, train: Rows) -> Tensor:
+def unit_features(model: nn.Module, loss: Loss, rows: Rows) -> Tensor:
+    """What enters the last linear layer, of length 1, float32 ``[rows, features]``.
+
+    Those of the members of a split ensemble stand side by side. Products of two rows are the
+    cosines of :func:`similarity_to`.
+
+    Raises:
+        ConversionError: as :func:`similarity_to`.
+    """
+    members = list(model.members) if isinstance(model, SplitEnsemble) else [model]
+    parts = [_inputs(member, _last_layer(member), loss, rows) for member in members]
+    return torch.cat(parts, dim=1) / len(members) ** 0.5
+
+
+def _last_layer(model: nn.Module) -> nn.Linear:
     layers = [module for module in model.modules() if isinstance(module, nn.Linear)]
     if not layers:
         raise ConversionError(
             f"This {type(model).__name__} has no linear layer whose input could be compared. Give "
             "similarities of your own."
         )
-    asked = _inputs(model, layers[-1], loss, query)
-    return (_inputs(model, layers[-1], loss, train) @ asked.T).flatten()
+    return layers[-1]
 
 
 @torch.no_grad()

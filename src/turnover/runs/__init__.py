@@ -19,7 +19,10 @@ from turnover.runs._classifier import (
     scale_of,
     verify,
 )
+from turnover.runs._cleaned import decided_rows, write_cleaned, write_decisions, write_table
 from turnover.runs._cleanse import ARMS, CleansingConfig, cleanse_run, cleansing_csv, split
+from turnover.runs._decisions import DECISIONS, Decision, Decisions
+from turnover.runs._exported import export_rows, layout_of
 from turnover.runs._folder import Run, describe_masks, fingerprint
 from turnover.runs._job import TrainingJob, cosine, train
 from turnover.runs._measure import measure_run
@@ -31,15 +34,20 @@ from turnover.runs._prove import (
     prove_run,
     summary_of,
 )
+from turnover.runs._redecided import DecidedResults, retrain_with_decisions
 from turnover.runs._registry import LOADERS, RunLoader, command_of, open_run, unfinished
 
 __all__ = [
     "ARMS",
     "CONTROLS",
+    "DECISIONS",
     "LOADERS",
     "STEPS_BESIDES",
     "ClassifierRun",
     "CleansingConfig",
+    "DecidedResults",
+    "Decision",
+    "Decisions",
     "ExternalData",
     "Method",
     "Query",
@@ -58,12 +66,15 @@ __all__ = [
     "cleansing_csv",
     "command_of",
     "cosine",
+    "decided_rows",
     "describe_masks",
     "estimator_for",
     "explain_errors",
+    "export_rows",
     "fingerprint",
     "inspection_csv",
     "kernel_forecast",
+    "layout_of",
     "measure_run",
     "open_run",
     "pairs_of",
@@ -71,6 +82,7 @@ __all__ = [
     "prove_mistakes",
     "prove_run",
     "refuse_numbers",
+    "retrain_with_decisions",
     "row_losses",
     "sample_rows",
     "scale_of",
@@ -80,6 +92,9 @@ __all__ = [
     "train",
     "unfinished",
     "verify",
+    "write_cleaned",
+    "write_decisions",
+    "write_table",
 ]
 
 __getattr__ = _renamed.old_name(__name__)

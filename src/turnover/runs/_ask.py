@@ -14,6 +14,7 @@ from turnover.errors import LossError, ScoreError
 from turnover.estimators import (
     Answer,
     FirstOrder,
+    Fitted,
     PairAgreement,
     SameGroup,
     SaturatedQueryWarning,
@@ -80,6 +81,7 @@ def answer(
     label: str | None = None,
     k: int = 5,
     estimator: EstimatorName | None = None,
+    fitted: Fitted | None = None,
 ) -> AskResults:
     """What stands behind the prediction of one row.
 
@@ -91,6 +93,7 @@ def answer(
         estimator: ``"first-order"``; ``"exact"`` ranks the best of these again by exact scores;
             ``"kernel"`` ranks by gradients, the most accurate, and tests by masks, or by what
             pairs of networks agree on. By default the first, and of a split ensemble the last.
+        fitted: a ``"kernel"`` that knows the training rows already, to answer sooner.
 
     Raises:
         DataError: for a label that does not exist.
@@ -103,7 +106,8 @@ def answer(
     predicted, probability, asked, doubt = said(subject, query, label)
     rows = _asked(query.rows, _labels_like(query.rows, [asked]))
     if chosen == "kernel":
-        found = explain(subject.kernel(), rows, subject.train, k)
+        known = subject.kernel() if fitted is None else fitted
+        found = explain(known, rows, subject.train, k)
     else:
         rerank = min(RERANK, len(subject.train)) if chosen == "exact" else 0
         first = FirstOrder(subject.model, subject.loss)

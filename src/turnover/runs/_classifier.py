@@ -308,14 +308,18 @@ def scale_of(run: Run) -> Scale | None:
         raise RunError(f"{run.folder / 'manifest.json'} is damaged: {error!r}.") from error
 
 
-def refuse_numbers(run: Run) -> None:
-    """Refuse to cleanse a regression.
+def refuse_numbers(run: Run, what: str = "Cleansing compares accuracies") -> None:
+    """Refuse what only classes have, of a run that predicts numbers.
+
+    Args:
+        run: the run.
+        what: what is asked for, and why it needs classes, as the beginning of a sentence.
 
     Raises:
         DataError: for a run whose labels are numbers.
     """
     if scale_of(run) is not None:
         raise DataError(
-            "Cleansing compares accuracies, and this run predicts numbers, which have none. Ask "
-            "audit for rows with wrong numbers, and prove what one prediction rests on."
+            f"{what}, and this run predicts numbers. Ask audit for rows with wrong numbers, and "
+            "prove what one prediction rests on."
         )

@@ -21,6 +21,7 @@ import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar, final
@@ -165,6 +166,11 @@ class Run:
                 "checksum that it was written with. Restore it, or make the run anew."
             )
         return cls(folder, manifest_of_today(manifest))
+
+    def explore(self, **how: Any) -> str:
+        """Open the run in the browser from a notebook; see :func:`turnover.explore.explore`."""
+        open_explorer = import_module("turnover.explore").explore  # it lies above, by name
+        return open_explorer(self.folder, **{"background": True, **how})
 
     def finish(self, **more: object) -> "Run":
         """Mark the run complete and add to its manifest, with checksums of all that it holds."""

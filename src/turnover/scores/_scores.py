@@ -10,6 +10,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from turnover._html import table
 from turnover._store import read_tensors, replacing, write_tensors
 from turnover.errors import MissingExtra, RunError, ScoreError
 from turnover.stats import EmpiricalNull, Significance, benjamini_hochberg
@@ -254,6 +255,24 @@ class Scores:
             index=pd.Index(self.query_ids.tolist(), name="query"),
             columns=pd.Index(self.train_ids.tolist(), name="train"),
         )
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the strongest instances of the first queries."""
+        k, few = min(3, len(self.train_ids)), min(10, len(self.query_ids))
+        rows = []
+        for query in range(few):
+            values = self.values[query]
+            best = values.argsort(descending=True, stable=True).tolist()
+            cells = [
+                ", ".join(f"{int(self.train_ids[row])} ({float(values[row]):+.3g})" for row in part)
+                for part in (best[:k], best[::-1][:k])
+            ]
+            rows.append((int(self.query_ids[query]), *cells))
+        caption = (
+            f"Scores of {len(self.train_ids):,} training instances for {len(self.query_ids):,} "
+            "queries, in nats; positive = helped"
+        )
+        return table(caption, ("Query", "Helped most, by id", "Harmed most, by id"), rows)
 
     def to_parquet(self, path: str | Path) -> None:
         """Write one row (query, train, score) per pair, through DuckDB.

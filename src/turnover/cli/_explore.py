@@ -1,0 +1,135 @@
+"""``turnover explore``, ``apply``, ``export``: look and decide in the browser; take it along."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from turnover.cli._options import RunFolder
+
+__all__ = ["apply", "explore", "export"]
+
+INTERRUPTED = 130
+
+
+def explore(
+    run: RunFolder,
+    other: Annotated[
+        Path | None, typer.Argument(help="A second run, to be shown beside it.", metavar="[RUN2]")
+    ] = None,
+    *,
+    port: Annotated[
+        int, typer.Option(metavar="N", min=0, max=65535, help="Port; 0 takes a free one.")
+    ] = 0,
+    browser: Annotated[
+        bool, typer.Option("--open/--no-open", help="Open the page in a browser.")
+    ] = True,
+    host: Annotated[
+        str, typer.Option(help="Address to listen at; this machine alone.")
+    ] = "127.0.0.1",
+    beyond_this_machine: Annotated[
+        bool,
+        typer.Option(
+            "--beyond-this-machine",
+            help="Allow a --host that others reach: whoever has the address reads the run.",
+        ),
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the address as JSON when it is ready.")
+    ] = False,
+) -> None:
+    """Look at a run in the browser: its mistakes, what is behind them, which rows are wrong.
+
+    Decisions are written to RUN/decisions.jsonl at once and never change the data. Only this
+    machine can see the page. Ctrl-C ends it.
+    """
+    from turnover.cli._output import print_json, warn
+    from turnover.explore import explore as serve
+
+    def ready(url: str) -> None:
+        if as_json:
+            print_json({"url": url, "run": str(run)})
+        else:
+            print(
+                f"The explorer is at {url}\nThe address is good once. Ctrl-C ends it.", flush=True
+            )
+
+    warn(f"opening {run}")
+    try:
+        serve(
+            run,
+            other,
+            port=port,
+            host=host,
+            beyond_this_machine=beyond_this_machine,
+            open_browser=browser,
+            ready=ready,
+        )
+    except (Exception, SystemExit):
+        raise
+    except BaseException as ended:  # Ctrl-C, or a signal with its number
+        _leave(128 + int(ended.args[0]) if ended.args else INTERRUPTED)
+
+
+def _leave(code: int) -> None:
+    """End at once, whatever a thread is in the middle of: all that was decided is on the disk."""
+    print(
+        "\nturnover: the explorer was ended. All decisions are kept.", file=sys.stderr, flush=True
+    )
+    sys.stdout.flush()
+    os._exit(code)
+
+
+def apply(
+    run: RunFolder,
+    *,
+    out: Annotated[Path, typer.Option(help="File of the cleaned data (.csv, .parquet).")],
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print what was written as JSON.")
+    ] = False,
+) -> None:
+    """Write the training rows after the decisions, and decisions.csv beside them.
+
+    The data of the run stay as they are.
+    """
+    from turnover.cli._output import print_json
+    from turnover.runs import Decisions, open_run, write_cleaned, write_decisions
+
+    subject = open_run(run)
+    found = Decisions(subject.run.folder, subject.train.ids.tolist(), subject.classes)
+    told = out.with_name("decisions.csv")
+    kept = write_cleaned(subject, found.current, out)
+    write_decisions(subject, found.current, told)
+    if as_json:
+        count = len(found.current)
+        print_json({"out": str(out), "decisions": str(told), "rows": kept, "decided": count})
+        return
+    removed = len(subject.train) - kept
+    print(f"{kept:,} {subject.row_word}s, {removed:,} removed: {out}\nDecisions: {told}")
+
+
+def export(
+    run: RunFolder,
+    *,
+    parquet: Annotated[Path, typer.Option(help="File to write (.parquet or .csv).")],
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print what was written as JSON.")
+    ] = False,
+) -> None:
+    """Write every training row with its place on the map, its neighbours and its suspicion.
+
+    The columns x, y and neighbors are those that viewers of embeddings read.
+    """
+    from turnover.cli._output import print_json
+    from turnover.runs import Decisions, export_rows, open_run, write_table
+
+    subject = open_run(run)
+    found = Decisions(subject.run.folder, subject.train.ids.tolist(), subject.classes)
+    rows = export_rows(subject, found.current)
+    write_table(rows, parquet)
+    if as_json:
+        print_json({"out": str(parquet), "rows": len(rows), "columns": list(rows[0])})
+        return
+    print(f"{len(rows):,} {subject.row_word}s: {parquet}")

@@ -1,0 +1,103 @@
+"""Decisions: one row after the other, one key each; lists of them, and the files they make."""
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+
+from turnover.errors import DataError
+from turnover.explore._site import Site, number_of
+from turnover.explore._tables import seen_by_others, shown
+from turnover.runs import write_cleaned, write_decisions
+
+__all__ = ["decide", "export", "next_row", "undo"]
+
+Form = Mapping[str, Any]
+ACTIONS = (("keep", "1"), ("relabel", "2"), ("remove", "3"), ("unsure", "4"))
+TYPES = {
+    "csv": "text/csv; charset=utf-8",
+    "parquet": "application/vnd.apache.parquet",
+}
+
+
+def next_row(site: Site, request: Request, form: Form) -> Response:
+    """The next suspect about which nothing was decided, or the row at a place of the queue."""
+    run = site.explorer
+    decided = {run.row_of_id[id] for id in run.decisions.current}
+    at = request.query_params.get("at")
+    place: int | None
+    if at is not None:
+        place = number_of(at, len(run.order), "place in the queue")
+    else:
+        place = next((i for i, row in enumerate(run.order) if row not in decided), None)
+    suspects = int(run.inspection.suspect.sum())
+    if place is None:
+        return site.render("decided.html", suspects=suspects, decided=len(decided))
+    row = run.order[place]
+    found = {**shown(run, "train", row), **seen_by_others(run, row)}
+    says = run.inspection.unseen[row]
+    best = says.topk(min(5, len(says))).indices.tolist()
+    near = [(r, a) for r, a in run.nearest(run.subject.train.select(slice(row, row + 1)), 7)]
+    return site.render(
+        "decide.html",
+        found=found,
+        place=place,
+        count=len(run.order),
+        suspects=suspects,
+        decided=len(decided),
+        says=[(run.classes[i], float(says[i])) for i in best],
+        actions=ACTIONS,
+        back="/decide",
+        alike=[{**shown(run, "train", r), "alike": a} for r, a in near if r != row][:6],
+    )
+
+
+def decide(site: Site, request: Request, form: Form) -> Response:
+    """Write a decision down, and go on."""
+    run = site.explorer
+    id = form.get("id")
+    known = isinstance(id, str) and id.lstrip("-").isdecimal() and id.isascii() and len(id) < 21
+    if not known:
+        raise DataError(f"There is no training row with id {str(id)[:40]!r}.")
+    label = form.get("label")
+    run.decisions.decide(
+        int(str(id)),
+        str(form.get("action")),
+        str(label) if label else None,
+        str(form.get("note") or ""),
+    )
+    return RedirectResponse(_inside(form.get("back")), 303)
+
+
+def undo(site: Site, request: Request, form: Form) -> Response:
+    """Take the last decision back, and show its row again."""
+    run = site.explorer
+    taken = run.decisions.undo()
+    if taken is None:
+        raise DataError("There is no decision to take back.")
+    return RedirectResponse(f"/decide?at={run.order.index(run.row_of_id[taken.id])}", 303)
+
+
+def _inside(address: object) -> str:
+    """A page of ours to go on with, never one elsewhere."""
+    text = str(address or "")
+    rows = text.removeprefix("/row/")
+    return text if text != rows and rows.isascii() and rows.isdecimal() else "/decide"
+
+
+def export(site: Site, request: Request, form: Form) -> Response:
+    """The cleaned rows or the decisions as a file."""
+    run, name = site.explorer, request.path_params["name"]
+    stem, _, suffix = name.partition(".")
+    if (stem, suffix) not in {("clean", "csv"), ("clean", "parquet"), ("decisions", "csv")}:
+        raise DataError("There is no such file. There are clean.csv, clean.parquet, decisions.csv.")
+    with tempfile.TemporaryDirectory(prefix="turnover-") as folder:
+        path = Path(folder) / name
+        write = write_cleaned if stem == "clean" else write_decisions
+        write(run.subject, run.decisions.current, path)
+        content = path.read_bytes()
+    headers = {"content-disposition": f'attachment; filename="{name}"'}
+    return Response(content, headers=headers, media_type=TYPES[suffix])

@@ -1,0 +1,115 @@
+"""From a function of a request to a page: templates, forms, errors in words."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any, final
+
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import FormData
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+
+from turnover._plain import plain
+from turnover.errors import DataError, TurnoverError
+from turnover.explore._explorer import Explorer
+from turnover.reports._prose import nats, percent
+from turnover.reports._words import shorten, signed
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+__all__ = ["Page", "Site", "number_of", "served"]
+
+NO_FORM = FormData()
+LARGEST_FIELD = 1 << 18
+
+
+@final
+@dataclass(frozen=True)
+class Site:
+    """What all pages share.
+
+    Attributes:
+        explorer: the run.
+        other: a second run, beside it.
+    """
+
+    explorer: Explorer
+    other: Explorer | None = None
+
+    @cached_property
+    def _templates(self) -> "Environment":
+        from jinja2 import Environment, FunctionLoader, StrictUndefined
+
+        def load(name: str) -> str:
+            return (files("turnover.explore") / "templates" / name).read_text(encoding="utf-8")
+
+        templates = Environment(
+            loader=FunctionLoader(load),
+            autoescape=True,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+            finalize=lambda value: plain(value) if type(value) is str else value,
+        )
+        templates.filters.update(
+            nats=nats, percent=percent, shorten=shorten, signed=lambda x: _minus(signed(x))
+        )
+        return templates
+
+    def render(self, name: str, status: int = 200, **values: Any) -> HTMLResponse:
+        """A page or a part of one, from its template."""
+        shared = {"site": self, "run": self.explorer, "other": self.other, "word": self.word}
+        found = self._templates.get_template(name).render(**shared, **values)
+        return HTMLResponse(found, status)
+
+    @property
+    def word(self) -> str:
+        """What a row is called."""
+        return self.explorer.word
+
+
+Page = Callable[[Site, Request, Mapping[str, Any]], Response]
+
+
+def served(site: Site, page: Page) -> Callable[[Request], Any]:
+    """A page as an endpoint: its work in a thread, its mistakes in words."""
+
+    async def endpoint(request: Request) -> Response:
+        form = NO_FORM
+        try:
+            if request.method == "POST":
+                form = await request.form(max_files=1, max_fields=20, max_part_size=LARGEST_FIELD)
+            return await run_in_threadpool(page, site, request, form)
+        except TurnoverError as error:
+            status = 404 if isinstance(error, _Missing) else 400
+            return site.render("error.html", status, says=str(error))
+        except HTTPException as error:  # a form that cannot be read
+            return site.render("error.html", error.status_code, says=str(error.detail))
+        finally:
+            await form.close()  # pictures that were sent
+
+    return endpoint
+
+
+class _Missing(DataError):
+    """A page of something that does not exist."""
+
+
+def number_of(text: object, below: int, what: str) -> int:
+    """A number of a row or page, from 0.
+
+    Raises:
+        DataError: for anything else.
+    """
+    found = str(text)
+    if found.isascii() and found.isdecimal() and len(found) < 12 and int(found) < below:
+        return int(found)
+    raise _Missing(f"There is no {what} {shorten(found, 40)}; there are 0 to {below - 1}.")
+
+
+def _minus(text: str) -> str:
+    return text.replace("-", "−")

@@ -1,0 +1,157 @@
+"""Filtered, sorted and paged lists of rows, worked out here so that a page stays small."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, final
+from urllib.parse import urlencode
+
+import torch
+from torch import Tensor
+
+from turnover.explore._explorer import Explorer
+
+__all__ = ["PAGE", "Listed", "confusion", "mistakes", "seen_by_others", "shown", "training_rows"]
+
+PAGE = 40
+LONGEST = 600  # letters of a text in a list
+
+
+@final
+@dataclass(frozen=True)
+class Listed:
+    """A page of a list.
+
+    Attributes:
+        rows: what is shown of each row.
+        count: how many rows pass the filters.
+        page: number of the page, from 0.
+        pages: how many there are.
+        query: the filters, as they stand in an address.
+    """
+
+    rows: Sequence[Mapping[str, Any]]
+    count: int
+    page: int
+    pages: int
+    query: str
+
+
+def shown(run: Explorer, side: str, row: int) -> dict[str, Any]:
+    """What a reader sees of a row: plain values."""
+    rows = run.subject.train if side == "train" else run.subject.test
+    found = run.subject.show("train" if side == "train" else "test", row)
+    truth = found.get("truth")
+    label = run.classes[int(rows.batch["label"][row])]
+    text = found.get("text")
+    return {
+        "row": row,
+        "side": side,
+        "id": int(rows.ids[row]),
+        "name": str(found.get("name", int(rows.ids[row]))),
+        "text": text if text is None or len(text) <= LONGEST else text[:LONGEST] + " …",
+        "label": label,
+        "truth": None if truth is None else str(run.subject.classes[int(truth)]),
+        "picture": run.pictures[side] is not None,
+    }
+
+
+def confusion(run: Explorer) -> list[list[int]]:
+    """How many test rows of each label (down) get each answer (across)."""
+    size, labels = len(run.classes), run.subject.test.batch["label"].cpu()
+    flat = torch.bincount(labels * size + run.says.argmax(dim=1), minlength=size * size)
+    return flat.reshape(size, size).tolist()
+
+
+def _paged(
+    rows: Sequence[int], show: Callable[[int], Mapping[str, Any]], asked: Mapping[str, str]
+) -> Listed:
+    pages = max(1, -(-len(rows) // PAGE))
+    text = asked.get("page", "0")
+    page = min(pages - 1, int(text)) if text.isascii() and text.isdecimal() and len(text) < 9 else 0
+    kept = {k: v for k, v in asked.items() if k not in {"page"} and v}
+    part = rows[page * PAGE : (page + 1) * PAGE]
+    return Listed([show(row) for row in part], len(rows), page, pages, urlencode(kept))
+
+
+def _holding(run: Explorer, side: str, rows: list[int], text: str) -> list[int]:
+    """Rows whose text, name or id holds these letters."""
+    wanted = text.casefold().strip()
+    if not wanted:
+        return rows
+    ids = (run.subject.train if side == "train" else run.subject.test).ids
+
+    def holds(row: int) -> bool:
+        found = run.subject.show("train" if side == "train" else "test", row)
+        words = (found.get("text", ""), found.get("name", ""), int(ids[row]))
+        return any(wanted in str(word).casefold() for word in words)
+
+    return [row for row in rows if holds(row)]
+
+
+def _is(run: Explorer, values: Tensor, name: str) -> Tensor:
+    """Which rows are of the class of this name; all where none is named."""
+    if name not in run.classes:
+        return torch.full((len(values),), not name)
+    return values == run.classes.index(name)
+
+
+def mistakes(run: Explorer, asked: Mapping[str, str]) -> Listed:
+    """Test rows, the surest mistakes first, or as they are asked for."""
+    labels = run.subject.test.batch["label"].cpu()
+    sure, says = run.says.max(dim=1)
+    kept = torch.ones(len(labels), dtype=torch.bool)
+    if asked.get("show") != "all" and not (asked.get("label") and asked.get("said")):
+        kept = says != labels
+    kept = kept & _is(run, labels, asked.get("label", "")) & _is(run, says, asked.get("said", ""))
+    own = run.says.gather(1, labels.unsqueeze(1)).squeeze(1)
+    keys = {"sure": -sure, "unsure": sure, "loss": own, "number": torch.arange(len(labels))}
+    rows = torch.nonzero(kept).flatten()
+    key = keys.get(asked.get("sort", "sure"), -sure)
+    order = rows[torch.argsort(key[rows], stable=True)].tolist()
+
+    def show(row: int) -> dict[str, Any]:
+        said = run.classes[int(says[row])]
+        return {**shown(run, "test", row), "said": said, "sure": float(sure[row])}
+
+    return _paged(_holding(run, "test", order, asked.get("text", "")), show, asked)
+
+
+def training_rows(run: Explorer, asked: Mapping[str, str]) -> Listed:
+    """Training rows: suspects, conflicts, copies, the most memorised, decided ones, or all."""
+    found, view = run.inspection, asked.get("view") or "suspects"
+    decided = {run.row_of_id[id] for id in run.decisions.current}
+    order = run.order
+    if view == "memorised":
+        order = found.by_memorisation().tolist()
+    elif view in ("copies", "conflicts"):
+        groups = [g for g in found.groups() if view == "copies" or bool(found.conflict[g[0]])]
+        order = [row for group in groups for row in group]
+    elif view == "suspects":
+        order = [row for row in order if bool(found.suspect[row])]
+    elif view == "decided":
+        order = [run.row_of_id[id] for id in reversed(list(run.decisions.current))]
+    elif view == "undecided":
+        order = [row for row in order if row not in decided]
+    of_label = _is(run, found.labels, asked.get("label", ""))
+    rows = [row for row in order if bool(of_label[row])]
+    return _paged(
+        _holding(run, "train", rows, asked.get("text", "")),
+        lambda row: {**shown(run, "train", row), **seen_by_others(run, row)},
+        asked,
+    )
+
+
+def seen_by_others(run: Explorer, row: int) -> dict[str, Any]:
+    """What the halves that never saw a training row say of it, and what was decided."""
+    found = run.inspection
+    return {
+        "suggested": run.classes[int(found.suggested[row])],
+        "p_label": float(found.unseen[row, found.labels[row]]),
+        "p_suggested": float(found.unseen[row].max()),
+        "loss": float(found.unseen_loss[row]),
+        "memorised": float(found.memorised[row]),
+        "suspect": bool(found.suspect[row]),
+        "conflict": bool(found.conflict[row]),
+        "group": int(found.group[row]),
+        "decision": run.decisions.current.get(int(run.subject.train.ids[row])),
+    }

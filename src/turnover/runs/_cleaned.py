@@ -1,0 +1,149 @@
+"""The training rows of a run after decisions, as files: the data of the run stay as they are."""
+
+import csv
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from turnover._plain import cell, plain
+from turnover._store import replacing
+from turnover.data import Rows
+from turnover.errors import DataError, MissingExtra, RunError
+from turnover.runs._classifier import ClassifierRun, refuse_numbers
+from turnover.runs._decisions import Decision
+
+__all__ = ["Decided", "decided_rows", "write_cleaned", "write_decisions", "write_table"]
+
+Decided = Mapping[int, Decision]
+SUFFIXES = (".csv", ".parquet")
+
+
+def decided_rows(subject: ClassifierRun, decided: Decided) -> Rows:
+    """The training rows without the removed ones, the others with their decided labels.
+
+    Raises:
+        DataError: when nothing would be left.
+    """
+    kept, labels = _after(subject, decided)
+    if not len(kept):
+        raise DataError("Every training row was decided to be removed. Nothing is left.")
+    rows = subject.train.select(kept)
+    return Rows({**rows.batch, "label": labels[kept]}, rows.ids, rows.groups)
+
+
+def _after(subject: ClassifierRun, decided: Decided) -> tuple[Tensor, Tensor]:
+    """Numbers of the rows that are kept, and the labels of all rows after the decisions."""
+    refuse_numbers(subject.run, "Decisions are about labels that are classes")
+    labels = subject.train.batch["label"].clone()
+    keep = torch.ones(len(labels), dtype=torch.bool)
+    for id, made in decided.items():
+        row = int(subject.train.rows_of(torch.tensor([id]))[0])
+        if made.action == "remove":
+            keep[row] = False
+        elif made.action == "relabel":
+            labels[row] = subject.class_number(str(made.label))
+    return torch.nonzero(keep).flatten(), labels
+
+
+def write_cleaned(subject: ClassifierRun, decided: Decided, path: Path) -> int:
+    """Write the training rows after the decisions, as CSV or Parquet by the suffix; how many.
+
+    Raises:
+        DataError: for another suffix.
+        RunError: when the file cannot be written.
+        MissingExtra: for Parquet without DuckDB and pandas.
+    """
+    kept, labels = _after(subject, decided)
+
+    def rows() -> Iterator[dict[str, Any]]:
+        for row in kept.tolist():
+            id = int(subject.train.ids[row])
+            made = decided.get(id)
+            yield {
+                "id": id,
+                **{k: v for k, v in subject.show("train", row).items() if k != "id"},
+                "label": subject.classes[int(labels[row])],
+                "decision": "" if made is None else made.action,
+            }
+
+    write_table(list(rows()), path)
+    return len(kept)
+
+
+def write_decisions(subject: ClassifierRun, decided: Decided, path: Path) -> int:
+    """Write every decision on a line: the row, its label, what was decided, when and why.
+
+    Raises:
+        DataError, RunError, MissingExtra: as :func:`write_cleaned`.
+    """
+    found = []
+    for id, made in decided.items():
+        row = int(subject.train.rows_of(torch.tensor([id]))[0])
+        found.append(
+            {
+                "id": id,
+                **{k: v for k, v in subject.show("train", row).items() if k != "id"},
+                "label": subject.classes[int(subject.train.batch["label"][row])],
+                "decision": made.action,
+                "new_label": made.label or "",
+                "note": made.note,
+                "at": made.at,
+            }
+        )
+    columns = ("id", "label", "decision", "new_label", "note", "at")
+    write_table(found, path, columns)
+    return len(found)
+
+
+def write_table(rows: Sequence[Mapping[str, Any]], path: Path, columns: Sequence[str] = ()) -> None:
+    """Write rows as CSV or Parquet by the suffix.
+
+    Args:
+        rows: each by the names of its columns.
+        path: the file.
+        columns: the names where there are no rows.
+
+    Raises:
+        DataError, RunError, MissingExtra: as :func:`write_cleaned`.
+    """
+    if path.suffix not in SUFFIXES:
+        raise DataError(
+            f"Cannot write {path.name}: the file name must end with .csv or .parquet, which "
+            "chooses the format."
+        )
+    names = list(rows[0]) if rows else list(columns)
+    try:
+        with replacing(path) as fresh:
+            if path.suffix == ".csv":
+                with open(fresh, "w", newline="", encoding="utf-8") as file:
+                    writer = csv.DictWriter(file, names)
+                    writer.writeheader()
+                    writer.writerows({k: cell(v) for k, v in row.items()} for row in rows)
+            else:
+                _parquet(rows, names, fresh)
+    except OSError as error:
+        raise RunError(f"Cannot write {path}: {error}") from error
+
+
+def _parquet(rows: Sequence[Mapping[str, Any]], names: Sequence[str], path: Path) -> None:
+    try:
+        import duckdb
+        import pandas
+    except ImportError as error:
+        raise MissingExtra(str(error.name), "data", "Writing Parquet") from None
+    table = pandas.DataFrame({name: [_whole(row[name]) for row in rows] for name in names})
+    target = str(path).replace("'", "''")
+    try:
+        with duckdb.connect() as connection:
+            connection.register("rows", table)
+            connection.sql(f"COPY (SELECT * FROM rows) TO '{target}' (FORMAT parquet)")
+    except duckdb.Error as error:
+        raise RunError(f"Cannot write {path}: {error}") from error
+
+
+def _whole(value: Any) -> Any:
+    """Text without halves of characters, which no file can hold; other values as they are."""
+    return plain(value) if isinstance(value, str) else value

@@ -1,0 +1,120 @@
+"""Who may ask: this browser alone, from pages of ours, with no more than fits."""
+
+import pytest
+from starlette.testclient import TestClient
+
+from tests.unit.explore.conftest import BASE
+from turnover.explore._app import CHANGES, PAGES
+from turnover.explore._guard import HEADERS, LARGEST_BODY
+
+
+@pytest.fixture
+def stranger(shared):
+    return TestClient(shared.guard, base_url=BASE)
+
+
+@pytest.mark.parametrize("path", sorted(PAGES))
+def test_a_stranger_sees_nothing(stranger, path):
+    answer = stranger.get(path.replace("{key}", "0").replace("{row}", "0"))
+    assert answer.status_code == 403 and "lovely" not in answer.text
+
+
+@pytest.mark.parametrize("path", sorted(CHANGES))
+def test_a_stranger_changes_nothing(stranger, path):
+    answer = stranger.post(path.replace("{key}", "0"), headers={"origin": BASE})
+    assert answer.status_code == 403
+
+
+def test_the_token_is_good_once(opened):
+    again = TestClient(opened.guard, base_url=BASE)
+    assert again.get(f"/?token={opened.guard.token}").status_code == 403
+    assert again.get("/?token=guess").status_code == 403
+
+
+def test_the_cookie_is_for_no_script_and_no_other_site(text_run):
+    from turnover.explore._app import app_of
+    from turnover.explore._site import Site
+
+    guard = app_of(Site(None), 8000)
+    answer = TestClient(guard, base_url=BASE).get(f"/?token={guard.token}", follow_redirects=False)
+    cookie = answer.headers["set-cookie"].lower()
+    assert answer.status_code == 303 and answer.headers["location"] == "/"
+    assert "httponly" in cookie and "samesite=strict" in cookie
+    assert guard.token.lower() not in cookie
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:8000", "127.0.0.1", "127.0.0.1:8001", "localhost.:8000"]
+)
+def test_another_host_is_refused(shared, host):
+    """A foreign name that points to this machine (DNS rebinding) reads nothing."""
+    assert shared.client.get("/", headers={"host": host}).status_code == 421
+
+
+def test_localhost_is_answered(shared):
+    assert shared.client.get("/ready", headers={"host": "localhost:8000"}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"origin": "null"},
+        {"origin": "http://evil.example"},
+        {"origin": "http://127.0.0.1:8001"},
+        {"origin": BASE, "sec-fetch-site": "cross-site"},
+        {"origin": BASE, "sec-fetch-site": "same-site"},
+    ],
+)
+def test_a_change_from_another_page_is_refused(shared, headers):
+    before = dict(shared.explorer.decisions.current)
+    id = int(shared.explorer.subject.train.ids[0])
+    form = {"id": id, "action": "keep"}
+    assert shared.client.post("/decide", data=form, headers=headers).status_code == 403
+    assert dict(shared.explorer.decisions.current) == before
+
+
+@pytest.mark.parametrize("path", ["/", "/nothing", "/static/look.css", "/query/99999"])
+def test_every_answer_has_the_headers(shared, stranger, path):
+    for answer in (shared.client.get(path), stranger.get(path)):
+        assert {name: answer.headers.get(name) for name in HEADERS} == HEADERS
+    policy = HEADERS["content-security-policy"]
+    assert "unsafe" not in policy and "default-src 'none'" in policy
+
+
+@pytest.mark.parametrize("length", [str(LARGEST_BODY + 1), "-1", "x", "1e3"])
+def test_a_body_that_is_too_large_is_refused_before_it_is_read(shared, length):
+    answer = shared.client.post(
+        "/ask", content=b"x", headers={"origin": BASE, "content-length": length}
+    )
+    assert answer.status_code == 413
+
+
+def test_a_body_without_a_length_is_bounded(shared):
+    def parts():
+        for _ in range(LARGEST_BODY // (1 << 16) + 2):
+            yield b"x" * (1 << 16)
+
+    answer = shared.client.post(
+        "/ask",
+        content=parts(),
+        headers={"origin": BASE, "content-type": "application/x-www-form-urlencoded"},
+    )
+    assert answer.status_code == 413 and "8 MiB" in answer.text
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/static/../_guard.py",
+        "/static/%2e%2e%2f_guard.py",
+        "/static/htmx.LICENSE",
+        "/export/../manifest.json",
+        "/export/model.safetensors",
+        "/picture/train/0",
+        "/picture/own/t1",
+        "/picture/..%2f/0",
+    ],
+)
+def test_no_other_file_can_be_read(shared, path):
+    assert shared.client.get(path).status_code in (400, 404)

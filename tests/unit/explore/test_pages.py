@@ -1,0 +1,282 @@
+"""Every page, what it shows, and what it says to wrong input."""
+
+import csv
+import io
+import json
+from html.parser import HTMLParser
+
+import pytest
+from starlette.testclient import TestClient
+
+from tests.unit.explore.conftest import BAD, BASE, GOOD
+from turnover.explore._app import PAGES
+
+PATHS = [p.replace("{key}", "0").replace("{row}", "0") for p in PAGES if "{n" not in p]
+LARGEST_PAGE = 100_000
+
+
+class Read(HTMLParser):
+    """What a browser would run or load of a page."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.scripts, self.handlers, self.styles, self.links, self.tags = [], [], [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        for name, value in attributes:
+            if name.startswith("on"):
+                self.handlers.append((tag, name))
+            if name == "style" or tag == "style":
+                self.styles.append(value)
+            if name in ("src", "href", "action", "hx-get", "hx-post"):
+                self.links.append(value)
+        if tag == "script":
+            self.scripts.append(dict(attributes).get("src"))
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_every_page_answers(shared, path):
+    answer = shared.client.get(path)
+    assert answer.status_code == 200, answer.text
+    assert len(answer.content) < LARGEST_PAGE
+
+
+@pytest.mark.parametrize(
+    "path", [*PATHS, "/rows?view=all", "/mistakes?show=all", "/decide?at=3", "/nothing"]
+)
+def test_nothing_that_the_data_say_becomes_markup(shared, path):
+    answer = shared.client.get(path)
+    if not answer.headers["content-type"].startswith("text/html"):
+        pytest.skip("no page")
+    found = Read(answer.text)
+    assert set(found.scripts) <= {"/static/htmx.min.js", "/static/explore.js", "/static/map.js"}
+    assert not found.handlers and not found.styles
+    assert "textarea" not in found.tags or found.tags.count("textarea") == 1
+    assert all(link.startswith(("/", "#")) for link in found.links), found.links
+    assert "\x1b" not in answer.text and "\u202e" not in answer.text
+    assert "<script>alert" not in answer.text and "<b>good" not in answer.text
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/query/99999",
+        "/query/-1",
+        "/query/t9",
+        "/query/%3Cscript%3E",
+        "/query/²",
+        "/query/0?label=none",
+        "/query/0/behind?label=none",
+        "/row/99999",
+        "/row/x",
+        "/decide?at=x",
+        "/jobs/99",
+        "/jobs/99/events",
+        "/jobs/x/events",
+        "/map/colours?by=x",
+        "/map/colours?by=score&query=x",
+        "/export/x.csv",
+        "/nothing",
+    ],
+)
+def test_wrong_input_is_told_in_words(shared, path):
+    answer = shared.client.get(path)
+    assert answer.status_code in (400, 404, 405), answer.status_code
+    assert "Traceback" not in answer.text and "<script>" not in answer.text
+
+
+@pytest.mark.parametrize(
+    "query", ["page=999999999", "page=-1", "page=x", "label=none", "sort=x", "view=x", "text=%00"]
+)
+def test_filters_take_anything(shared, query):
+    assert shared.client.get(f"/mistakes?{query}").status_code == 200
+    assert shared.client.get(f"/rows?{query}").status_code == 200
+
+
+def test_a_part_is_no_whole_page(shared):
+    part = shared.client.get("/rows?view=all", headers={"hx-request": "true"}).text
+    assert "<html" not in part and part.count("data-row") > 5
+
+
+def test_a_search_finds_what_holds_its_letters(shared):
+    part = shared.client.get("/rows?view=all&text=NUMBER+11", headers={"hx-request": "true"}).text
+    rows = part.count("data-row")
+    texts = [shared.explorer.subject.show("train", r)["text"] for r in range(96)]
+    assert rows == sum("number 11" in text for text in texts)
+
+
+def test_the_matrix_counts_what_its_cells_list(shared):
+    labels = shared.explorer.subject.test.batch["label"]
+    says = shared.explorer.says.argmax(dim=1)
+    for i, label in enumerate(shared.explorer.classes):
+        for j, said in enumerate(shared.explorer.classes):
+            part = shared.client.get(
+                "/mistakes", params={"label": label, "said": said}, headers={"hx-request": "true"}
+            ).text
+            assert part.count("data-row") == int(((labels == i) & (says == j)).sum())
+
+
+def test_what_is_behind_a_query_is_what_ask_says(shared):
+    from turnover.runs import answer
+
+    subject = shared.explorer.subject
+    found = answer(subject, subject.query(2), k=8)
+    page = shared.client.get("/query/2/behind").text
+    for row in (*found.helpful, *found.harmful):
+        assert f'href="/row/{shared.explorer.row_of_id[row.id]}"' in page
+
+
+def test_whom_a_row_helps_is_a_column_of_the_scores(shared):
+    scores = shared.explorer.scores
+    best = int(scores.values[:, 5].argmax())
+    page = shared.client.get("/row/5/reach").text
+    assert page.index(f"/query/{best}?") == page.index("/query/")
+
+
+def test_a_typed_text_is_asked_about(shared):
+    answer = shared.client.post("/ask", data={"text": "a lovely film"}, headers={"origin": BASE})
+    assert answer.status_code == 200 and "a lovely film" in answer.text
+    key = str(answer.url).rpartition("/")[2]
+    assert key.startswith("t")
+    assert shared.client.get(f"/query/{key}/behind").status_code == 200
+
+
+@pytest.mark.parametrize("text", ["", "   ", "x" * 20_001])
+def test_a_text_that_cannot_be_asked_is_told(shared, text):
+    answer = shared.client.post("/ask", data={"text": text}, headers={"origin": BASE})
+    assert answer.status_code == 400
+
+
+def test_a_picture_is_refused_by_a_run_of_texts(shared):
+    files = {"picture": ("../../x.png", b"\x89PNG", "image/png")}
+    answer = shared.client.post("/ask", files=files, headers={"origin": BASE})
+    assert answer.status_code == 400 and "no pictures" in answer.text
+
+
+def test_a_decision_is_on_the_disk_and_can_be_taken_back(opened, text_run):
+    row = opened.explorer.order[0]
+    id = int(opened.explorer.subject.train.ids[row])
+    answer = opened.post("/decide", id=id, action="relabel", label=BAD, note="<i>clear</i>")
+    assert answer.status_code == 303 and answer.headers["location"] == "/decide"
+    line = json.loads((text_run / "decisions.jsonl").read_text().splitlines()[-1])
+    assert (line["id"], line["action"], line["label"]) == (id, "relabel", BAD)
+    assert "&lt;i&gt;clear" in opened.client.get(f"/row/{row}").text
+    assert f'value="{id}"' not in opened.client.get("/decide").text
+    assert opened.post("/undo").headers["location"] == "/decide?at=0"
+    assert not opened.explorer.decisions.current
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        {"id": "x", "action": "keep"},
+        {"id": "9" * 30, "action": "keep"},
+        {"id": "-5", "action": "keep"},
+        {"action": "keep"},
+        {"id": "ID", "action": "drop"},
+        {"id": "ID"},
+        {"id": "ID", "action": "relabel", "label": "none"},
+        {"id": "ID", "action": "relabel"},
+        {"id": "ID", "action": "keep", "note": "x" * 2001},
+    ],
+)
+def test_a_decision_that_makes_no_sense_changes_nothing(opened, form):
+    id = str(int(opened.explorer.subject.train.ids[0]))
+    answer = opened.post("/decide", **{k: v.replace("ID", id) for k, v in form.items()})
+    assert answer.status_code == 400
+    assert not opened.explorer.decisions.current
+
+
+@pytest.mark.parametrize(
+    "back", ["//evil.example", "https://evil.example", "/row/../x", "/row/1\n"]
+)
+def test_a_decision_leads_to_no_other_site(opened, back):
+    id = int(opened.explorer.subject.train.ids[0])
+    answer = opened.post("/decide", id=id, action="keep", back=back)
+    assert answer.headers["location"] == "/decide"
+
+
+def test_the_cleaned_data_hold_the_decisions(opened):
+    ids = [int(i) for i in opened.explorer.subject.train.ids[:3]]
+    opened.post("/decide", id=ids[0], action="remove")
+    opened.post("/decide", id=ids[1], action="relabel", label=GOOD)
+    opened.post("/decide", id=ids[2], action="keep")
+    rows = list(csv.DictReader(io.StringIO(opened.client.get("/export/clean.csv").text)))
+    found = {int(row["id"]): row for row in rows}
+    assert ids[0] not in found and len(found) == len(opened.explorer.subject.train) - 1
+    assert found[ids[1]]["label"] == GOOD and found[ids[2]]["decision"] == "keep"
+    told = list(csv.DictReader(io.StringIO(opened.client.get("/export/decisions.csv").text)))
+    assert [row["decision"] for row in told] == ["remove", "relabel", "keep"]
+    assert opened.client.get("/export/clean.parquet").content[:4] == b"PAR1"
+
+
+def test_a_proof_is_made_in_the_background(opened):
+    other = opened.explorer.classes[1 - int(opened.explorer.says[0].argmax())]
+    answer = opened.post("/prove/0", trainings="4", to=other)
+    assert answer.status_code == 303
+    with opened.client.stream(
+        "GET", f"/jobs/{opened.explorer.jobs.last('prove 0').number}/events"
+    ) as s:
+        told = [json.loads(line[6:]) for line in s.iter_lines() if line.startswith("data: ")]
+    assert told[-1]["state"] == "done", told[-1]["error"]
+    assert "Trained again" in opened.client.get("/query/0/proof").text
+
+
+def test_a_job_can_be_cancelled(opened):
+    opened.post("/prove/1", trainings="16")
+    job = opened.explorer.jobs.last("prove 1")
+    assert opened.post(f"/jobs/{job.number}/cancel").status_code == 303
+    assert opened.wait("prove 1").state == "cancelled"
+
+
+@pytest.mark.parametrize("form", [{"trainings": "1000000"}, {"to": "none"}])
+def test_a_proof_is_bounded(opened, form):
+    assert opened.post("/prove/0", **form).status_code == 400
+
+
+def test_training_again_needs_a_decision_that_changes_something(opened):
+    opened.post("/retrain")
+    job = opened.wait("retrain")
+    assert job.state == "failed" and "No decision" in job.error
+
+
+def test_training_again_says_before_and_after(opened):
+    id = int(opened.explorer.subject.train.ids[0])
+    opened.post("/decide", id=id, action="remove")
+    opened.post("/retrain")
+    job = opened.wait("retrain")
+    assert job.state == "done", job.error
+    assert len(job.result["before"]) == len(job.result["after"]) == 5
+    assert job.result["kept"] == job.result["train"] - 1
+    assert "after the decisions" in opened.client.get("/jobs").text
+
+
+def test_the_map_has_a_place_and_a_colour_for_every_row(shared):
+    rows = len(shared.explorer.subject.train)
+    assert len(shared.client.get("/map/points").content) == 8 * rows
+    for kind in ("label", "suspicion", "score"):
+        assert len(shared.client.get(f"/map/colours?by={kind}").content) == 4 * rows
+    answer = shared.client.post("/map/list", data={"rows": "0,1"}, headers={"origin": BASE})
+    assert answer.text.count("data-row") == 2
+    one = shared.client.post(
+        "/map/list", data={"rows": "1", "as": "json"}, headers={"origin": BASE}
+    )
+    assert one.json()["row"] == 1
+
+
+@pytest.mark.parametrize("rows", ["", "x", "99999", "1,-1", "1,,2"])
+def test_a_lasso_around_nothing_is_told(shared, rows):
+    answer = shared.client.post("/map/list", data={"rows": rows}, headers={"origin": BASE})
+    assert answer.status_code == 400
+
+
+def test_a_run_beside_itself_changed_nothing(shared):
+    page = shared.client.get("/compare").text
+    assert page.count("None.") == 2
+
+
+def test_a_page_that_takes_no_posts_says_so(shared):
+    client: TestClient = shared.client
+    assert client.post("/mistakes", headers={"origin": BASE}).status_code == 405
