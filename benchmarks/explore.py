@@ -91,7 +91,7 @@ def load(base: str, cookies: httpx.Cookies, clients: int, seconds: float) -> dic
         chance, each, errors = random.Random(number), [], 0
         with httpx.Client(base_url=base, cookies=cookies, timeout=120) as client:
             while time.perf_counter() < until:
-                path = chance.choice(LOADED).format(n=chance.randrange(500))
+                path = chance.choice(LOADED).format(n=chance.randrange(100))
                 try:
                     each.append(asked(client, path))
                 except httpx.HTTPError:

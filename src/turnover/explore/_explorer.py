@@ -87,6 +87,7 @@ class Explorer:
         self._answers: OrderedDict[tuple[str, str, int], AskResults] = OrderedDict()
         self.kernel = estimator_for(self.subject, None) == "kernel"
         if scores:
+            _ = self.features  # before the first page: they take seconds
             self._prepare()
 
     @property
