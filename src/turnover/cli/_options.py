@@ -21,6 +21,7 @@ AskImage = Annotated[
 
 OPTIONS = {
     "adapters": "--adapters",
+    "beyond_this_machine": "--beyond-this-machine",
     "encoding": "--encoding",
     "evaluation": "--eval",
     "hold_out": "--hold-out",
@@ -32,6 +33,7 @@ OPTIONS = {
     "nothing_is_a_class": "--nothing-is-a-class",
     "on_bad_rows": "--on-bad-rows",
     "pairs": "--pairs",
+    "port": "--port",
     "regression": "--regression",
     "size": "--size",
     "text": "--text",

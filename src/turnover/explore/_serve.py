@@ -3,6 +3,7 @@
 import socket
 import webbrowser
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -59,10 +60,13 @@ def explore(
         from turnover.explore._site import Site
     except ModuleNotFoundError as error:
         raise MissingExtra(str(error.name), "explore", "The explorer") from None
-    listening = _listen(host, port)
-    port = listening.getsockname()[1]
-    first = Explorer(run)
-    site = Site(first, None if other is None else Explorer(other, jobs=first.jobs, scores=False))
+    with ExitStack() as opened:
+        listening = opened.enter_context(_listen(host, port))
+        port = listening.getsockname()[1]
+        first = Explorer(run)
+        second = None if other is None else Explorer(other, jobs=first.jobs, scores=False)
+        opened.pop_all()  # whoever serves closes it
+    site = Site(first, second)
     name = f"[{host}]" if ":" in host else host
     app = app_of(site, port, frozenset({f"{name}:{port}"}))
     url = f"http://{name}:{port}/?token={app.token}"
