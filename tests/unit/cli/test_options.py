@@ -55,5 +55,8 @@ def test_every_option_exists():
 
     from turnover.cli._main import app
 
-    shown = CliRunner().invoke(app, ["train", "--help"], env={"COLUMNS": "200"}).output
+    runner, commands = CliRunner(), ("train", "explore")
+    shown = "".join(
+        runner.invoke(app, [name, "--help"], env={"COLUMNS": "200"}).output for name in commands
+    )
     assert not [option for option in OPTIONS.values() if option not in shown]
