@@ -134,6 +134,7 @@ _PACKAGES = {
     "cli",
     "errors",
     "evaluation",
+    "explore",
     "hf",
     "reports",
     "stats",

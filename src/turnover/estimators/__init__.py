@@ -19,6 +19,7 @@ from turnover.estimators._explain import explain
 from turnover.estimators._external import ExternalScores
 from turnover.estimators.kernel._fitted import FittedKernel
 from turnover.estimators.kernel._kernel import GateKernel, GradientKernel
+from turnover.estimators.kernel._ridge import DampingWarning
 from turnover.estimators.kernel._told import LinkWarning
 from turnover.estimators.masked._first_order import (
     FirstOrder,
@@ -36,6 +37,7 @@ __all__ = [
     "Agreement",
     "Answer",
     "Attribution",
+    "DampingWarning",
     "Ensemble",
     "Estimator",
     "ExternalScores",

@@ -7,6 +7,7 @@ In the dual, with K = ΦΦᵀ and s = √w, no larger than [train, train] and wi
     φ_qᵀ H⁻¹ φ_z = k_qᵀ s (s K s + λ I)⁻¹ / s_z.
 """
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
@@ -17,9 +18,15 @@ from torch import Tensor
 from turnover.errors import ScoreError
 from turnover.estimators.kernel._features import Block, kernel
 
-__all__ = ["Ridge", "is_dual"]
+__all__ = ["DampingWarning", "Ridge", "is_dual"]
 
 ROUNDING = 1e-6
+SINGLE = 5e-7  # relative error of inner products in single precision, as measured
+TOLERATED = 0.05
+
+
+class DampingWarning(UserWarning):
+    """A damping so small that scores are rounding."""
 
 
 def is_dual(blocks: Sequence[Block]) -> bool:
@@ -38,12 +45,16 @@ class Ridge:
         root: √w ``[train]``.
         factor: Cholesky factor of s K s + λ I, or of H.
         dual: which of the two.
+        ridge: λ.
+        damping: λ over the mean of w_z ‖φ_z‖².
     """
 
     blocks: Sequence[Block]
     root: Tensor
     factor: Tensor
     dual: bool
+    ridge: Tensor
+    damping: float
 
     @classmethod
     def of(
@@ -81,16 +92,42 @@ class Ridge:
             )
         # Rounding of the diagonal must not make a matrix indefinite that is not.
         smallest = ROUNDING * scaled.diagonal().max()
-        scaled.diagonal().add_(torch.maximum(damping * mean, smallest))
-        return cls(blocks, root, torch.linalg.cholesky(scaled), dual)
+        ridge = torch.maximum(damping * mean, smallest)
+        if ridge > damping * mean:
+            warnings.warn(
+                f"Damping {damping:g} is too little for single precision here, and "
+                f"{float(ridge / mean):.2g} was taken. Give that or more, or damping='auto'.",
+                DampingWarning,
+                stacklevel=3,
+            )
+        scaled.diagonal().add_(ridge)
+        return cls(blocks, root, torch.linalg.cholesky(scaled), dual, ridge, damping)
 
     def influence(self, queries: Sequence[Block]) -> Tensor:
-        """φ_qᵀ H⁻¹ φ_z for all queries and instances, ``[query, train]``."""
+        """φ_qᵀ H⁻¹ φ_z for all queries and instances, ``[query, train]``.
+
+        In the dual, rounding that is too large for the damping raises a ``DampingWarning``.
+        """
         if self.dual:
             product = kernel(queries, self.blocks).mul_(self.root)
-            return torch.cholesky_solve(product.T, self.factor).T.div_(self.root)
+            solved = torch.cholesky_solve(product.T, self.factor).T
+            self._tell_rounding(product, solved)
+            return solved.div_(self.root)
         asked, known = (torch.cat([b.a for b in part], dim=1) for part in (queries, self.blocks))
         return torch.cholesky_solve(asked.T, self.factor).T @ known.T
+
+    def _tell_rounding(self, asked: Tensor, solved: Tensor) -> None:
+        """What is left of b in λ x, of (A + λ I) x = b, must be larger than the rounding of b."""
+        left = self.ridge * solved.norm()
+        share = float(SINGLE * asked.norm() / left.clamp_min(torch.finfo(left.dtype).tiny))
+        if share > TOLERATED:
+            warnings.warn(
+                f"With damping {self.damping:g}, up to {min(1.0, share):.0%} of these scores is "
+                "rounding of single precision: the gradients of the training instances are too "
+                "much alike for so little of it. Give more, or damping='auto'.",
+                DampingWarning,
+                stacklevel=3,
+            )
 
     def leverage(self) -> Tensor:
         """φ_zᵀ H⁻¹ φ_z of every instance, ``[train]``."""
