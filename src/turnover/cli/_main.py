@@ -1,5 +1,6 @@
 """The commands in one program, and the way from an error to one paragraph and an exit code."""
 
+import os
 import signal
 import sys
 import warnings
@@ -21,7 +22,7 @@ from turnover.cli._options import as_options
 from turnover.cli._prove import prove
 from turnover.cli._report import report
 from turnover.cli._train import train
-from turnover.errors import TurnoverError
+from turnover.errors import DataError, TurnoverError
 
 __all__ = ["main"]
 
@@ -40,6 +41,7 @@ app = typer.Typer(
 
 def main() -> None:
     """Run the command line and exit with its code."""
+    _refuse_lost_place()
     with warnings.catch_warnings():
         usual = warnings.showwarning
 
@@ -55,6 +57,19 @@ def main() -> None:
             if number is not None and signal.getsignal(number) is signal.SIG_DFL:  # not nohup
                 signal.signal(number, _end)
         app()
+
+
+def _refuse_lost_place() -> None:
+    """Leave a folder that is gone in words; libraries below end the process there with none."""
+    try:
+        os.getcwd()
+    except OSError:
+        print(
+            "turnover: The folder in which this command was called does not exist any more. "
+            "Change to one that does, with cd, and repeat it.",
+            file=sys.stderr,
+        )
+        raise SystemExit(DataError.exit_code) from None
 
 
 class _Ended(BaseException):

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from turnover import _store
+from turnover._memory import refuse_more
 from turnover._rows import Loss, select_rows, tensors_of, to_device_of
 from turnover.data import Rows
 from turnover.errors import DataError, RunError
@@ -27,6 +28,7 @@ from turnover.training import (
     Logits,
     Recipe,
     Stack,
+    bytes_of_training,
     describe_recipe,
     fit,
     losses_of,
@@ -86,6 +88,7 @@ class Retrainings:
             DataError: when no rows are left.
             LossError: when a training diverges; finished ones are kept.
             RunError: for a folder that cannot be written, or holds damaged files.
+            ConfigError: when less memory is available than the trainings take.
         """
         return self.without_each([removed], tick)[0]
 
@@ -111,6 +114,8 @@ class Retrainings:
                     size = self._padded(kept) if self.at_once else 0
                     missing.setdefault(size, []).append((kept, seeds))
                     found[key] = torch.empty(0)
+        if missing:
+            self._refuse_large(max(map(len, missing.values())))
         for work in missing.values():
             step = max(1, AT_ONCE // len(self.seeds)) if self.at_once else 1
             for start in range(0, len(work), step):
@@ -122,6 +127,16 @@ class Retrainings:
                     found[_key(kept, seeds)] = answers
                 tick(sum(len(seeds) for _, seeds in part))
         return [torch.cat([found[_key(kept, seeds)] for seeds in groups]) for kept in sets]
+
+    def _refuse_large(self, sets: int) -> None:
+        """Refuse trainings that do not fit into memory, before the first of them."""
+        count = 1
+        if self.at_once:
+            count = len(self.seeds) * min(sets, max(1, AT_ONCE // len(self.seeds)))
+        each = bytes_of_training(self.build(self.seeds[0]), self.train, self.loss, self.recipe)
+        less = "fewer trainings, or stacked=False" if count > 1 else "a smaller network"
+        networks = f"{count} networks again, at once," if count > 1 else "a network again"
+        refuse_more(count * each, f"Training {networks}", f"Take {less}, or smaller batches.")
 
     def _kept(self, removed: Tensor) -> Tensor:
         kept = torch.ones(len(self.train), dtype=torch.bool)

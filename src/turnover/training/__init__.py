@@ -1,7 +1,7 @@
 """Training in which every instance trains its own half of the network."""
 
 from turnover import _renamed
-from turnover.training._bytes import held_by_row
+from turnover.training._bytes import bytes_of_training, held_by_row
 from turnover.training._curves import Curve, losses_of, measure
 from turnover.training._forecast import forecast_training
 from turnover.training._loop import Recipe, describe_recipe, fit
@@ -22,6 +22,7 @@ __all__ = [
     "Stack",
     "accuracy",
     "build_split_ensemble",
+    "bytes_of_training",
     "describe_recipe",
     "fit",
     "fit_runs",

@@ -8,8 +8,9 @@ import torch
 
 import turnover
 from tests.unit.proof.planted import HOW, build, data, kernel, logits, loss
+from turnover import _memory
 from turnover.data import Rows
-from turnover.errors import DataError, ScoreError
+from turnover.errors import ConfigError, DataError, ScoreError
 from turnover.estimators import GradientKernel
 from turnover.proof import Retrainings, prove_all, similarity_to
 from turnover.scores import Scores
@@ -353,3 +354,16 @@ def test_equal_sets_are_trained_once():
     found = farm.without_each([some, some.flip(0), torch.arange(30)], told.append)
     assert sum(told) == 4 and torch.equal(found[0], found[1])
     assert torch.equal(found[0], farm.without(some)) and not torch.equal(found[0], found[2])
+
+
+def test_trainings_that_do_not_fit_into_memory_are_refused_before_they_begin(monkeypatch, tmp_path):
+    train, query = data(copies=2)
+    how = {**HOW, "train": train, "asked": query, "seeds": range(3), "folder": tmp_path}
+    nothing = torch.empty(0, dtype=torch.int64)
+    wanted = Retrainings(**how).without(nothing)
+    monkeypatch.setattr(_memory, "available", lambda: 1000)
+    assert torch.equal(Retrainings(**how).without(nothing), wanted)  # finished ones take none
+    with pytest.raises(ConfigError, match=r"Training 3 networks again, at once, .* stacked=False"):
+        Retrainings(**how).without(torch.tensor([0]))
+    with pytest.raises(ConfigError, match="Training a network again"):
+        Retrainings(**how, stacked=False).without(torch.tensor([0]))

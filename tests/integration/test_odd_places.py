@@ -1,0 +1,34 @@
+"""Commands that are called in odd places, and folders with odd names."""
+
+import shutil
+import subprocess
+
+import pytest
+
+from tests.integration.conftest import ENVIRONMENT, TURNOVER, invoke
+
+
+@pytest.mark.parametrize("words", [["ask", "run", "--query", "1"], ["audit", "run"], ["--help"]])
+def test_a_working_directory_that_is_gone_is_told(tmp_path, words):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    command = f'cd "{gone}" && rmdir "{gone}" && exec "{TURNOVER}" {" ".join(words)}'
+    done = subprocess.run(
+        ["sh", "-c", command], env=ENVIRONMENT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2, done.stderr
+    assert "does not exist any more" in done.stderr and done.stdout == ""
+    assert "Traceback" not in done.stderr and "MKL" not in done.stderr
+
+
+@pytest.mark.parametrize("name", ["a&b <i>", "[red]x[/red]", "é " * 20, "n" * 200])
+def test_a_run_in_a_folder_of_any_name_is_asked_and_reported(demo, tmp_path, name):
+    run = tmp_path / name
+    shutil.copytree(demo[0], run)
+    asked = invoke("ask", run, "--query", 3, "--top", 2)
+    assert asked.exit_code == 0, asked.stderr
+    assert f"turnover prove {run} --query 3" in asked.stdout
+    result = invoke("report", run)
+    assert result.exit_code == 0, result.stderr
+    page = (run / "report.html").read_text(encoding="utf-8")
+    assert "<i>" not in page.split("</title>")[0] and "&amp;amp;" not in page
