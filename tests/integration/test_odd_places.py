@@ -5,7 +5,8 @@ import subprocess
 
 import pytest
 
-from tests.integration.conftest import ENVIRONMENT, TURNOVER, invoke
+from tests.integration.conftest import ENVIRONMENT, TURNOVER, assert_refused, invoke
+from turnover import _memory
 
 
 @pytest.mark.parametrize("words", [["ask", "run", "--query", "1"], ["audit", "run"], ["--help"]])
@@ -32,3 +33,16 @@ def test_a_run_in_a_folder_of_any_name_is_asked_and_reported(demo, tmp_path, nam
     assert result.exit_code == 0, result.stderr
     page = (run / "report.html").read_text(encoding="utf-8")
     assert "<i>" not in page.split("</title>")[0] and "&amp;amp;" not in page
+
+
+def test_a_training_that_does_not_fit_into_memory_is_refused(tmp_path, monkeypatch):
+    path = tmp_path / "rows.csv"
+    path.write_text("text,label\n" + "".join(f"t{i} {'ab'[i % 2]},{i % 2}\n" for i in range(40)))
+    monkeypatch.setattr(_memory, "available", lambda: 1000)
+    words = ["train", path, "--text", "text", "--label", "label", "--out"]
+    assert_refused(
+        invoke(*words, tmp_path / "one", "--method", "masks"), 2, "Training a network takes about"
+    )
+    assert_refused(
+        invoke(*words, tmp_path / "two", "--pairs", 2), 2, "Training 4 networks takes about"
+    )

@@ -18,7 +18,7 @@ from turnover.runs._classifier import ClassifierRun
 from turnover.runs._folder import Run, describe_masks, fingerprint
 from turnover.runs._job import TrainingJob, train
 from turnover.runs._measure import measure_run
-from turnover.training import Curve, Recipe, forecast_training
+from turnover.training import Curve, Recipe, forecast_training, refuse_large_training
 
 __all__ = ["STEPS_BESIDES", "Method", "TrainingPipeline", "announce", "pairs_of"]
 
@@ -149,10 +149,12 @@ class TrainingPipeline:
         if is_model:
             order = torch.randperm(len(self.train), generator=torch.Generator("cpu").manual_seed(0))
             measured = self.train.select(order[:MEASURED].sort()[0])
-        if not (self.run.folder / f"{name}.safetensors").exists() and len(self.train) >= FORECAST:
-            probe = self.build(is_model)
-            expected = forecast_training(probe, self.train, self.loss, self.recipe)
-            self.progress(f"training {name} takes {expected}.", 0)
+        if not (self.run.folder / f"{name}.safetensors").exists():
+            refuse_large_training(model, self.train, self.loss, self.recipe)
+            if len(self.train) >= FORECAST:
+                probe = self.build(is_model)
+                expected = forecast_training(probe, self.train, self.loss, self.recipe)
+                self.progress(f"training {name} takes {expected}.", 0)
         course = TrainingJob(self.loss, self.recipe, self.train, self.test, measured)
         what = "Training" if is_model else "Training the control"
         points = train(self.run, name, model, course, partial(self.progress, what, 1))

@@ -1,7 +1,7 @@
 """Training in which every instance trains its own half of the network."""
 
 from turnover import _renamed
-from turnover.training._bytes import bytes_of_training, held_by_row
+from turnover.training._bytes import bytes_of_training, held_by_row, refuse_large_training
 from turnover.training._curves import Curve, losses_of, measure
 from turnover.training._forecast import forecast_training
 from turnover.training._loop import Recipe, describe_recipe, fit
@@ -33,6 +33,7 @@ __all__ = [
     "measure",
     "outputs",
     "probabilities",
+    "refuse_large_training",
     "stacks_well",
     "train_split_ensemble",
 ]

@@ -51,15 +51,15 @@ def bytes_of_training(
 
 
 def refuse_large_training(
-    model: SplitEnsemble, rows: Rows, loss: Loss, recipe: Recipe, stacked: bool | None
+    model: nn.Module, rows: Rows, loss: Loss, recipe: Recipe, stacked: bool | None = None
 ) -> None:
-    """Refuse a split ensemble whose training does not fit into memory, before it begins.
+    """Refuse a network or split ensemble whose training does not fit into memory.
 
     Raises:
         ConfigError: when less memory is available.
     """
-    refuse_more(
-        bytes_of_training(model, rows, loss, recipe, stacked),
-        f"Training {len(model.members)} networks",
-        "Take fewer pairs of networks, smaller batches, or stacked=False.",
-    )
+    what, less = "Training a network", "Take a smaller network, or smaller batches."
+    if isinstance(model, SplitEnsemble):
+        what = f"Training {len(model.members)} networks"
+        less = "Take fewer pairs of networks, smaller batches, or stacked=False."
+    refuse_more(bytes_of_training(model, rows, loss, recipe, stacked), what, less)
