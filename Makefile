@@ -15,7 +15,7 @@ READY := .venv/.ready
 DEMO := .venv/.demo
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test coverage lint bench leaderboard fuzz clean
+.PHONY: help setup demo test coverage lint bench leaderboard fuzz kills clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -50,6 +50,9 @@ leaderboard: $(READY) ## Measure every method on every task, in hours; finished 
 
 fuzz: $(READY) ## Read damaged data, pictures and runs, a million of each; Ctrl-C and again goes on
 	@$(BIN)/python -W ignore -m tests.fuzz $(if $(SECONDS),--seconds $(SECONDS))
+
+kills: $(READY) ## Kill ten commands at every file event; about an hour
+	@KILLS_EVERY=1 $(BIN)/python -m pytest -n auto -m slow tests/kills
 
 clean: ## Remove caches and built packages; .venv and runs stay
 	@rm -rf dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis

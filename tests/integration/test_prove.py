@@ -98,7 +98,7 @@ def test_ask_ends_with_the_offer(run):
 @pytest.mark.parametrize(
     ("options", "code", "found"),
     [
-        ([], 2, "Give one of --query and --text, or --image"),
+        ([], 2, "Give one of --query, --text and --image, once"),
         (["--query", 500], 2, "There is no test row 500"),
         (["--query", 0, "--to", "fine"], 2, "There is no label fine"),
         (["--query", 0, "--to", "bad"], 2, "Ask for another class"),

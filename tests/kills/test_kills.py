@@ -17,6 +17,8 @@ pytest.importorskip("jinja2")
 ROOT = Path(__file__).parents[2]
 FEW = {"train texts": 40, "prove": 12, "gallery again": 12}
 """In the usual tests, of so many events only one is taken."""
+EVERY = int(os.environ.get("KILLS_EVERY", "10"))
+"""In the slow tests; ``make kills`` takes each."""
 needs_proc = pytest.mark.skipif(
     not hasattr(os, "fork") or not Path("/proc/self/fd").exists(), reason="a system without forks"
 )
@@ -44,7 +46,7 @@ def test_a_kill_at_some_events_loses_nothing(job):
 @pytest.mark.slow
 @pytest.mark.parametrize("job", JOBS)
 def test_a_kill_at_any_event_loses_nothing(job):
-    said = found(job, 1, 1)
+    said = found(job, EVERY, 1)
     assert said["found"] == {} and said["events"] > 5
 
 
