@@ -40,6 +40,10 @@ class Ranking:
     scores: Tensor
     positions: Tensor
 
+    def __len__(self) -> int:
+        """Number of queries."""
+        return len(self.ids)
+
 
 @final
 @dataclass(frozen=True, eq=False)
@@ -92,6 +96,10 @@ class Scores:
                 f"Scores of null ids have shape {list(self.null_scores.shape)}, but must be "
                 f"[{expected[0]}, null id]: one row for each query."
             )
+
+    def __len__(self) -> int:
+        """Number of queries."""
+        return len(self.values)
 
     def significance(self) -> Significance:
         """How far each score stands out from those of null ids, all ``[query, train]``.

@@ -291,3 +291,7 @@ def test_a_missing_extra_says_how_to_install_it(monkeypatch, package, use):
     monkeypatch.setitem(__import__("sys").modules, package, None)
     with pytest.raises(MissingExtra, match=r"pip install 'turnover\[data\]'"):
         use()
+
+
+def test_the_length_is_the_number_of_queries():
+    assert len(make()) == 2 and len(make().top(3)) == 2
