@@ -72,9 +72,17 @@ def resized(browser, width):
 
 
 def until(browser, condition):
+    from selenium.common.exceptions import StaleElementReferenceException
     from selenium.webdriver.support.ui import WebDriverWait
 
-    return WebDriverWait(browser, WAIT).until(condition)
+    # A part of the page can be replaced between its finding and its reading: look again.
+    stale = [StaleElementReferenceException]
+    return WebDriverWait(browser, WAIT, ignored_exceptions=stale).until(condition)
+
+
+def press(browser, css):
+    """Click on the first of these, as soon as it is there."""
+    until(browser, lambda b: shows(b, css)[0].click() or True)
 
 
 def shows(browser, css):
@@ -95,17 +103,17 @@ def test_a_person_finds_decides_proves_and_exports(server, browser, run, width):
     resized(browser, width)
     browser.get(server[1])
     assert "token" not in browser.current_url and fits(browser)
-    shows(browser, "a[href='/mistakes']")[0].click()
-    shows(browser, "[data-row]")[0].click()
+    press(browser, "a[href='/mistakes']")
+    press(browser, "[data-row]")
     shows(browser, "#behind svg.score")
     assert fits(browser)
-    shows(browser, "#behind [data-row]")[0].click()
+    press(browser, "#behind [data-row]")
     shows(browser, "#reach [data-row]")
     assert fits(browser)
-    shows(browser, "nav a[href='/decide']")[0].click()
+    press(browser, "nav a[href='/decide']")
     for action in ("remove", "relabel"):
         before = shows(browser, "input[name='id']")[0].get_attribute("value")
-        shows(browser, f"button[value='{action}']")[0].click()
+        press(browser, f"button[value='{action}']")
         until(
             browser,
             lambda b, before=before: (
@@ -114,7 +122,7 @@ def test_a_person_finds_decides_proves_and_exports(server, browser, run, width):
         )
     made = [json.loads(line) for line in (run / "decisions.jsonl").read_text().splitlines()]
     assert [line["action"] for line in made] == ["remove", "relabel"]
-    shows(browser, "nav a[href='/map']")[0].click()
+    press(browser, "nav a[href='/map']")
     until(browser, lambda b: "points" in shows(b, "[data-map-says]")[0].text)
     assert fits(browser)
     out = run.parent / f"clean-{width}.csv"
