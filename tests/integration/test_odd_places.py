@@ -46,3 +46,9 @@ def test_a_training_that_does_not_fit_into_memory_is_refused(tmp_path, monkeypat
     assert_refused(
         invoke(*words, tmp_path / "two", "--pairs", 2), 2, "Training 4 networks takes about"
     )
+
+
+def test_cleaned_data_are_not_overwritten_by_the_decisions(demo, tmp_path):
+    result = invoke("apply", demo[0], "--out", tmp_path / "decisions.csv")
+    assert_refused(result, 2, "is for the decisions themselves")
+    assert not (tmp_path / "decisions.csv").exists()

@@ -2,12 +2,17 @@
 
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from turnover.cli._options import RunFolder
+from turnover.errors import DataError
+
+if TYPE_CHECKING:
+    from turnover.runs import ClassifierRun, Decision
 
 __all__ = ["apply", "explore", "export"]
 
@@ -82,6 +87,15 @@ def _leave(code: int) -> None:
     os._exit(code)
 
 
+def _decided(run: Path) -> "tuple[ClassifierRun, Mapping[int, Decision]]":
+    """An opened run, and what was decided about its rows."""
+    from turnover.runs import Decisions, open_run
+
+    subject = open_run(run)
+    found = Decisions(subject.run.folder, subject.train.ids.tolist(), subject.classes)
+    return subject, found.current
+
+
 def apply(
     run: RunFolder,
     *,
@@ -95,15 +109,16 @@ def apply(
     The data of the run stay as they are.
     """
     from turnover.cli._output import print_json
-    from turnover.runs import Decisions, open_run, write_cleaned, write_decisions
+    from turnover.runs import write_cleaned, write_decisions
 
-    subject = open_run(run)
-    found = Decisions(subject.run.folder, subject.train.ids.tolist(), subject.classes)
     told = out.with_name("decisions.csv")
-    kept = write_cleaned(subject, found.current, out)
-    write_decisions(subject, found.current, told)
+    if out == told:
+        raise DataError(f"{told} is for the decisions themselves. Give the cleaned data a name.")
+    subject, decided = _decided(run)
+    kept = write_cleaned(subject, decided, out)
+    write_decisions(subject, decided, told)
     if as_json:
-        count = len(found.current)
+        count = len(decided)
         print_json({"out": str(out), "decisions": str(told), "rows": kept, "decided": count})
         return
     removed = len(subject.train) - kept
@@ -123,11 +138,10 @@ def export(
     The columns x, y and neighbors are those that viewers of embeddings read.
     """
     from turnover.cli._output import print_json
-    from turnover.runs import Decisions, export_rows, open_run, write_table
+    from turnover.runs import export_rows, write_table
 
-    subject = open_run(run)
-    found = Decisions(subject.run.folder, subject.train.ids.tolist(), subject.classes)
-    rows = export_rows(subject, found.current)
+    subject, decided = _decided(run)
+    rows = export_rows(subject, decided)
     write_table(rows, parquet)
     if as_json:
         print_json({"out": str(parquet), "rows": len(rows), "columns": list(rows[0])})

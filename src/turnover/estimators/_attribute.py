@@ -1,11 +1,9 @@
 """Which estimator? The most accurate one that the model and the time allow, with the reason."""
 
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, final
 
-import torch
 from torch import nn
 
 from turnover._rows import Batch, Loss
@@ -13,15 +11,12 @@ from turnover.data import Rows
 from turnover.estimators._estimator import as_rows
 from turnover.estimators.kernel._factors import unchecked
 from turnover.estimators.kernel._fitted import networks_of
-from turnover.estimators.kernel._kernel import LARGEST_DUAL, SKETCH, GradientKernel, LinkName
+from turnover.estimators.kernel._kernel import GradientKernel, LinkName
 from turnover.estimators.masked._first_order import FirstOrder
 from turnover.nn import SplitEnsemble, is_converted
 from turnover.scores import Scores
 
 __all__ = ["Attribution", "attribute"]
-
-PROBE_ROWS, PROBE_SIZE = 256, 512
-DAMPINGS = 4  # factorisations until a split ensemble has chosen the damping
 
 
 @final
@@ -83,7 +78,7 @@ def attribute(
     kernel = GradientKernel(model, loss, link=link, damping=damping, folder=folder)
     few_masks = isinstance(model, SplitEnsemble) and 2**model.pairs < len(rows)
     only = few_masks or not is_converted(model)
-    expected = None if budget is None else _kernel_seconds(kernel, rows)
+    expected = None if budget is None else kernel.forecast(rows).seconds
     if budget is None or expected is None or expected <= budget or only:
         scores = kernel.fit(rows).scores(asked)
         return Attribution(scores, "gradient kernel", _why_kernel(model, scores), expected)
@@ -113,18 +108,3 @@ def _why_kernel(model: nn.Module, scores: Scores) -> str:
         f"{read}; the most accurate estimator for a single network. Train a split ensemble "
         "(turnover.fit_split_ensemble) for scores that are better still and say how good they are."
     )
-
-
-def _kernel_seconds(kernel: GradientKernel, rows: Rows) -> float:
-    """Forecast from a fit of a few rows and a small factorisation, scaled to all."""
-    networks = networks_of(kernel.model)
-    few = rows.select(slice(0, PROBE_ROWS))
-    start = time.perf_counter()
-    GradientKernel(networks[0], kernel.loss, link=kernel.link, damping=1.0).fit(few)
-    features = (time.perf_counter() - start) * len(rows) / len(few)
-    size = len(rows) if len(rows) <= LARGEST_DUAL else SKETCH
-    start = time.perf_counter()
-    torch.linalg.cholesky(torch.eye(PROBE_SIZE) * 2)
-    solve = (time.perf_counter() - start) * (size / PROBE_SIZE) ** 3
-    times = DAMPINGS if isinstance(kernel.model, SplitEnsemble) else 1
-    return len(networks) * (features + times * solve)

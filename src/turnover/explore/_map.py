@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from turnover.errors import DataError
-from turnover.explore._site import Site
+from turnover.explore._site import Site, number_of
 from turnover.explore._tables import seen_by_others, shown
 
 __all__ = ["colours", "listed", "page", "points"]
@@ -61,7 +61,8 @@ def listed(site: Site, request: Request, form: Form) -> Response:
     place = {row: i for i, row in enumerate(run.order)}
     rows = sorted(rows, key=place.__getitem__)
     found = [{**shown(run, "train", r), **seen_by_others(run, r)} for r in rows[:MOST_LISTED]]
-    return site.render("lasso.html", rows=found, count=int(str(form.get("count") or len(rows))[:9]))
+    inside = number_of(form.get("count") or len(rows), count + 1, "count of points")
+    return site.render("lasso.html", rows=found, count=inside)
 
 
 def _p(site: Site, row: int) -> float:

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from importlib.resources import files
 from typing import TYPE_CHECKING, Any, final
 
 from starlette.concurrency import run_in_threadpool
@@ -12,11 +11,10 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
-from turnover._plain import plain
 from turnover.errors import DataError, TurnoverError
 from turnover.explore._explorer import Explorer
-from turnover.reports._prose import nats, percent
-from turnover.reports._words import shorten, signed
+from turnover.reports._html import environment
+from turnover.reports._words import shorten
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -42,23 +40,7 @@ class Site:
 
     @cached_property
     def _templates(self) -> "Environment":
-        from jinja2 import Environment, FunctionLoader, StrictUndefined
-
-        def load(name: str) -> str:
-            return (files("turnover.explore") / "templates" / name).read_text(encoding="utf-8")
-
-        templates = Environment(
-            loader=FunctionLoader(load),
-            autoescape=True,
-            undefined=StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-            finalize=lambda value: plain(value) if type(value) is str else value,
-        )
-        templates.filters.update(
-            nats=nats, percent=percent, shorten=shorten, signed=lambda x: _minus(signed(x))
-        )
-        return templates
+        return environment("turnover.explore")
 
     def render(self, name: str, status: int = 200, **values: Any) -> HTMLResponse:
         """A page or a part of one, from its template."""
@@ -109,7 +91,3 @@ def number_of(text: object, below: int, what: str) -> int:
     if found.isascii() and found.isdecimal() and len(found) < 12 and int(found) < below:
         return int(found)
     raise _Missing(f"There is no {what} {shorten(found, 40)}; there are 0 to {below - 1}.")
-
-
-def _minus(text: str) -> str:
-    return text.replace("-", "−")

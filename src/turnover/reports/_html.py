@@ -17,7 +17,7 @@ from turnover.runs import Run
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-__all__ = ["pages", "render_html"]
+__all__ = ["environment", "pages", "render_html"]
 
 PACKAGES = {"jinja2": "jinja2", "matplotlib": "matplotlib", "pillow": "PIL"}
 
@@ -49,10 +49,22 @@ def pages() -> "Environment":
     for package, module in PACKAGES.items():
         if find_spec(module) is None:
             raise MissingExtra(package, "reports", "Reports")
+    return environment("turnover.reports")
+
+
+def environment(package: str) -> "Environment":
+    """The templates of a package, with the filters of reports; every value is escaped.
+
+    Args:
+        package: name of the package, with its templates in the folder ``templates``.
+    """
     from jinja2 import Environment, FunctionLoader, StrictUndefined
 
+    def load(name: str) -> str:
+        return (files(package) / "templates" / name).read_text(encoding="utf-8")
+
     templates = Environment(
-        loader=FunctionLoader(_template),
+        loader=FunctionLoader(load),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -72,7 +84,3 @@ def _harmless(value: object) -> object:
 
 def _signed(value: float) -> str:
     return signed(value).replace("-", "−")
-
-
-def _template(name: str) -> str:
-    return (files("turnover.reports") / "templates" / name).read_text(encoding="utf-8")

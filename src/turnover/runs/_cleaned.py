@@ -28,14 +28,16 @@ def decided_rows(subject: ClassifierRun, decided: Decided) -> Rows:
         DataError: when nothing would be left.
     """
     kept, labels = _after(subject, decided)
-    if not len(kept):
-        raise DataError("Every training row was decided to be removed. Nothing is left.")
     rows = subject.train.select(kept)
     return Rows({**rows.batch, "label": labels[kept]}, rows.ids, rows.groups)
 
 
 def _after(subject: ClassifierRun, decided: Decided) -> tuple[Tensor, Tensor]:
-    """Numbers of the rows that are kept, and the labels of all rows after the decisions."""
+    """Numbers of the rows that are kept, and the labels of all rows after the decisions.
+
+    Raises:
+        DataError: when no row is kept, or the labels are no classes.
+    """
     refuse_numbers(subject.run, "Decisions are about labels that are classes")
     labels = subject.train.batch["label"].clone()
     keep = torch.ones(len(labels), dtype=torch.bool)
@@ -45,6 +47,8 @@ def _after(subject: ClassifierRun, decided: Decided) -> tuple[Tensor, Tensor]:
             keep[row] = False
         elif made.action == "relabel":
             labels[row] = subject.class_number(str(made.label))
+    if not keep.any():
+        raise DataError("Every training row was decided to be removed. Nothing is left.")
     return torch.nonzero(keep).flatten(), labels
 
 
@@ -52,7 +56,7 @@ def write_cleaned(subject: ClassifierRun, decided: Decided, path: Path) -> int:
     """Write the training rows after the decisions, as CSV or Parquet by the suffix; how many.
 
     Raises:
-        DataError: for another suffix.
+        DataError: for another suffix, or when nothing would be left.
         RunError: when the file cannot be written.
         MissingExtra: for Parquet without DuckDB and pandas.
     """

@@ -17,7 +17,6 @@ from turnover.estimators import (
     GradientKernel,
     LowAgreementWarning,
     MaskNull,
-    _attribute,
     attribute,
     explain,
     scan,
@@ -84,7 +83,7 @@ def test_no_time_gives_first_order_scores(converted, rows, queries):
 
 
 def test_without_a_budget_nothing_is_timed(converted, rows, queries, monkeypatch):
-    monkeypatch.setattr(_attribute, "_kernel_seconds", lambda *given: pytest.fail("timed"))
+    monkeypatch.setattr(GradientKernel, "forecast", lambda *given: pytest.fail("timed"))
     found = attribute(converted, loss, queries, rows)
     assert found.estimator == "gradient kernel" and found.seconds is None
 

@@ -272,6 +272,13 @@ def test_a_lasso_around_nothing_is_told(shared, rows):
     assert answer.status_code == 400
 
 
+@pytest.mark.parametrize("count", ["many", "-1", "1e3", "99999999999999"])
+def test_a_count_of_points_that_is_none_is_told(shared, count):
+    sent = {"rows": "0,1", "count": count}
+    answer = shared.client.post("/map/list", data=sent, headers={"origin": BASE})
+    assert answer.status_code == 404 and "count of points" in answer.text
+
+
 def test_a_run_beside_itself_changed_nothing(shared):
     page = shared.client.get("/compare").text
     assert page.count("None.") == 2
