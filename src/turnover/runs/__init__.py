@@ -9,17 +9,7 @@ from turnover import _renamed
 from turnover.runs._ask import answer, estimator_for, explain_errors, kernel_forecast, score_all
 from turnover.runs._audit import audit_results, audit_run, inspection_csv
 from turnover.runs._check import batch_rows, check_leaks, sample_rows
-from turnover.runs._classifier import (
-    ClassifierRun,
-    ExternalData,
-    Query,
-    classes_of,
-    refuse_numbers,
-    refuse_other_pairs,
-    row_losses,
-    scale_of,
-    verify,
-)
+from turnover.runs._classifier import ClassifierRun, ExternalData, Query, row_losses
 from turnover.runs._cleaned import decided_rows, write_cleaned, write_decisions, write_table
 from turnover.runs._cleanse import ARMS, CleansingConfig, cleanse_run, cleansing_csv, split
 from turnover.runs._decisions import DECISIONS, Decision, Decisions
@@ -37,6 +27,13 @@ from turnover.runs._prove import (
 )
 from turnover.runs._redecided import DecidedResults, retrain_with_decisions
 from turnover.runs._registry import LOADERS, RunLoader, command_of, open_run, unfinished
+from turnover.runs._verify import (
+    classes_of,
+    refuse_numbers,
+    refuse_other_pairs,
+    scale_of,
+    verify,
+)
 
 __all__ = [
     "ARMS",

@@ -12,8 +12,9 @@ from turnover._plain import cell, plain
 from turnover._store import replacing
 from turnover.data import Rows
 from turnover.errors import DataError, MissingExtra, RunError
-from turnover.runs._classifier import ClassifierRun, refuse_numbers
+from turnover.runs._classifier import ClassifierRun
 from turnover.runs._decisions import Decision
+from turnover.runs._verify import refuse_numbers
 
 __all__ = ["Decided", "decided_rows", "write_cleaned", "write_decisions", "write_table"]
 

@@ -24,7 +24,8 @@ from turnover.cleansing import (
 )
 from turnover.data import Rows
 from turnover.errors import DataError, RunError
-from turnover.runs._classifier import ClassifierRun, refuse_numbers
+from turnover.runs._classifier import ClassifierRun
+from turnover.runs._verify import refuse_numbers
 from turnover.runs.results import CleansingResults, HarmfulRow
 from turnover.training import probabilities
 

@@ -7,8 +7,9 @@ from torch import Tensor
 
 from turnover.proof import unit_features
 from turnover.runs._audit import audit_run
-from turnover.runs._classifier import ClassifierRun, refuse_numbers
+from turnover.runs._classifier import ClassifierRun
 from turnover.runs._cleaned import Decided
+from turnover.runs._verify import refuse_numbers
 
 __all__ = ["export_rows", "layout_of"]
 
