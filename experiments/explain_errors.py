@@ -235,8 +235,7 @@ def examples(subject: ClassifierRun) -> list[dict[str, Any]]:
 
     def by_kernel(error: Mapping[str, Any], row: int, score: float) -> dict[str, Any]:
         shown = subject.show("train", row)
-        assert subject.mark is not None
-        cut = excerpt(shown["text"], subject.mark(error, shown))
+        cut = excerpt(shown["text"], subject.mark(error, shown) or [])
         return {"id": int(train.ids[row]), "label": error["predicted"], "score": score, **cut}
 
     return [

@@ -100,12 +100,12 @@ def query_of(
     """The row of the test set, or what was typed; see :func:`one_question`."""
     if "query" in question:
         return subject.query(int(str(question["query"])))
-    row_word, read = subject.row_word, subject.read
-    if read is None:
+    row_word = subject.row_word
+    if not subject.can_read:
         raise DataError(f"Nothing can be typed to the {row_word}s of {run}. Give --query.")
     if (value := question.get(row_word)) is None:
         raise DataError(f"{run} is a run of {row_word}s. Ask it with --query or --{row_word}.")
-    return read(str(value))
+    return subject.read(str(value))
 
 
 def _refuse_other_formats(save: Path | None) -> None:

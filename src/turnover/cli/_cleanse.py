@@ -111,7 +111,6 @@ def cleanse(
     with progress_bar(None) as tick:
         for path in (target, test):
             if path is not None:
-                assert subject.load is not None
                 rows, bad = subject.load(ExternalData(path, columns, on_bad_rows, tick, encoding))
                 parts.append(rows)
                 if bad:
@@ -140,7 +139,7 @@ def _columns(typed: Mapping[str, str | None]) -> dict[str, str]:
 
 
 def _refuse_unreadable(subject: "ClassifierRun") -> None:
-    if subject.load is None:
+    if not subject.can_load:
         raise DataError(
             f"{subject.run.folder} is a run of {subject.row_word}s, of which no other files can be "
             "read."

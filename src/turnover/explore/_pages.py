@@ -147,8 +147,8 @@ def _alike(run: Explorer, key: str, found: AskResults) -> list[dict[str, Any]]:
 
 def ask(site: Site, request: Request, form: Form) -> Response:
     """Ask about what a person typed, or about a picture of theirs."""
-    run, read = site.explorer, site.explorer.subject.read
-    if read is None:
+    run = site.explorer
+    if not run.subject.can_read:
         raise DataError(f"Nothing can be typed to the {site.word}s of this run. Choose a test row.")
     text, file = form.get("text"), form.get("picture")
     if isinstance(file, UploadFile) and file.size:
@@ -158,12 +158,11 @@ def ask(site: Site, request: Request, form: Form) -> Response:
         raise DataError(f"No {site.word} was sent.")
     if len(text) > LONGEST_TEXT:
         raise DataError(f"That text has {len(text):,} letters; at most {LONGEST_TEXT:,} are read.")
-    return RedirectResponse(f"/query/{run.keep(lambda: read(text))}", 303)
+    return RedirectResponse(f"/query/{run.keep(lambda: run.subject.read(text))}", 303)
 
 
 def _picture(run: Explorer, content: bytes) -> Query:
     """A picture by its contents alone: no name that was sent touches the disk."""
-    assert run.subject.read is not None
     if run.word != "image":
         raise DataError("This is a run of texts; it reads no pictures.")
     handle, path = tempfile.mkstemp(prefix="turnover-")

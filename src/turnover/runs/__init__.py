@@ -9,7 +9,7 @@ from turnover import _renamed
 from turnover.runs._ask import answer, estimator_for, explain_errors, kernel_forecast, score_all
 from turnover.runs._audit import audit_results, audit_run, inspection_csv
 from turnover.runs._check import batch_rows, check_leaks, sample_rows
-from turnover.runs._classifier import ClassifierRun, ExternalData, Query, row_losses
+from turnover.runs._classifier import ClassifierRun, ExternalData, Query, Side, row_losses
 from turnover.runs._cleaned import decided_rows, write_cleaned, write_decisions, write_table
 from turnover.runs._cleanse import ARMS, CleansingConfig, cleanse_run, cleansing_csv, split
 from turnover.runs._decisions import DECISIONS, Decision, Decisions
@@ -51,6 +51,7 @@ __all__ = [
     "Query",
     "Run",
     "RunLoader",
+    "Side",
     "TrainingJob",
     "TrainingPipeline",
     "announce",

@@ -296,6 +296,7 @@ def _describe(
         if float(found.scores[query, place]) == 0:
             continue  # no influence at all: it is neither helpful nor harmful
         shown = subject.show("train", row)
+        shared = subject.mark(asked, shown)
         numbers: dict[str, Any] = {
             name: float(getattr(found, name)[query, place]) for name in tested
         }
@@ -304,7 +305,7 @@ def _describe(
                 id=int(subject.train.ids[row]),
                 label=subject.label_of(float(subject.train.batch["label"][row])),
                 **shown,
-                shared=tuple(subject.mark(asked, shown)) if subject.mark else None,
+                shared=None if shared is None else tuple(shared),
                 score=float(found.scores[query, place]),
                 log_odds=None if doubt is None else float(found.scores[query, place]) / doubt,
                 **numbers,

@@ -1,9 +1,10 @@
-"""A subject: a finished run, opened, with everything that questions about it need."""
+"""A finished run, opened: the model, its rows, and what can be asked of them."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, final
+from typing import Any, ClassVar, Literal, final
 
 import torch
 import torch.nn.functional as F
@@ -17,9 +18,9 @@ from turnover.estimators import GradientKernel
 from turnover.nn import SplitEnsemble
 from turnover.runs._folder import Run
 from turnover.runs.results import Label
-from turnover.training import Logits, Recipe
+from turnover.training import Recipe
 
-__all__ = ["ClassifierRun", "ExternalData", "Query", "row_losses"]
+__all__ = ["ClassifierRun", "ExternalData", "Query", "Side", "row_losses"]
 
 Side = Literal["train", "test"]
 
@@ -64,49 +65,86 @@ class ExternalData:
     encoding: str | None = None
 
 
-@final
 @dataclass(frozen=True, eq=False)
-class ClassifierRun:
-    """A classifier that was trained with turn-over dropout, and its data.
+class ClassifierRun(ABC):
+    """A finished run, opened, with everything that questions about it need.
+
+    A kind of run is a subclass: texts, images, or the digits of the demo.
 
     Attributes:
         run: the run folder.
-        model: the trained turn-over network.
-        logits: (model, batch) → ``[rows, classes]``.
+        model: the trained network.
         train: training rows; the batch is a dict with ``"label"``, numbers of classes.
         test: rows to ask about.
         classes: the classes by number, as the data call them.
         recipe: how the model was trained.
-        build: from a seed to the same network, untrained and without turn-over layers.
-        show: what a reader sees of a row (side, number of the row), as plain JSON values.
-        contents: what makes two training rows copies of each other.
-        read: from what a user typed to a query; None where nothing can be typed.
-        load: rows of another data file with labels of the same classes; see :class:`ExternalData`.
-        mark: what two rows share, from what a reader sees of a query and of a training row; the
-            spans ``[begin, end]`` of the training row's text.
-        row_word: what a row is called, in the singular.
         masked: the same data with one network with masks, where the run has that beside a split
             ensemble.
         scale: of a regression, of which a label is a number in standard deviations and there are
             no classes; None of a classifier.
+        row_word: what a row is called, in the singular.
+        can_read: whether :meth:`read` makes a query of what a user types.
+        can_load: whether :meth:`load` reads another data file.
     """
+
+    row_word: ClassVar[str] = "instance"
+    can_read: ClassVar[bool] = False
+    can_load: ClassVar[bool] = False
 
     run: Run
     model: nn.Module
-    logits: Logits
     train: Rows
     test: Rows
     classes: tuple[Any, ...]
     recipe: Recipe
-    build: Callable[[int], nn.Module]
-    show: Callable[[Side, int], dict[str, Any]]
-    contents: Callable[[], Sequence[Hashable]]
-    read: Callable[[str], Query] | None = None
-    load: Callable[[ExternalData], tuple[Rows, Sequence[BadRow]]] | None = None
-    mark: Callable[[Mapping[str, Any], Mapping[str, Any]], list[tuple[int, int]]] | None = None
-    row_word: str = "instance"
-    masked: "ClassifierRun | None" = None
-    scale: Scale | None = None
+    masked: "ClassifierRun | None" = field(default=None, kw_only=True)
+    scale: Scale | None = field(default=None, kw_only=True)
+
+    @abstractmethod
+    def logits(self, model: nn.Module, batch: Batch) -> Tensor:
+        """What a network says: ``[rows, classes]``, or ``[rows, 1]`` of a regression."""
+
+    @abstractmethod
+    def build(self, seed: int) -> nn.Module:
+        """The same network, untrained and without masks, with weights from the seed."""
+
+    @abstractmethod
+    def show(self, side: Side, row: int) -> dict[str, Any]:
+        """What a reader sees of a row (side, number of the row), as plain JSON values."""
+
+    @abstractmethod
+    def contents(self) -> Sequence[Hashable]:
+        """What makes two training rows copies of each other."""
+
+    def read(self, typed: str) -> Query:
+        """The query that a user typed, or whose file a user named.
+
+        Raises:
+            DataError: where nothing can be typed, or for what cannot be read.
+        """
+        raise DataError(f"An {self.row_word} of this run cannot be typed; ask by its number.")
+
+    def load(self, other: ExternalData) -> tuple[Rows, Sequence[BadRow]]:
+        """Rows of another data file with labels of the same classes, and what is wrong there.
+
+        Raises:
+            DataError: where no file can be read.
+        """
+        raise DataError("This run reads no other data.")
+
+    def mark(
+        self, query: Mapping[str, Any], row: Mapping[str, Any]
+    ) -> list[tuple[int, int]] | None:
+        """What two rows share: spans ``[begin, end]`` of the training row's text.
+
+        Args:
+            query: what a reader sees of the query.
+            row: what a reader sees of the training row.
+
+        Returns:
+            None where rows have no text.
+        """
+        return None
 
     @property
     def pairs(self) -> int:

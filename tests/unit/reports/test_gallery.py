@@ -4,6 +4,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -25,6 +26,25 @@ image = pytest.importorskip("PIL.Image")
 CLASSES = ("cat", "dog", "no image has this label")
 
 
+@dataclass(frozen=True, eq=False)
+class FirstPixels(ClassifierRun):
+    """A model that says what the first pixels say."""
+
+    names: list[str]
+
+    def logits(self, model, batch):
+        return batch["image"].flatten(1)[:, : len(self.classes)].float() / 50
+
+    def build(self, seed):
+        return nn.Identity()
+
+    def show(self, side, row):
+        return {"name": self.names[row]}
+
+    def contents(self):
+        return list(range(len(self.names)))
+
+
 def classifier_of(folder, images, classes=CLASSES, row_word="image", names=None):
     """A run of images, opened, with a model that says what the images' first pixels say."""
     run = Run.create(folder, {"kind": "images"})
@@ -32,19 +52,9 @@ def classifier_of(folder, images, classes=CLASSES, row_word="image", names=None)
     names = names or [f"{classes[i % 2]}/{i:05}.png" for i in range(n)]
     rows = Rows({"image": images, "label": torch.arange(n) % 2}, torch.arange(n) + 100)
     run.save_rows("train", rows)
-    return ClassifierRun(
-        run,
-        nn.Identity(),
-        lambda model, batch: batch["image"].flatten(1)[:, : len(classes)].float() / 50,
-        rows,
-        rows,
-        classes,
-        Recipe(1, 1, 0, torch.optim.SGD),
-        lambda seed: nn.Identity(),
-        lambda side, row: {"name": names[row]},
-        lambda: list(range(n)),
-        row_word=row_word,
-    )
+    recipe = Recipe(1, 1, 0, torch.optim.SGD)
+    kind = type("Kind", (FirstPixels,), {"row_word": row_word})
+    return kind(run, nn.Identity(), rows, rows, classes, recipe, names)
 
 
 def inspected(subject):

@@ -5,23 +5,26 @@ them prove it. The paper's network with masks, and its control, are trained besi
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, final
 
 import torch
 from torch import Tensor, nn
 
+from turnover._rows import Batch
 from turnover.data import Rows
 from turnover.errors import RunError
 from turnover.leaks import check
+from turnover.nn import SplitEnsemble
 from turnover.runs import (
     ClassifierRun,
     Run,
     RunLoader,
+    Side,
     describe_masks,
     explain_errors,
     fingerprint,
@@ -143,7 +146,9 @@ def _run(folder: str | Path, arguments: dict[str, Any], progress: Progress) -> R
             progress("Training pairs of networks on complementary halves", 0)
             tick = partial(progress, "Training pairs of networks on complementary halves", 1)
             ensemble = train_ensemble(run, digits, epochs, seed, tick)
-            proofs = _prove(_proved(run, ensemble, digits.train, digits.test), arguments, progress)
+            proofs = _prove(
+                _digits_run(run, ensemble, digits.train, digits.test), arguments, progress
+            )
     progress("Checking that no instance reaches its unseen half", 0)
     audit = check(TURNOVER.build(seed), _probe(digits.train), cross_entropy, optimizer=ADAM)
     progress("Training", 1)
@@ -157,7 +162,7 @@ def _run(folder: str | Path, arguments: dict[str, Any], progress: Progress) -> R
         )
         seconds[name] = time.perf_counter() - began
     progress("Asking what stands behind each error", 1)
-    subject = _subject(run, models[TURNOVER.name], digits.train, digits.test)
+    subject = _digits_run(run, models[TURNOVER.name], digits.train, digits.test)
     results = measure_demo(subject, models, digits, curves, ensemble)
     run.save(
         replace(
@@ -250,42 +255,41 @@ def _open(run: Run) -> ClassifierRun:
     run.load_model(model)
     rows = {name: run.load_rows(name) for name in ("train", "test")}
     verify(run, model, logits, rows)
-    masked = _subject(run, model, rows["train"], rows["test"])
+    masked = _digits_run(run, model, rows["train"], rows["test"])
     if ensemble is None:
         return masked
     run.load_model(ensemble, ENSEMBLE)
-    return replace(_proved(run, ensemble, rows["train"], rows["test"]), masked=masked)
+    return replace(_digits_run(run, ensemble, rows["train"], rows["test"]), masked=masked)
 
 
 LOADER = RunLoader(_open)
 
 
-def _subject(run: Run, model: nn.Module, train: Rows, test: Rows) -> ClassifierRun:
-    truth = train.batch["truth"]
+@final
+@dataclass(frozen=True, eq=False)
+class DigitsRun(ClassifierRun):
+    """The demo, opened: its networks with masks, or the split ensemble of its proofs."""
 
-    def show(side: str, row: int) -> dict[str, Any]:
-        return {"truth": int(truth[row])} if side == "train" else {}
+    row_word: ClassVar[str] = "image"
 
-    return ClassifierRun(
-        run,
-        model,
-        logits,
-        train,
-        test,
-        tuple(range(CLASSES)),
-        recipe_of(run.arguments.get("epochs", EPOCHS), run.arguments["seed"]),
-        CONTROL.build,
-        show,
-        lambda: [image.numpy().tobytes() for image in train.batch["image"]],
-        row_word="image",
-    )
+    def logits(self, model: nn.Module, batch: Batch) -> Tensor:
+        return logits(model, batch)
+
+    def build(self, seed: int) -> nn.Module:
+        return build_plain(seed) if self.pairs else CONTROL.build(seed)
+
+    def show(self, side: Side, row: int) -> dict[str, Any]:
+        return {"truth": int(self.train.batch["truth"][row])} if side == "train" else {}
+
+    def contents(self) -> Sequence[Hashable]:
+        return [image.numpy().tobytes() for image in self.train.batch["image"]]
 
 
-def _proved(run: Run, ensemble: nn.Module, train: Rows, test: Rows) -> ClassifierRun:
-    """The split ensemble of the demo, and the plain networks that are trained again."""
+def _digits_run(run: Run, model: nn.Module, train: Rows, test: Rows) -> DigitsRun:
     epochs, seed = run.arguments.get("epochs", EPOCHS), run.arguments["seed"]
-    subject = _subject(run, ensemble, train, test)
-    return replace(subject, recipe=proof_recipe(epochs, seed), build=build_plain)
+    ensemble = isinstance(model, SplitEnsemble)
+    recipe = proof_recipe(epochs, seed) if ensemble else recipe_of(epochs, seed)
+    return DigitsRun(run, model, train, test, tuple(range(CLASSES)), recipe)
 
 
 def find_suspects(ranked_by: Tensor, train: Rows) -> list[PlantedRow]:

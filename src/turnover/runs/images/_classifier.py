@@ -1,14 +1,15 @@
 """A run of pictures, opened: its network, its pixels, its names and how to read another one."""
 
 from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from hashlib import blake2b
-from typing import Any
+from typing import Any, ClassVar, final
 
 import torch
 from torch import Tensor, nn
 
-from turnover._rows import Loss
+from turnover._rows import Batch, Loss
 from turnover.data import BadRow, Rows
 from turnover.data.images import Columns, Reading, read_image, read_target
 from turnover.data.images._folders import has_class_folders
@@ -19,6 +20,7 @@ from turnover.runs import (
     Query,
     Run,
     RunLoader,
+    Side,
     classes_of,
     cosine,
     refuse_numbers,
@@ -151,54 +153,67 @@ def _refuse_misfits(run: Run, name: str, rows: Rows, shape: list[int], classes: 
 LOADER = RunLoader(_open)
 
 
-def classifier_of(run: Run, model: nn.Module, train: Rows, test: Rows) -> ClassifierRun:
-    """The subject of a run whose model is trained.
+@final
+@dataclass(frozen=True, eq=False)
+class ImageRun(ClassifierRun):
+    """A classifier of images, opened.
+
+    Attributes:
+        names: of each side, the names of its images.
+    """
+
+    row_word: ClassVar[str] = "image"
+    can_read: ClassVar[bool] = True
+    can_load: ClassVar[bool] = True
+
+    names: Mapping[str, Sequence[str]]
+
+    def logits(self, model: nn.Module, batch: Batch) -> Tensor:
+        return logits_of(self.run.arguments)(model, batch)
+
+    def build(self, seed: int) -> nn.Module:
+        return build(self.run, seed)
+
+    def show(self, side: Side, row: int) -> dict[str, Any]:
+        return {"name": self.names[side][row]}
+
+    def contents(self) -> Sequence[Hashable]:
+        pixels = self.train.batch["image"].numpy()
+        return [blake2b(picture.data, digest_size=16).digest() for picture in pixels]
+
+    def read(self, typed: str) -> Query:
+        arguments = self.run.arguments
+        image = read_image(typed, arguments["size"], arguments["channels"])
+        zero = torch.zeros(1, dtype=torch.int64)
+        label = torch.zeros_like(self.train.batch["label"][:1])
+        batch = {"image": image, "label": label, "instance": zero}
+        return Query(Rows(batch), None, {"name": typed})
+
+    def load(self, other: ExternalData) -> tuple[Rows, Sequence[BadRow]]:
+        """Images of another folder or file, of the same size and channels."""
+        run, arguments = self.run, self.run.arguments
+        refuse_numbers(run)
+        columns = None if has_class_folders(other.path) else _columns(run, other)
+        how = Reading(columns, arguments["size"], other.on_bad_rows, tick=other.tick)
+        return read_target(other.path, how, classes_of(run), arguments["channels"])
+
+
+def classifier_of(run: Run, model: nn.Module, train: Rows, test: Rows) -> ImageRun:
+    """The run of a model that is trained.
 
     Raises:
         RunError: for names in the run folder that are damaged.
     """
-    arguments = run.arguments
-    names = {"train": load_names(run, "train", len(train))}
-    names["test"] = load_names(run, "test", len(test))
-
-    def show(side: str, row: int) -> dict[str, Any]:
-        return {"name": names[side][row]}
-
-    def contents() -> Sequence[Hashable]:
-        pixels = train.batch["image"].numpy()
-        return [blake2b(picture.data, digest_size=16).digest() for picture in pixels]
-
-    def read(path: str) -> Query:
-        image = read_image(path, arguments["size"], arguments["channels"])
-        zero = torch.zeros(1, dtype=torch.int64)
-        label = torch.zeros_like(train.batch["label"][:1])
-        return Query(Rows({"image": image, "label": label, "instance": zero}), None, {"name": path})
-
-    return ClassifierRun(
+    return ImageRun(
         run,
         model,
-        logits_of(arguments),
         train,
         test,
         classes_of(run).names,
-        recipe_of(arguments),
-        partial(build, run),
-        show,
-        contents,
-        read=read,
-        load=partial(_load, run),
-        row_word="image",
+        recipe_of(run.arguments),
+        {name: load_names(run, name, len(r)) for name, r in (("train", train), ("test", test))},
         scale=scale_of(run),
     )
-
-
-def _load(run: Run, other: ExternalData) -> tuple[Rows, Sequence[BadRow]]:
-    """Pictures of another folder or file, of the same size and channels."""
-    refuse_numbers(run)
-    arguments = run.arguments
-    columns = None if has_class_folders(other.path) else _columns(run, other)
-    how = Reading(columns, arguments["size"], other.on_bad_rows, tick=other.tick)
-    return read_target(other.path, how, classes_of(run), arguments["channels"])
 
 
 def _columns(run: Run, other: ExternalData) -> Columns | None:

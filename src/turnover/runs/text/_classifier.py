@@ -1,14 +1,16 @@
 """A run of texts, opened: its head, its features, its texts and how to read another one."""
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from functools import cache, partial
-from typing import Any, cast
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property, partial
+from typing import Any, ClassVar, cast, final
 
 import torch
 from torch import Tensor, nn
 
 from turnover import _store
 from turnover._plain import normalised
+from turnover._rows import Batch
 from turnover.data import BadRow, Rows
 from turnover.data.texts import Columns, read_target
 from turnover.errors import DataError, RunError
@@ -18,6 +20,7 @@ from turnover.runs import (
     Query,
     Run,
     RunLoader,
+    Side,
     classes_of,
     cosine,
     refuse_numbers,
@@ -143,73 +146,65 @@ def encoding(arguments: Mapping[str, Any]) -> str:
     return f"{arguments['model']}, {arguments['max_length']}, {bool(arguments['adapters'])}"
 
 
-def classifier_of(run: Run, model: nn.Module, train: Rows, test: Rows) -> ClassifierRun:
-    """The subject of a run whose model is trained and whose rows are encoded.
+@final
+@dataclass(frozen=True, eq=False)
+class TextRun(ClassifierRun):
+    """A classifier of texts, opened.
 
-    Raises:
-        RunError: for texts or a tokenizer in the run folder that are damaged.
+    Attributes:
+        words: of each side, its texts and their names.
     """
-    words = {name: load_words(run, name, len(rows)) for name, rows in _named(train, test)}
 
-    def show(side: str, row: int) -> dict[str, Any]:
-        texts, names = words[side]
+    row_word: ClassVar[str] = "text"
+    can_read: ClassVar[bool] = True
+    can_load: ClassVar[bool] = True
+
+    words: Mapping[str, tuple[Sequence[str], Sequence[str]]]
+
+    def logits(self, model: nn.Module, batch: Batch) -> Tensor:
+        return logits(model, batch)
+
+    def build(self, seed: int) -> nn.Module:
+        return build(self.run, self.train, seed, most=PLAIN)
+
+    def show(self, side: Side, row: int) -> dict[str, Any]:
+        texts, names = self.words[side]
         return {"name": names[row], "text": texts[row]}
 
-    def contents() -> Sequence[Hashable]:
-        return [normalised(text) for text in words["train"][0]]
+    def contents(self) -> Sequence[Hashable]:
+        return [normalised(text) for text in self.words["train"][0]]
 
-    def read(text: str) -> Query:
-        if not text.strip():
+    def read(self, typed: str) -> Query:
+        if not typed.strip():
             raise DataError("The text to ask about is empty.")
-        found = encoder_for(run.arguments).encode([text])
-        batch = {**trim(found), "label": torch.zeros_like(train.batch["label"][:1])}
-        return Query(Rows(batch), None, {"text": text})
+        found = encoder_for(self.run.arguments).encode([typed])
+        batch = {**trim(found), "label": torch.zeros_like(self.train.batch["label"][:1])}
+        return Query(Rows(batch), None, {"text": typed})
 
-    return ClassifierRun(
-        run,
-        model,
-        logits,
-        train,
-        test,
-        classes_of(run).names,
-        recipe_of(run.arguments),
-        partial(build, run, train, most=PLAIN),
-        show,
-        contents,
-        read=read,
-        load=partial(_load, run),
-        mark=_marker(run),
-        row_word="text",
-        scale=scale_of(run),
-    )
+    def load(self, other: ExternalData) -> tuple[Rows, Sequence[BadRow]]:
+        """Texts of another file with their features, which stay in the run folder."""
+        run = self.run
+        refuse_numbers(run)
+        try:
+            known = run.manifest["columns"]
+            columns = Columns(*(other.columns.get(role, known[role]) for role in ("text", "label")))
+        except (KeyError, TypeError) as error:
+            raise RunError(f"{run.folder / 'manifest.json'} is damaged: {error!r}.") from error
+        found = read_target(other.path, columns, classes_of(run), other.on_bad_rows, other.encoding)
+        name = f"other-{_store.fingerprint(found.values, found.labels, found.ids)}"
+        what = f"Encoding {other.path.name}"
+        tick = partial(other.tick, what, 1)
+        ready = cache(partial(encoder_for, run.arguments))
+        rows = encoded_rows(run, name, found, ready, encoding(run.arguments), tick)
+        return rows, found.bad
 
+    def mark(self, query: Mapping[str, Any], row: Mapping[str, Any]) -> list[tuple[int, int]]:
+        return shared_spans(query["text"], row["text"], *self._pieces)
 
-def _load(run: Run, other: ExternalData) -> tuple[Rows, Sequence[BadRow]]:
-    """Texts of another file with their features, which stay in the run folder."""
-    refuse_numbers(run)
-    try:
-        known = run.manifest["columns"]
-        columns = Columns(*(other.columns.get(role, known[role]) for role in ("text", "label")))
-    except (KeyError, TypeError) as error:
-        raise RunError(f"{run.folder / 'manifest.json'} is damaged: {error!r}.") from error
-    found = read_target(other.path, columns, classes_of(run), other.on_bad_rows, other.encoding)
-    name = f"other-{_store.fingerprint(found.values, found.labels, found.ids)}"
-    what = f"Encoding {other.path.name}"
-    tick = partial(other.tick, what, 1)
-    ready = cache(partial(encoder_for, run.arguments))
-    rows = encoded_rows(run, name, found, ready, encoding(run.arguments), tick)
-    return rows, found.bad
-
-
-def _named(train: Rows, test: Rows) -> tuple[tuple[str, Rows], ...]:
-    return ("train", train), ("test", test)
-
-
-def _marker(run: Run) -> Callable[[Mapping[str, Any], Mapping[str, Any]], list[tuple[int, int]]]:
-    """What two texts share; the tokenizer is read when it is needed."""
-
-    @cache
-    def tools() -> tuple[Pieces, frozenset[str]]:
+    @cached_property
+    def _pieces(self) -> tuple[Pieces, frozenset[str]]:
+        """Word pieces of a text, and the common ones; read when they are needed."""
+        run = self.run
         common = run.read_json(COMMON) if (run.folder / COMMON).exists() else []
         if isinstance(common, dict):  # a list before the files had checksums
             common = common.get("pieces", [])
@@ -217,7 +212,21 @@ def _marker(run: Run) -> Callable[[Mapping[str, Any], Mapping[str, Any]], list[t
             run.compare(TOKENIZER)
         return pieces_of_run(run.folder), frozenset(map(str, cast("list[str]", common)))
 
-    def mark(query: Mapping[str, Any], row: Mapping[str, Any]) -> list[tuple[int, int]]:
-        return shared_spans(query["text"], row["text"], *tools())
 
-    return mark
+def classifier_of(run: Run, model: nn.Module, train: Rows, test: Rows) -> TextRun:
+    """The run of a model that is trained and of rows that are encoded.
+
+    Raises:
+        RunError: for texts or a tokenizer in the run folder that are damaged.
+    """
+    sides = (("train", train), ("test", test))
+    return TextRun(
+        run,
+        model,
+        train,
+        test,
+        classes_of(run).names,
+        recipe_of(run.arguments),
+        {name: load_words(run, name, len(rows)) for name, rows in sides},
+        scale=scale_of(run),
+    )
