@@ -1,0 +1,119 @@
+"""Fill the tables of README and docs from committed results; ``--check`` only compares.
+
+A table stands between ``<!-- table:NAME -->`` and ``<!-- end -->`` and is made by the function
+``NAME`` of this package from ``benchmarks/results/*.json``.
+"""
+
+import argparse
+import re
+import sys
+
+from benchmarks.tables._boards import (
+    better_scores,
+    damping,
+    digits_board,
+    fashion_board,
+    half_trained,
+    headline,
+    mnist_board,
+    proof,
+    silent,
+    sst2_board,
+)
+from benchmarks.tables._ensembles import (
+    calibration,
+    checkpoints,
+    pair_significance,
+    power,
+    reliability,
+    runs,
+)
+from benchmarks.tables._images import (
+    image_accuracy,
+    image_errors,
+    image_labels,
+    leak_curve,
+    picture_gallery,
+    section22,
+)
+from benchmarks.tables._lines import ROOT
+from benchmarks.tables._speed import costs, demo, first_order, image_scores, projection, scan, speed
+from benchmarks.tables._texts import (
+    cleanse_sentiment,
+    cleanse_sweep,
+    explain_errors,
+    explained,
+    text_accuracy,
+    text_labels,
+    text_suspects,
+    trace_facts,
+)
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+BLOCK = re.compile(r"(<!-- table:(\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def filled(text: str) -> str:
+    """The page with every table made anew."""
+    return BLOCK.sub(lambda m: m[1] + TABLES[m[2]]() + m[3], text)
+
+
+MAKERS = (
+    proof,
+    silent,
+    demo,
+    speed,
+    scan,
+    first_order,
+    reliability,
+    runs,
+    checkpoints,
+    calibration,
+    power,
+    headline,
+    costs,
+    projection,
+    section22,
+    better_scores,
+    half_trained,
+    damping,
+    text_accuracy,
+    cleanse_sentiment,
+    cleanse_sweep,
+    explain_errors,
+    explained,
+    trace_facts,
+    text_labels,
+    text_suspects,
+    pair_significance,
+    image_labels,
+    image_accuracy,
+    leak_curve,
+    image_errors,
+    image_scores,
+    picture_gallery,
+    digits_board,
+    mnist_board,
+    sst2_board,
+    fashion_board,
+)
+
+
+TABLES = {make.__name__: make for make in MAKERS}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="compare, and change nothing")
+    check = parser.parse_args().check
+    stale = []
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        if (fresh := filled(text)) != text:
+            stale.append(page.name)
+            if not check:
+                page.write_text(fresh, encoding="utf-8")
+    if check and stale:
+        sys.exit(f"Stale tables in {', '.join(stale)}; run: python -m benchmarks.tables")
