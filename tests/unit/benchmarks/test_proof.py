@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from benchmarks import tables
-from benchmarks.tables import _boards
 from benchmarks._tasks import TASKS
 from benchmarks.proof import PEERS, STYLES, Measured, chosen, draw, rows_of, save
+from benchmarks.tables import _boards
 
 
 def measured(mistakes, flipped):
