@@ -195,12 +195,6 @@ def test_the_report_tells_of_split_ensembles(trained):
     assert "√(masked units" not in page
 
 
-def test_split_ensembles_of_transformers_are_refused(files, tmp_path):
-    command = ["train", files[0], *OPTIONS, "--pairs", 2, "--adapters", 8]
-    assert_refused(invoke(*command, "--out", tmp_path / "run"), 2, "Leave out one of the two")
-    assert list(tmp_path.iterdir()) == []
-
-
 @pytest.mark.skipif("images" not in LOADERS, reason="no runs of pictures")
 @pytest.mark.parametrize("network", ["cnn", pytest.param("resnet9", marks=pytest.mark.slow)])
 def test_pictures_have_split_ensembles_too(tmp_path, network):

@@ -28,6 +28,7 @@ OPTIONS = {
     "id": "--id",
     "image": "--image",
     "label": "--label",
+    "lora": "--lora",
     "method": "--method",
     "model": "--model",
     "nothing_is_a_class": "--nothing-is-a-class",

@@ -19,7 +19,7 @@ Options = Mapping[str, Any]
 
 MORE = "More"
 SHARED = ("method", "pairs", "epochs", "lr", "seed", "control")
-FOR_TEXTS = ("text", "encoding", "adapters", "units", "max_length")
+FOR_TEXTS = ("text", "encoding", "adapters", "lora", "units", "max_length")
 FOR_IMAGES = ("image", "size", "first_masked_layer", "augment")
 
 
@@ -99,6 +99,15 @@ def train(
             metavar="N",
             min=0,
             help="Train adapters of this width in the transformer, not a layer.",
+            rich_help_panel=MORE,
+        ),
+    ] = 0,
+    lora: Annotated[
+        int,
+        typer.Option(
+            metavar="N",
+            min=0,
+            help="Train LoRA of this rank in the last third of the transformer.",
             rich_help_panel=MORE,
         ),
     ] = 0,
@@ -272,6 +281,7 @@ def _train_texts(context: typer.Context, options: Options) -> "Run":
         model=str(Path(model).resolve()) if Path(model).is_dir() else model,
         max_length=options["max_length"],
         adapters=options["adapters"],
+        lora=options["lora"],
         units=options["units"],
         **_shared(options),
     )

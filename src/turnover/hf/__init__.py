@@ -15,14 +15,23 @@ it. Biases behind the last mask, norms and embeddings have no such owner; they s
     turnover.hf.attach(trainer)                   then trainer.train()
     turnover.TwoPass(model, turnover.hf.loss)       then scores, as for any model
 
+The most accurate scores come from pairs of adapters on one frozen backbone, each pair trained on
+complementary halves of the rows:
+
+    model = turnover.hf.split_ensemble(model, LoraConfig(...), pairs=4)
+    turnover.hf.attach(trainer)                   or a loop inside ``seen(model, ids)``
+    turnover.GradientKernel(model, turnover.hf.loss)
+
 Nothing of transformers, PEFT or Lightning is imported before it is used.
 """
 
 from turnover.hf._adapters import Adapter, Adapters, add_adapters
+from turnover.hf._ensemble import AdapterEnsemble, load_split_ensemble, split_ensemble
 from turnover.hf._identity import KEY as ID_COLUMN
 from turnover.hf._lightning import lightning_callback
 from turnover.hf._loss import loss, token_losses
 from turnover.hf._masks import Masked, mask_bottlenecks
+from turnover.hf._members import Houlsby, Member
 from turnover.hf._packing import Packer, instance_losses
 from turnover.hf._prefix import split_prefix
 from turnover.hf._trainer import LeakWarning, attach
@@ -30,16 +39,21 @@ from turnover.hf._trainer import LeakWarning, attach
 __all__ = [
     "ID_COLUMN",
     "Adapter",
+    "AdapterEnsemble",
     "Adapters",
+    "Houlsby",
     "LeakWarning",
     "Masked",
+    "Member",
     "Packer",
     "add_adapters",
     "attach",
     "instance_losses",
     "lightning_callback",
+    "load_split_ensemble",
     "loss",
     "mask_bottlenecks",
+    "split_ensemble",
     "split_prefix",
     "token_losses",
 ]

@@ -7,7 +7,8 @@ The tail is the same model without its first blocks, and shares all weights with
 
 from collections.abc import Callable, Mapping
 from copy import copy
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, cast, final
 
 import torch
 from torch import Tensor, nn
@@ -17,13 +18,36 @@ from turnover.errors import ConversionError
 from turnover.hf._trunk import unwrapped
 from turnover.nn import TurnoverDropout, evaluating
 
-__all__ = ["split_prefix"]
+__all__ = ["Features", "first_live", "prefix_features", "split_prefix", "tail_of"]
 
-# Where families keep what precedes the blocks, and the blocks.
-FAMILIES = (("embeddings", "encoder.layer"), ("embed_tokens", "layers"))
 PASSED_ON = ("attention_mask", "position_ids", "labels")
 
 Features = Callable[[Mapping[str, Any]], dict[str, Any]]
+
+
+@final
+@dataclass(frozen=True)
+class _Family:
+    """Where a family keeps its blocks and what precedes them.
+
+    Attributes:
+        before: the module that embeds; in a tail it hands on what it is given.
+        blocks: the list of blocks.
+        zero: modules whose output is added to the embeddings, and must be nothing in a tail.
+        idle: modules between embeddings and blocks that a tail leaves out.
+    """
+
+    before: str
+    blocks: str
+    zero: tuple[str, ...] = ()
+    idle: tuple[str, ...] = ()
+
+
+FAMILIES = (
+    _Family("embeddings", "encoder.layer"),  # BERT, RoBERTa, ELECTRA
+    _Family("embed_tokens", "layers"),  # Llama, Mistral, Qwen
+    _Family("wte", "h", zero=("wpe",), idle=("drop",)),  # GPT-2
+)
 
 
 def split_prefix(model: nn.Module, *, rows: int = 128) -> tuple[nn.Module, Features]:
@@ -35,8 +59,9 @@ def split_prefix(model: nn.Module, *, rows: int = 128) -> tuple[nn.Module, Featu
     the prefix is off.
 
     Args:
-        model: a transformer of the BERT or the Llama family, with adapters and masks in its last
-            blocks (``add_adapters(model, first=...)``); not wrapped by PEFT.
+        model: a transformer of the BERT, the Llama or the GPT-2 family, with adapters and masks in
+            its last blocks (``add_adapters(model, first=...)``), not wrapped by PEFT; or a split
+            ensemble of adapters, whose members share the prefix.
         rows: rows of a block of features.
 
     Returns:
@@ -45,27 +70,69 @@ def split_prefix(model: nn.Module, *, rows: int = 128) -> tuple[nn.Module, Featu
     Raises:
         ConversionError: for an unknown family, or when the first block is trained already.
     """
-    inner = unwrapped(model)
-    name = getattr(inner, "base_model_prefix", "")
-    trunk = getattr(inner, name, None)
-    family = next((f for f in FAMILIES if trunk is not None and _has(trunk, *f)), None)
-    if inner is not model or trunk is None or family is None:
-        raise ConversionError(
-            f"The blocks of this {type(model).__name__} are not where BERT or Llama keep them, so "
-            "that it cannot be split. Use the whole model: the scores are the same."
-        )
-    before, path = family
-    blocks: nn.ModuleList = trunk.get_submodule(path)
-    first = next((k for k, block in enumerate(blocks) if _is_live(block)), len(blocks))
-    if first == 0 or _is_live(trunk.get_submodule(before)):
+    if callable(tails := getattr(model, "tails", None)):
+        return tails(rows)
+    if unwrapped(model) is not model:
+        raise _unknown(model)
+    first = first_live(model)
+    if first == 0:
         raise ConversionError(
             f"Nothing precedes the first trained or masked part of this {type(model).__name__}, so "
             "there is nothing to compute once. Leave out the first blocks: "
             "add_adapters(model, first=...)."
         )
-    rest = nn.ModuleList(blocks[first:])
-    tail = _replaced(model, {f"{name}.{path}": rest, f"{name}.{before}": _Given()})
-    return tail, _features(model, blocks, first, rows)
+    return tail_of(model, first), prefix_features(model, first, rows)
+
+
+def first_live(model: nn.Module) -> int:
+    """Number of the first block with anything trained or masked; 0 where what precedes it has.
+
+    Raises:
+        ConversionError: for an unknown family.
+    """
+    _, trunk, family = _parts(model)
+    if _is_live(trunk.get_submodule(family.before)):
+        return 0
+    blocks = cast(nn.ModuleList, trunk.get_submodule(family.blocks))
+    return next((k for k, block in enumerate(blocks) if _is_live(block)), len(blocks))
+
+
+def tail_of(model: nn.Module, first: int) -> nn.Module:
+    """The model from this block on: it takes ``inputs_embeds``, and shares all weights."""
+    name, trunk, family = _parts(model)
+    blocks = cast(nn.ModuleList, trunk.get_submodule(family.blocks))
+    parts: dict[str, nn.Module] = {
+        f"{name}.{family.blocks}": nn.ModuleList(blocks[first:]),
+        f"{name}.{family.before}": _Given(),
+        **{f"{name}.{zero}": _Nothing() for zero in family.zero},
+        **{f"{name}.{idle}": nn.Identity() for idle in family.idle},
+    }
+    return _replaced(model, parts)
+
+
+def prefix_features(model: nn.Module, first: int, rows: int = 128) -> Features:
+    """From a batch of the model to what its block ``first`` takes, and what is passed on."""
+    _, trunk, family = _parts(model)
+    blocks = cast(nn.ModuleList, trunk.get_submodule(family.blocks))
+    return _features(model, blocks, first, rows)
+
+
+def _parts(model: nn.Module) -> tuple[str, nn.Module, _Family]:
+    """Name and module of the trunk, and its family."""
+    name = getattr(model, "base_model_prefix", "")
+    trunk = getattr(model, name, None) if name else None
+    if isinstance(trunk, nn.Module):
+        for family in FAMILIES:
+            if _has(trunk, family.before, family.blocks):
+                return name, trunk, family
+    raise _unknown(model)
+
+
+def _unknown(model: nn.Module) -> ConversionError:
+    return ConversionError(
+        f"The blocks of this {type(model).__name__} are not where BERT, Llama or GPT-2 keep them, "
+        "so that it cannot be split. Use the whole model: the scores are the same."
+    )
 
 
 class _Given(nn.Module):
@@ -73,6 +140,13 @@ class _Given(nn.Module):
 
     def forward(self, *_: Any, inputs_embeds: Tensor, **__: Any) -> Tensor:
         return inputs_embeds
+
+
+class _Nothing(nn.Module):
+    """Embeddings of positions that the given ones hold already."""
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return torch.zeros(1, device=ids.device)
 
 
 class _Reached(Exception):

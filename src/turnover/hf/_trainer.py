@@ -12,6 +12,7 @@ import json
 import warnings
 from collections.abc import Mapping
 from importlib import import_module
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,9 @@ from torch import Tensor
 from turnover._store import read_text, replacing
 from turnover.errors import ContextError, RunError
 from turnover.hf._identity import KEY, Collator, Ids, named, without_ids
+from turnover.hf._trunk import unwrapped
 from turnover.masks import MASK_VERSION
-from turnover.nn import full, masked_layers, seen
+from turnover.nn import SplitEnsemble, full, masked_layers, seen
 
 __all__ = ["LeakWarning", "attach"]
 
@@ -43,7 +45,8 @@ def attach(trainer: Any, ids: Ids = None) -> None:
     checkpoint of other ones is refused.
 
     Args:
-        trainer: a ``transformers.Trainer``, or an instance of a subclass of it.
+        trainer: a ``transformers.Trainer``, or an instance of a subclass of it. Its model is
+            converted, or a split ensemble of adapters (:func:`split_ensemble`).
         ids: the name of a column of the training set, with distinct integers or names; or one
             64-bit integer per row; by default row numbers.
 
@@ -86,6 +89,7 @@ class _Identity:
         super()._set_signature_columns_if_needed()  # type: ignore[misc]
         columns: list[str] = vars(self)["_signature_columns"]
         if KEY not in columns:
+            columns += _arguments_of(vars(self)["model"])
             columns.append(KEY)
 
     def training_step(self, model: Any, inputs: Mapping[str, Any], *rest: Any, **named: Any) -> Any:
@@ -113,6 +117,12 @@ class _Identity:
         last = import_module("transformers.trainer_utils").get_last_checkpoint
         folder: str | None = last(vars(self)["args"].output_dir)
         return folder
+
+
+def _arguments_of(model: Any) -> list[str]:
+    """What the transformers of a split ensemble take; its own signature does not say."""
+    ensemble = isinstance(model, SplitEnsemble)
+    return list(signature(unwrapped(model).forward).parameters) if ensemble else []
 
 
 def _device(model: Any) -> Any:

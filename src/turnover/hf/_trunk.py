@@ -6,12 +6,15 @@ from fnmatch import fnmatchcase
 from torch import nn
 
 from turnover.errors import ConversionError
+from turnover.nn import SplitEnsemble
 
 __all__ = ["linear_heads", "output_layer", "trunk_of", "unwrapped"]
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
-    """The transformer inside the wrappers of PEFT, data parallelism and compilers."""
+    """The transformer inside the wrappers of PEFT, data parallelism, compilers; of members, one."""
+    if isinstance(model, SplitEnsemble):
+        return unwrapped(model.members[0])
     inner = getattr(model, "module", None) or getattr(model, "_orig_mod", None)
     if isinstance(inner, nn.Module):
         return unwrapped(inner)

@@ -14,7 +14,7 @@ masks over the members of an ensemble, half of them kept).
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Any, final
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,7 +27,6 @@ from turnover.nn._dropout import TurnoverDropout
 __all__ = ["SplitEnsemble"]
 
 
-@final
 class SplitEnsemble(nn.Module):
     """The average of an even number of networks, of which each instance trains one of every pair.
 

@@ -82,6 +82,8 @@ class ClassifierRun(ABC):
             ensemble.
         scale: of a regression, of which a label is a number in standard deviations and there are
             no classes; None of a classifier.
+        features: a folder that keeps the kernel's features of the training rows, where making them
+            takes long; None keeps nothing.
         row_word: what a row is called, in the singular.
         can_read: whether :meth:`read` makes a query of what a user types.
         can_load: whether :meth:`load` reads another data file.
@@ -99,6 +101,7 @@ class ClassifierRun(ABC):
     recipe: Recipe
     masked: "ClassifierRun | None" = field(default=None, kw_only=True)
     scale: Scale | None = field(default=None, kw_only=True)
+    features: Path | None = field(default=None, kw_only=True)
 
     @abstractmethod
     def logits(self, model: nn.Module, batch: Batch) -> Tensor:
@@ -163,8 +166,8 @@ class ClassifierRun(ABC):
     def kernel(self) -> GradientKernel:
         """The gradient kernel of the run's model and loss."""
         if self.scale is None:
-            return GradientKernel(self.model, self.loss)
-        return GradientKernel(self.model, self.error, link="residual")
+            return GradientKernel(self.model, self.loss, folder=self.features)
+        return GradientKernel(self.model, self.error, link="residual", folder=self.features)
 
     def label_of(self, label: float) -> Label:
         """A label as the data call it, from the number that the network learns."""

@@ -100,6 +100,7 @@ class TrainingPipeline:
         control: bool,
         bad: Iterable[BadRow],
         began: float,
+        about: Callable[[nn.Module], Mapping[str, object]] = lambda model: {},
     ) -> Run:
         """Audit, train, ask and measure; the complete run.
 
@@ -108,6 +109,7 @@ class TrainingPipeline:
             control: also train the same network with ordinary dropout alone.
             bad: rows that were left out.
             began: when the command began, by ``time.perf_counter``.
+            about: from the trained network to what else the manifest says.
 
         Raises:
             LossError: when a training diverges.
@@ -133,6 +135,7 @@ class TrainingPipeline:
         return self.run.finish(
             masks=describe_masks(models["model"]),
             data={name: fingerprint(found) for name, found in rows.items()},
+            **about(models["model"]),
         )
 
     def _audit(self) -> LeakReport:

@@ -10,6 +10,7 @@ from turnover.training._runs import fit_runs
 from turnover.training._split_ensemble import (
     build_split_ensemble,
     fit_split_ensemble,
+    member_seeds,
     train_split_ensemble,
 )
 from turnover.training._stacked import PADDING, Stack, stacks_well
@@ -31,6 +32,7 @@ __all__ = [
     "held_by_row",
     "losses_of",
     "measure",
+    "member_seeds",
     "outputs",
     "probabilities",
     "refuse_large_training",

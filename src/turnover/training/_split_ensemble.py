@@ -16,7 +16,7 @@ from turnover.training._bytes import refuse_large_training
 from turnover.training._loop import Recipe, fit
 from turnover.training._stacked import PADDING, Stack, stacks_well
 
-__all__ = ["build_split_ensemble", "fit_split_ensemble", "train_split_ensemble"]
+__all__ = ["build_split_ensemble", "fit_split_ensemble", "member_seeds", "train_split_ensemble"]
 
 SEEDS = 2**62
 
@@ -31,7 +31,7 @@ def build_split_ensemble(
         pairs: pairs of networks.
         seed: of the coins; those of the networks follow from it.
     """
-    return SplitEnsemble([build(own) for own in _seeds(seed, pairs)], seed=seed)
+    return SplitEnsemble([build(own) for own in member_seeds(seed, pairs)], seed=seed)
 
 
 def train_split_ensemble(
@@ -87,7 +87,7 @@ def train_split_ensemble(
         stack.fit(rows, _positions(members), recipe, on_epoch=told, checkpoint=path)
         stack.unstack(ensemble)
         return
-    for number, seed in enumerate(_seeds(recipe.seed, model.pairs)):
+    for number, seed in enumerate(member_seeds(recipe.seed, model.pairs)):
         part = rows.select(torch.nonzero(members[number]).flatten())
         own = None if path is None else path.with_name(f"{path.name}.{number}")
         one = replace(recipe, seed=seed)
@@ -130,7 +130,8 @@ def fit_split_ensemble(
     return model
 
 
-def _seeds(seed: int, pairs: int) -> range:
+def member_seeds(seed: int, pairs: int) -> range:
+    """Seeds of the members of a split ensemble, from its own."""
     first = seed * 2 * pairs % SEEDS
     return range(first, first + 2 * pairs)
 

@@ -144,8 +144,11 @@ def stacks_well(model: nn.Module) -> bool:
     """Whether networks of this architecture can be stacked, and are trained sooner in a stack.
 
     Convolutions are not: mapped over their weights they become one of many groups, which takes a
-    processor two to three times as long as one after the other.
+    processor two to three times as long as one after the other. Nor are networks that are frozen
+    in part, such as adapters in a transformer: one alone keeps a processor busy.
     """
+    if any(not parameter.requires_grad for parameter in model.parameters()):
+        return False
     kinds = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
     slow = any(isinstance(module, kinds) for module in model.modules())
     return not (slow or is_converted(model) or any(map(keeps_statistics, model.modules())))

@@ -72,5 +72,15 @@ def test_what_cannot_be_split_is_refused():
     hf.add_adapters(model, 8)
     with pytest.raises(ConversionError, match="first="):
         hf.split_prefix(model)
-    with pytest.raises(ConversionError, match="BERT or Llama"):
-        hf.split_prefix(zoo.gpt2())
+    with pytest.raises(ConversionError, match="BERT, Llama or GPT-2"):
+        hf.split_prefix(zoo.distilbert())
+
+
+def test_the_tail_of_gpt2_adds_no_positions_twice():
+    model = zoo.gpt2().eval()
+    model.requires_grad_(False)
+    model.transformer.h[1].requires_grad_(True)
+    tail, features = hf.split_prefix(model)
+    batch = zoo.texts()
+    with torch.no_grad():
+        torch.testing.assert_close(hf.loss(tail, features(batch)), hf.loss(model, batch))

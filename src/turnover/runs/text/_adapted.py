@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from turnover._store import replacing
 from turnover.errors import DataError, RunError
 from turnover.runs.text._encoders import Encoder, pretrained, tokenizer_json
+from turnover.runs.text._fine_tuned import lora_config
 
 __all__ = ["Adapted", "Tokens", "build_adapted", "trim"]
 
@@ -76,6 +77,8 @@ class Adapted:
         classes: number of classes.
         width: hidden units of each adapter.
         dropout: drop probability of ordinary dropout on these units.
+        lora: rank of LoRA in place of adapters; 0 for adapters.
+        pairs: pairs of a split ensemble; 0 for one network.
     """
 
     source: str
@@ -83,16 +86,22 @@ class Adapted:
     classes: int
     width: int
     dropout: float
+    lora: int = 0
+    pairs: int = 0
 
 
 def build_adapted(plan: Adapted, *, seed: int, turnover: bool, weights: bool) -> nn.Module:
     """The transformer with untrained adapters and head; equal seeds give equal weights.
 
+    Of a split ensemble, also the network alone shares the pretrained weights, and its state is what
+    is trained.
+
     Args:
         plan: what to build.
         seed: of the new weights and the masks.
-        turnover: whether it has masks.
-        weights: take the pretrained weights; False for a model whose weights will be loaded.
+        turnover: whether it has masks, or is a split ensemble if the plan says so.
+        weights: take the pretrained weights; False for a model whose weights will be loaded, which
+            members of a split ensemble never are.
 
     Raises:
         DataError: for a model that cannot be found or loaded.
@@ -100,9 +109,26 @@ def build_adapted(plan: Adapted, *, seed: int, turnover: bool, weights: bool) ->
     """
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = _pretrained(plan) if weights else _configured(plan)
-        _adapt(model, plan, seed, turnover)
+        model = _base(plan, weights)
+        if plan.pairs:
+            model = _shared(model, plan, seed, turnover)
+        else:
+            model = _adapt(model, plan, seed, turnover)
     return model.to("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _base(plan: Adapted, weights: bool) -> Any:
+    if weights:
+        return _pretrained(plan)
+    if not plan.pairs:
+        return _configured(plan)
+    try:
+        return _pretrained(plan)
+    except DataError as error:
+        raise RunError(
+            f"The run in {plan.folder} holds adapters alone, and the model that the adapters of "
+            f"this run stand on cannot be loaded. {error}"
+        ) from error
 
 
 def _pretrained(plan: Adapted) -> Any:
@@ -134,16 +160,43 @@ def _configured(plan: Adapted) -> Any:
     return models.from_config(config, attn_implementation="eager")
 
 
-def _adapt(model: Any, plan: Adapted, seed: int, turnover: bool) -> None:
-    from turnover.hf import Adapter, add_adapters, mask_bottlenecks
+def _shared(model: Any, plan: Adapted, seed: int, turnover: bool) -> nn.Module:
+    """A split ensemble on this base, or a network of the same kind alone."""
+    from turnover.hf import Houlsby, Member, split_ensemble
 
+    if plan.lora:
+        adapters = _lora(model, plan)
+    else:
+        adapters = Houlsby(plan.width, head=_heads(model), dropout=plan.dropout)
+    if turnover:
+        return split_ensemble(model, adapters, pairs=plan.pairs, seed=seed)
+    return Member.of(model, adapters, seed)
+
+
+def _lora(model: Any, plan: Adapted) -> Any:
+    poolers = [name for name in _heads(model) if name.endswith("pooler.dense")]
+    how = {"task": "SEQ_CLS", "dropout": plan.dropout, "config": model.config}
+    return lora_config(plan.lora, also=poolers or None, **how)
+
+
+def _adapt(model: Any, plan: Adapted, seed: int, turnover: bool) -> nn.Module:
+    """One network with adapters or LoRA, with masks or with ordinary dropout alone."""
+    from turnover.hf import Adapter, add_adapters, mask_bottlenecks
+    from turnover.hf._members import wrapped_by_peft
+
+    if plan.lora:
+        wrapped = wrapped_by_peft(model, _lora(model, plan))
+        if turnover:
+            mask_bottlenecks(wrapped, seed=seed)
+        return wrapped
     add_adapters(model, plan.width, head=_heads(model))
     if turnover:
         mask_bottlenecks(model, seed=seed, dropout=plan.dropout)
-        return
+        return model
     for module in model.modules():
         if isinstance(module, Adapter):
             module.activation = nn.Sequential(module.activation, nn.Dropout(plan.dropout))
+    return model
 
 
 def _heads(model: nn.Module) -> list[str]:

@@ -32,6 +32,7 @@ from turnover.runs import (
 from turnover.runs.text._adapted import Adapted, Tokens, build_adapted, trim
 from turnover.runs.text._encoders import ENCODERS, Encoder, encoder_of, source_of
 from turnover.runs.text._features import encoded_rows
+from turnover.runs.text._fine_tuned import refuse_other_base, shares_base
 from turnover.runs.text._head import build_head, logits
 from turnover.runs.text._names import load_words
 from turnover.runs.text._words import COMMON, TOKENIZER, Pieces, pieces_of_run, shared_spans
@@ -48,6 +49,7 @@ __all__ = [
 ]
 
 
+FEATURES = "features"
 PLAIN = 512  # a network without masks gains nothing from more units, and trains sooner
 
 
@@ -76,6 +78,8 @@ def _open(run: Run) -> ClassifierRun:
         recipe_of(arguments)
     except (KeyError, TypeError, ValueError, RuntimeError, IndexError) as error:
         raise RunError(f"{run.folder / 'manifest.json'} is damaged: {error!r}.") from error
+    if shares_base(model):
+        refuse_other_base(run.manifest, model, source_of(run.arguments["model"]))
     run.load_model(model)
     verify(run, model, logits, rows)
     return classifier_of(run, model, rows["train"], rows["test"])
@@ -104,11 +108,18 @@ def build(
         weights: take pretrained weights, of a transformer.
     """
     arguments, classes = run.arguments, len(classes_of(run)) or 1
-    if width := arguments["adapters"]:
-        source = source_of(arguments["model"])
-        plan = Adapted(source, run.folder, classes, width, arguments["dropout"])
-        return build_adapted(plan, seed=seed, turnover=turnover, weights=weights)
     pairs = arguments.get("pairs", 0)
+    if tunes(arguments):
+        plan = Adapted(
+            source_of(arguments["model"]),
+            run.folder,
+            classes,
+            arguments["adapters"],
+            arguments["dropout"],
+            arguments.get("lora", 0),
+            pairs,
+        )
+        return build_adapted(plan, seed=seed, turnover=turnover, weights=weights)
 
     def head(seed: int) -> nn.Module:
         return build_head(
@@ -131,19 +142,25 @@ def encoder_for(arguments: Mapping[str, Any]) -> Encoder:
         MissingExtra: when a package that it needs is not installed.
     """
     name, length = arguments["model"], arguments["max_length"]
-    if not arguments["adapters"]:
+    if not tunes(arguments):
         return encoder_of(name, length)
     if name in ENCODERS:
+        what = "adapters=WIDTH go" if arguments["adapters"] else "lora=RANK goes"
         raise DataError(
-            f"adapters=WIDTH go into a transformer, and model={name!r} is none. Give a folder or "
-            "the name of a model at the Hugging Face hub."
+            f"{what} into a transformer, and model={name!r} is none. Give a folder or the name of "
+            "a model at the Hugging Face hub."
         )
     return Tokens(source_of(name), length)
 
 
 def encoding(arguments: Mapping[str, Any]) -> str:
     """What rows made of texts depend on, besides the texts."""
-    return f"{arguments['model']}, {arguments['max_length']}, {bool(arguments['adapters'])}"
+    return f"{arguments['model']}, {arguments['max_length']}, {tunes(arguments)}"
+
+
+def tunes(arguments: Mapping[str, Any]) -> bool:
+    """Whether the transformer itself is trained, by adapters or LoRA."""
+    return bool(arguments["adapters"] or arguments.get("lora", 0))
 
 
 @final
@@ -229,4 +246,5 @@ def classifier_of(run: Run, model: nn.Module, train: Rows, test: Rows) -> TextRu
         recipe_of(run.arguments),
         {name: load_words(run, name, len(rows)) for name, rows in sides},
         scale=scale_of(run),
+        features=run.folder / FEATURES if shares_base(model) else None,
     )

@@ -22,6 +22,7 @@ from turnover.runs.text._classifier import (
 )
 from turnover.runs.text._encoders import Encoder
 from turnover.runs.text._features import encoded_rows, parts_of
+from turnover.runs.text._fine_tuned import about_base
 from turnover.runs.text._names import save_words
 from turnover.runs.text._words import COMMON, TOKENIZER, common_pieces, pieces_of_run, tokenizer_of
 
@@ -42,17 +43,18 @@ class TextConfig:
         max_length: pieces of a text that a transformer reads.
         adapters: train adapters of this width in the transformer itself; 0 keeps it frozen and
             trains a layer on top.
+        lora: train LoRA of this rank in the last third of the transformer's blocks; 0 for none.
         method: ``"split-ensemble"`` trains pairs of ordinary networks, each on its own half of the
             texts: the most accurate scores, in about ``pairs`` trainings. ``"masks"`` trains one
             network with turn-over dropout. None for the first, or with adapters for the second.
         pairs: pairs of a split ensemble; 0 for 4.
         units: masked units of that layer; 0 for about as many as there are training texts, from
             1,024 to 4,096. Of a member: its units, 0 for 128.
-        dropout: drop probability of ordinary dropout on top.
+        dropout: drop probability of ordinary dropout on top; None for 0.5, or of LoRA 0.1.
         epochs: passes over the training texts; 0 for about 300 steps, from 3 to 100 passes.
-        batch_size: texts per step; 0 for 64, or 32 with adapters.
+        batch_size: texts per step; 0 for 64, or 32 with adapters or LoRA.
         lr: learning rate of AdamW, which falls to zero along a cosine; 0 for 5e-4, or 2e-3 with
-            adapters.
+            adapters or LoRA.
         seed: seed of weights, order and masks.
         control: also train the same network with ordinary dropout alone, to know the cost.
     """
@@ -60,10 +62,11 @@ class TextConfig:
     model: str = "bag-of-words"
     max_length: int = 128
     adapters: int = 0
+    lora: int = 0
     method: Method | None = None
     pairs: int = 0
     units: int = 0
-    dropout: float = 0.5
+    dropout: float | None = None
     epochs: int = 0
     batch_size: int = 0
     lr: float = 0.0
@@ -75,23 +78,25 @@ class TextConfig:
 
         Raises:
             ConfigError: for pairs of one network with masks.
-            DataError: for a split ensemble of transformers.
+            DataError: for adapters and LoRA at once.
         """
-        pairs = pairs_of(self.method, self.pairs, usual=PAIRS, whole=bool(self.adapters))
-        if pairs and self.adapters:
+        if self.adapters and self.lora:
             raise DataError(
-                f"pairs={pairs} with adapters={self.adapters} would train and keep "
-                f"{2 * pairs} whole transformers. Leave out one of the two: the members of a "
-                "split ensemble share features that are computed once."
+                f"adapters={self.adapters} and lora={self.lora} are two ways to train a "
+                "transformer. Leave out one of the two."
             )
+        tuned = bool(self.adapters or self.lora)
+        pairs = pairs_of(self.method, self.pairs, usual=PAIRS, whole=bool(self.adapters))
         wide = min(4096, max(1024, 1 << (train - 1).bit_length()))
         units = self.units or (UNITS_OF_A_MEMBER if pairs else wide)
-        batch_size = self.batch_size or (32 if self.adapters else 64)
+        batch_size = self.batch_size or (32 if tuned else 64)
         epochs = self.epochs or min(100, max(3, -(-300 // -(-train // batch_size))))
-        lr = self.lr or (2e-3 if self.adapters else 5e-4)
+        lr = self.lr or (2e-3 if tuned else 5e-4)
+        usual = 0.1 if self.lora else 0.5
+        dropout = usual if self.dropout is None else self.dropout
         method: Method = "split-ensemble" if pairs else "masks"
         found = replace(self, method=method, pairs=pairs, units=units)
-        return replace(found, epochs=epochs, batch_size=batch_size, lr=lr)
+        return replace(found, epochs=epochs, batch_size=batch_size, lr=lr, dropout=dropout)
 
 
 def steps_of(plan: TextConfig, texts: Texts) -> int:
@@ -149,6 +154,7 @@ def run_texts(
         control=plan.control,
         bad=texts.bad,
         began=start,
+        about=about_base,
     )
 
 

@@ -143,9 +143,13 @@ def test_texts_take_four_pairs_and_adapters_take_masks():
     assert (usual.method, usual.pairs, usual.units) == ("split-ensemble", 4, 128)
     assert (adapted.method, adapted.pairs) == ("masks", 0)
     assert TextConfig(method="masks").resolved(100).units == 1024
-    for asked in ({"method": "split-ensemble"}, {"pairs": 1}):
-        with pytest.raises(DataError, match="Leave out one of the two"):
-            TextConfig("a/folder", adapters=8, **asked).resolved(100)
+    for asked, pairs in (({"method": "split-ensemble"}, 4), ({"pairs": 1}, 1)):
+        found = TextConfig("a/folder", adapters=8, **asked).resolved(100)
+        assert (found.method, found.pairs, found.dropout) == ("split-ensemble", pairs, 0.5)
+    tuned = TextConfig("a/folder", lora=8).resolved(100)
+    assert (tuned.method, tuned.pairs, tuned.dropout) == ("split-ensemble", 4, 0.1)
+    with pytest.raises(DataError, match="Leave out one of the two"):
+        TextConfig("a/folder", adapters=8, lora=8).resolved(100)
 
 
 def test_what_is_trained_is_said_with_its_cost():

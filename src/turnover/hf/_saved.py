@@ -1,0 +1,141 @@
+"""A split ensemble of adapters as a folder: one adapter for each member, and what made the coins.
+
+::
+
+    FOLDER/
+      ensemble.json        pairs, seed and layer of the coins, mask format
+      member-0/            adapter_config.json and adapter_model.safetensors, as PEFT writes them
+      member-1/ ...
+
+Of LoRA, each member is an ordinary adapter: ``PeftModel.from_pretrained(base, FOLDER/member-0)``.
+The base is not written.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, cast
+
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from turnover._store import read_tensors, read_text, replacing, write_tensors
+from turnover.errors import RunError
+from turnover.hf._members import Houlsby, Member
+from turnover.masks import MASK_VERSION, check_mask_version
+
+__all__ = ["adapters_in", "load_member", "save_members"]
+
+ABOUT = "ensemble.json"
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+FORMAT = "turnover-adapters-1"
+
+
+def save_members(
+    members: Sequence[nn.Module], adapters: Any, coins: Mapping[str, int], folder: str | Path
+) -> None:
+    """Write every member's own tensors, and what chose its rows.
+
+    Raises:
+        RunError: for a folder that cannot be written.
+    """
+    folder = Path(folder)
+    about = {"format": FORMAT, "mask_version": MASK_VERSION, "pairs": len(members) // 2, **coins}
+    try:
+        for number, member in enumerate(members):
+            place = folder / f"member-{number}"
+            place.mkdir(parents=True, exist_ok=True)
+            _save(cast(Member, member), adapters, place)
+        with replacing(folder / ABOUT) as fresh:
+            fresh.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+    except (OSError, SafetensorError) as error:
+        raise RunError(f"Cannot write the adapters to {folder}: {error}") from error
+
+
+def adapters_in(folder: str | Path) -> tuple[Any, dict[str, int]]:
+    """The configuration of the adapters in a folder, and pairs, seed and layer of the coins.
+
+    Raises:
+        RunError: for a folder that is missing or damaged, or holds another mask format.
+    """
+    folder = Path(folder)
+    about = _json(folder / ABOUT)
+    if about.get("format") != FORMAT:
+        raise RunError(f"{folder} holds no split ensemble: format {about.get('format')!r}.")
+    check_mask_version(about.get("mask_version"))
+    coins = {name: about.get(name) for name in ("pairs", "seed", "layer")}
+    if any(type(value) is not int or value < 0 for value in coins.values()):
+        raise RunError(f"{folder / ABOUT} is damaged: it holds {coins}.")
+    found = _json(folder / "member-0" / CONFIG)
+    if "peft_type" not in found:
+        try:
+            return Houlsby(**found), coins  # type: ignore[return-value]
+        except TypeError as error:
+            raise RunError(f"{folder / 'member-0' / CONFIG} is damaged: {error}.") from error
+    from peft import PeftConfig
+
+    try:
+        config = PeftConfig.from_pretrained(str(folder / "member-0"))
+    except (TypeError, ValueError, KeyError) as error:
+        raise RunError(f"{folder / 'member-0' / CONFIG} is damaged: {error}.") from error
+    config.inference_mode = False
+    return config, coins  # type: ignore[return-value]
+
+
+def load_member(member: Member, folder: Path) -> None:
+    """Read the tensors of a member from its folder.
+
+    Raises:
+        RunError: when they are missing, damaged, or those of other adapters.
+    """
+    path = folder / WEIGHTS
+    try:
+        tensors, _ = read_tensors(path)
+    except (OSError, SafetensorError) as error:
+        raise RunError(f"Cannot read {path}: {error}. The folder is incomplete.") from error
+    wanted = _tensors(member)
+    if {n: t.shape for n, t in wanted.items()} != {n: t.shape for n, t in tensors.items()}:
+        raise RunError(f"{path} does not fit this model: it holds adapters of other places.")
+    if not hasattr(member.module, "peft_config"):
+        member.load_state_dict(tensors)
+        return
+    from peft import set_peft_model_state_dict
+
+    set_peft_model_state_dict(cast(Any, member.module), tensors)
+
+
+def _save(member: Member, adapters: Any, place: Path) -> None:
+    write_tensors(place / WEIGHTS, _tensors(member))
+    if isinstance(adapters, Houlsby):
+        text = json.dumps(asdict(adapters), indent=1)
+    else:
+        text = json.dumps(_plain(cast(Any, member.module).peft_config["default"]), indent=1)
+    with replacing(place / CONFIG) as fresh:
+        fresh.write_text(text + "\n", encoding="utf-8")
+
+
+def _plain(config: Any) -> dict[str, Any]:
+    """A configuration of PEFT as it writes it: sets are lists, and it is one for inference."""
+    found = {**config.to_dict(), "inference_mode": True}
+    return {name: sorted(v) if isinstance(v, set) else v for name, v in found.items()}
+
+
+def _tensors(member: Member) -> dict[str, Tensor]:
+    """Own tensors by the names that PEFT gives them in a file."""
+    if not hasattr(member.module, "peft_config"):
+        return dict(member.state_dict())
+    from peft import get_peft_model_state_dict
+
+    found = get_peft_model_state_dict(cast(Any, member.module), save_embedding_layers=False)
+    return {name: tensor.contiguous() for name, tensor in found.items()}
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(read_text(path))
+    except (OSError, ValueError, RecursionError) as error:
+        raise RunError(f"Cannot read {path}: {error}.") from error
+    if not isinstance(found, dict):
+        raise RunError(f"{path} is damaged: it holds no settings.")
+    return found
