@@ -5,11 +5,6 @@ product of its two vectors: ⟨φ, φ'⟩ = (a·a')(g·g'). A kernel is the sum 
 
 Where positions are summed (convolutions, sequences), the gradient is made explicitly. One that has
 more numbers than are kept for one module is projected from both sides (``_project``).
-
-A *sketch* is one dense block for all modules, with random signs r: its inner products are those of
-the gradients in the mean (Pham, Pagh 2013),
-
-    φ_j = Σ_module Σ_p (rᵃ_j·a_p)(rᵍ_j·g_p) / √d.
 """
 
 from collections.abc import Iterable, Sequence
@@ -20,9 +15,18 @@ import torch
 from torch import Tensor
 
 from turnover.estimators.kernel._factors import Factor
-from turnover.estimators.kernel._project import MOST, projection, sides, signs
+from turnover.estimators.kernel._project import MOST, projection, sides
 
-__all__ = ["Block", "blocks_of", "kernel", "numbers", "sketched", "stacked"]
+__all__ = [
+    "Block",
+    "blocks_of",
+    "bytes_of",
+    "joined",
+    "kernel",
+    "numbers",
+    "squared_norms",
+    "stacked",
+]
 
 
 @final
@@ -53,19 +57,6 @@ def _block(factor: Factor, number: int, most: int) -> Block:
     a = factor.a if right is None else factor.a @ right
     g = factor.g if left is None else factor.g @ left
     return Block(Factor(a, g).explicit())
-
-
-def sketched(found: Sequence[Factor], size: int) -> list[Block]:
-    """One dense block of ``size`` numbers for all modules."""
-    total = torch.zeros(len(found[0].a), size, device=found[0].a.device)
-    for number, factor in enumerate(found):
-        left = factor.a @ _signs(factor.a, size, 2 * number)
-        total += (left * (factor.g @ _signs(factor.g, size, 2 * number + 1))).sum(dim=1)
-    return [Block(total / size**0.5)]
-
-
-def _signs(like: Tensor, size: int, number: int) -> Tensor:
-    return signs(like, like.shape[-1], size, number)
 
 
 def stacked(parts: Iterable[Sequence[Block]], rows: int) -> list[Block]:
@@ -105,3 +96,29 @@ def kernel(left: Sequence[Block], right: Sequence[Block]) -> Tensor:
 def numbers(blocks: Sequence[Block]) -> int:
     """How many numbers one example keeps."""
     return sum(part.shape[1] for block in blocks for part in (block.a, block.g) if part is not None)
+
+
+def bytes_of(blocks: Sequence[Block]) -> int:
+    """What the features of all rows take."""
+    return sum(b.a.nbytes + (0 if b.g is None else b.g.nbytes) for b in blocks)
+
+
+def squared_norms(blocks: Sequence[Block]) -> Tensor:
+    """‖φ‖² of every row, ``[row]``: the diagonal of its kernel."""
+    total = torch.zeros(len(blocks[0].a), device=blocks[0].a.device)
+    for block in blocks:
+        own = block.a.square().sum(dim=1)
+        total += own if block.g is None else own * block.g.square().sum(dim=1)
+    return total
+
+
+def joined(parts: Sequence[Sequence[Block]]) -> list[Block]:
+    """Blocks of parts of the rows, below each other; a single part as it is."""
+    if len(parts) == 1:
+        return list(parts[0])
+    found = []
+    for n, first in enumerate(parts[0]):
+        others = [part[n].g for part in parts]
+        g = None if first.g is None else torch.cat([g for g in others if g is not None])
+        found.append(Block(torch.cat([part[n].a for part in parts]), g))
+    return found

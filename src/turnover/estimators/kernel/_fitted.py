@@ -6,82 +6,76 @@ halves of the data, in the middle of the subsets that scores predict. Their pair
 λ and calibrate the unit of the scores (``_damping``).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal, final
 
 import torch
 from torch import Tensor, nn
 
-from turnover import _store
-from turnover._rows import Batch, Loss, select_rows, tensors_of
+from turnover._rows import Batch, Loss, select_rows
 from turnover.data import Rows
 from turnover.errors import ScoreError
 from turnover.estimators._estimator import as_rows
 from turnover.estimators.kernel._damping import hill_climb, prediction_of_halves
-from turnover.estimators.kernel._features import Block, kernel, numbers, stacked
+from turnover.estimators.kernel._factors import Reading
+from turnover.estimators.kernel._features import Block, stacked
+from turnover.estimators.kernel._keep import Keeper, Memory, PartRows
+from turnover.estimators.kernel._known import Known, Solve, make_known
 from turnover.estimators.kernel._links import Link
-from turnover.estimators.kernel._ridge import Ridge, is_dual
-from turnover.nn import SplitEnsemble, evaluating, is_converted
+from turnover.estimators.kernel._plan import Said, networks_of, resolved, said_of
+from turnover.nn import SplitEnsemble, evaluating
 from turnover.scores import Ranking, Scores
 from turnover.training import losses_of
 
-__all__ = ["FittedKernel", "KernelConfig", "fit_kernel", "networks_of"]
+__all__ = ["FittedKernel", "KernelConfig", "fit_kernel", "fit_parts", "networks_of"]
 
 DEFAULT_DAMPING = 0.3
-PROBES, PROBED_PAIRS, PROBED_LOSSES = 256, 4, 16
+PROBES, PROBED_PAIRS = 256, 4
 ROWS_PER_BLOCK = 256
-GRAM_BYTES = 2**30
 
 Features = Callable[[nn.Module, Batch], list[Block]]
+Along = Callable[[nn.Module, Batch, Tensor], list[Block]]
 
 
 @final
 @dataclass(frozen=True)
 class KernelConfig:
-    """What a kernel is made of: see :class:`turnover.estimators.GradientKernel`."""
+    """What a kernel is made of: see :class:`turnover.estimators.GradientKernel`.
+
+    ``along`` gives features along one direction of the outputs ``[row, class]``, for the H of all
+    classes; None for that of the link. ``landmarks`` and ``directions`` are numbers once they are
+    resolved (:func:`turnover.estimators.kernel._plan.resolved`).
+    """
 
     model: nn.Module
     loss: Loss
     link: Link
     features: Features
     damping: float | Literal["auto"]
-    folder: Path | None
     about: Mapping[str, object]
     rows_per_block: int = ROWS_PER_BLOCK
+    along: Along | None = None
+    landmarks: int | Literal["auto"] = "auto"
+    directions: int | None = None
+    reading: Reading | None = None
+
+    @property
+    def count(self) -> int:
+        """Number of networks."""
+        return len(networks_of(self.model))
+
+    def blocks_of_rows(self, rows: int) -> Iterator[slice]:
+        """Rows that are read at once."""
+        starts = range(0, rows, self.rows_per_block)
+        yield from (slice(start, start + self.rows_per_block) for start in starts)
 
     def features_of(self, network: nn.Module, rows: Rows) -> list[Block]:
         """Features of all rows in one network, in blocks of rows."""
-        starts = range(0, len(rows), self.rows_per_block)
-        parts = (slice(start, start + self.rows_per_block) for start in starts)
+        parts = self.blocks_of_rows(len(rows))
         with evaluating(network):
             blocks = (self.features(network, select_rows(rows.batch, part)) for part in parts)
             return stacked(blocks, len(rows))
-
-    def kept(self, network: nn.Module, rows: Rows, number: int) -> list[Block]:
-        """Features of the training set, from their file where there is one.
-
-        Raises:
-            RunError: for a file of other rows, weights, buffers, losses or features.
-        """
-        if self.folder is None:
-            return self.features_of(network, rows)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        path = self.folder / f"features-{number}.safetensors"
-        state = [t.detach() for t in (*network.parameters(), *network.buffers())]
-        few = losses_of(network, self.loss, rows.select(slice(0, PROBED_LOSSES)))  # which loss?
-        own = (rows.ids, few, *state, *tensors_of(rows.batch))
-        work = _store.fingerprint(dict(self.about), *own)
-        if path.exists():
-            found = _store.load(path, work)
-            count = sum(name.startswith("a") for name in found)
-            return [Block(found[f"a{n}"], found.get(f"g{n}")) for n in range(count)]
-        blocks = self.features_of(network, rows)
-        tensors = {f"a{n}": block.a for n, block in enumerate(blocks)}
-        tensors |= {f"g{n}": block.g for n, block in enumerate(blocks) if block.g is not None}
-        _store.save(path, tensors, work)
-        return blocks
 
 
 @final
@@ -97,12 +91,15 @@ class FittedKernel:
             and says how good the scores are.
         slope: factor that calibrates scores to the observed differences, in nats; 1 if the model is
             no split ensemble, or if the fitted slope is negative.
-        bytes_per_instance: what is kept for each instance, factorisations included.
+        bytes_per_instance: what is kept for each instance, in memory or in the folder of an index;
+            factorisations and landmarks included.
         about: how the scores are made; plain JSON values.
         config: what the kernel is made of.
         networks: the networks of the run.
-        ridges: the factorised linear model of each.
+        solves: the factorised linear model of each.
         residual: r_z ``[train]``, averaged over networks.
+        rounding: what half precision loses of the features of landmarks, relative to their length;
+            0 for an exact solve, which is kept in single precision.
     """
 
     train_ids: Tensor
@@ -113,8 +110,9 @@ class FittedKernel:
     about: dict[str, object]
     config: KernelConfig
     networks: tuple[nn.Module, ...]
-    ridges: tuple[Ridge, ...]
+    solves: tuple[Solve, ...]
     residual: Tensor
+    rounding: float = 0.0
 
     def __repr__(self) -> str:
         agreement = "" if self.agreement is None else f", agreement {self.agreement:.2f}"
@@ -132,20 +130,19 @@ class FittedKernel:
         """Scores ``[query, train]`` in nats, positive = helped.
 
         With two or more pairs of networks they have standard errors s / √P, of the spread s of the
-        P
-        pairs, each a training of its own: what the scores owe to chance in training, and nothing of
-        what is wrong with all kernels alike.
+        P pairs, each a training of its own: what the scores owe to chance in training, and nothing
+        of what is wrong with all kernels alike.
         """
         rows = as_rows(queries)
         values, wrong = torch.zeros(len(rows), len(self.train_ids)), torch.zeros(len(rows))
         spread = torch.zeros_like(values) if self.pairs > 1 else None
-        runs = list(zip(self.networks, self.ridges, strict=True))
+        runs = list(zip(self.networks, self.solves, strict=True))
         step = max(1, self.pairs)
         for number in range(step):
             found = torch.zeros_like(values)
-            for network, ridge in (members := runs[number::step]):
+            for network, solve in (members := runs[number::step]):
                 asked = self.config.features_of(network, rows)
-                found += ridge.influence(asked).float().cpu() / len(members)
+                found += solve.influence(asked).float().cpu() / len(members)
                 wrong += self.config.link.residual(losses_of(network, self.config.loss, rows))
             change = found - values
             values += change / (number + 1)
@@ -170,13 +167,13 @@ class FittedKernel:
         standard errors of single scores. A model without pairs is one.
         """
         rows = as_rows(queries)
-        runs, step = list(zip(self.networks, self.ridges, strict=True)), max(1, self.pairs)
+        runs, step = list(zip(self.networks, self.solves, strict=True)), max(1, self.pairs)
         losses = [losses_of(network, self.config.loss, rows) for network in self.networks]
         wrong = torch.stack([self.config.link.residual(part) for part in losses]).mean(dim=0)
         unit = self.slope * self.residual * self.config.link.floored(wrong)[:, None]
         each = [
-            ridge.influence(self.config.features_of(network, rows)).float().cpu() * unit
-            for network, ridge in runs
+            solve.influence(self.config.features_of(network, rows)).float().cpu() * unit
+            for network, solve in runs
         ]
         return torch.stack([torch.stack(each[n::step]).mean(dim=0) for n in range(step)])
 
@@ -204,21 +201,27 @@ class FittedKernel:
 
     def self_scores(self) -> Tensor:
         """Influence of every instance on itself, ``float32 [train]`` in nats: its memorisation."""
-        each = [ridge.leverage().float().cpu() for ridge in self.ridges]
+        each = [solve.leverage().float().cpu() for solve in self.solves]
         return torch.stack(each).mean(dim=0) * self.slope * self.residual.square()
 
 
-def networks_of(model: nn.Module) -> list[nn.Module]:
-    """The members of a split ensemble, or the model itself."""
-    return list(model.members) if isinstance(model, SplitEnsemble) else [model]
-
-
-def fit_kernel(config: KernelConfig, rows: Rows) -> FittedKernel:
+def fit_kernel(config: KernelConfig, rows: Rows, keep: Keeper | None = None) -> FittedKernel:
     """Features, residuals, damping and one factorisation for each network.
+
+    Args:
+        config: what the kernel is made of.
+        rows: the training set.
+        keep: where features are kept; in memory by default.
 
     Raises:
         ScoreError: for squared losses of several networks.
     """
+    keep = Memory() if keep is None else keep
+    return fit_parts(config, keep.parts(rows), keep)
+
+
+def fit_parts(config: KernelConfig, parts: PartRows, keep: Keeper) -> FittedKernel:
+    """The same of a training set in parts."""
     networks = networks_of(config.model)
     if len(networks) > 1 and not config.link.sided:
         raise ScoreError(
@@ -227,41 +230,33 @@ def fit_kernel(config: KernelConfig, rows: Rows) -> FittedKernel:
             "means over them would have mixed signs. Take one network for link='squared', or give "
             "the errors y − f themselves as the loss, with link='residual'."
         )
-    losses = _losses(config, rows)
-    config.link.check(torch.stack(losses))
-    residual = torch.stack([config.link.residual(part) for part in losses]).mean(dim=0)
-    curvature = config.link.curvature(residual)
-    known = [config.kept(network, rows, number) for number, network in enumerate(networks)]
-    grams = _grams(known)
-    outputs = torch.stack([config.link.output(part) for part in losses])
-    halves = _Halves(config, rows, known, grams, outputs, residual, curvature)
+    state = said_of(config, parts, keep)
+    config.link.check(state.losses)
+    residual = config.link.residual(state.losses).mean(dim=0)
+    config, plan = resolved(config, parts, state, config.link.curvature(residual))
+    known = [
+        make_known(config, network, f"network-{number}", parts, plan, keep)
+        for number, network in enumerate(networks)
+    ]
+    halves = _Halves(config, state, known, residual)
     damping, agreement, slope = halves.choose()
-    ridges = tuple(
-        Ridge.of(blocks, curvature, damping, gram)
-        for blocks, gram in zip(known, grams, strict=True)
-    )
-    factors = sum(ridge.factor.numel() for ridge in ridges) / len(rows)
-    stored = 4 * (sum(numbers(blocks) for blocks in known) + factors)
+    solves = tuple(each.at(damping) for each in known)
+    rounding = max(getattr(each, "rounding", 0.0) for each in known)
+    del known  # kernels that only the search for the damping needs
     about = {**config.about, "damping": damping, "agreement": agreement, "networks": len(networks)}
-    more = (about, config, tuple(networks), ridges, residual)
-    return FittedKernel(rows.ids, damping, agreement, slope, stored, *more)
-
-
-def _grams(known: Sequence[list[Block]]) -> list[Tensor | None]:
-    """Kernels of the training set in each network, where they are needed and fit into memory."""
-    instances = len(known[0][0].a)
-    if not is_dual(known[0]) or 4 * instances**2 * len(known) > GRAM_BYTES:
-        return [None] * len(known)
-    return [kernel(blocks, blocks) for blocks in known]
-
-
-def _losses(config: KernelConfig, rows: Rows) -> list[Tensor]:
-    """Losses of all instances in networks that saw them and that did not, as far as there are."""
-    if isinstance(config.model, SplitEnsemble):
-        return [losses_of(member, config.loss, rows) for member in config.model.members]
-    if is_converted(config.model):
-        return [losses_of(config.model, config.loss, rows, side) for side in ("seen", "unseen")]
-    return [losses_of(config.model, config.loss, rows)]
+    return FittedKernel(
+        state.ids,
+        damping,
+        agreement,
+        slope,
+        sum(solve.bytes for solve in solves) / len(state.ids),
+        about,
+        config,
+        tuple(networks),
+        solves,
+        residual,
+        rounding,
+    )
 
 
 @dataclass(frozen=True)
@@ -269,12 +264,9 @@ class _Halves:
     """What the pairs of a split ensemble predict of each other: damping, agreement and slope."""
 
     config: KernelConfig
-    rows: Rows
-    known: Sequence[list[Block]]
-    grams: Sequence[Tensor | None]
-    outputs: Tensor
+    state: Said
+    known: Sequence[Known]
     residual: Tensor
-    curvature: Tensor
 
     def choose(self) -> tuple[float, float | None, float]:
         """Several pairs tell; one pair, and all other models, take what is given or 0.3.
@@ -302,12 +294,13 @@ class _Halves:
     def _predicted(self, model: SplitEnsemble, damping: float) -> tuple[float, float]:
         few = min(model.pairs, PROBED_PAIRS)
         ensemble = [*range(few), *range(model.pairs, model.pairs + few)]
-        order = torch.randperm(len(self.rows), generator=torch.Generator("cpu").manual_seed(0))
+        count = len(self.state.ids)
+        order = torch.randperm(count, generator=torch.Generator("cpu").manual_seed(0))
         probes = order[:PROBES]
         influence = []
         for member in ensemble:
-            ridge = Ridge.of(self.known[member], self.curvature, damping, self.grams[member])
-            found = ridge.influence([block.rows(probes) for block in self.known[member]])
+            found = self.known[member].among(damping, probes)
             influence.append(found.float().cpu() * self.residual)
-        members = model.trains_on(self.rows.mask_ids)[ensemble]
-        return prediction_of_halves(influence, self.outputs[ensemble][:, probes], members)
+        members = model.trains_on(self.state.mask_ids)[ensemble]
+        outputs = self.config.link.output(self.state.losses[ensemble][:, probes])
+        return prediction_of_halves(influence, outputs, members)

@@ -1,6 +1,7 @@
 """What a kernel will take, in seconds and bytes, from a few rows and a small factorisation."""
 
 import time
+from typing import Literal
 
 import torch
 from torch import nn
@@ -8,13 +9,12 @@ from torch import nn
 from turnover._memory import Forecast, refuse_more, sized
 from turnover._rows import Batch, Loss
 from turnover.data import Rows
+from turnover.estimators.kernel._classes import directions, mean_probabilities
 from turnover.estimators.kernel._features import numbers
-from turnover.estimators.kernel._fitted import (
-    GRAM_BYTES,
-    ROWS_PER_BLOCK,
-    KernelConfig,
-    networks_of,
-)
+from turnover.estimators.kernel._fitted import ROWS_PER_BLOCK, KernelConfig
+from turnover.estimators.kernel._keep import SHARD_ROWS
+from turnover.estimators.kernel._known import GRAM_BYTES
+from turnover.estimators.kernel._plan import landmarks_for, networks_of
 from turnover.estimators.kernel._ridge import is_dual
 from turnover.nn import SplitEnsemble
 from turnover.training import held_by_row
@@ -23,7 +23,7 @@ __all__ = ["forecast_kernel", "refuse_large", "rows_per_block"]
 
 PROBE_ROWS, PROBE_SIZE = 32, 512
 BLOCK_BYTES = 2**28
-NUMBER = 4  # bytes of one
+NUMBER, HALF = 4, 2  # bytes of one
 DAMPINGS = 4  # factorisations until a split ensemble has chosen the damping
 
 
@@ -36,12 +36,13 @@ def rows_per_block(network: nn.Module, loss: Loss, batch: Batch) -> int:
     return max(1, min(ROWS_PER_BLOCK, BLOCK_BYTES // max(1, 4 * held)))
 
 
-def forecast_kernel(config: KernelConfig, rows: Rows) -> Forecast:
+def forecast_kernel(config: KernelConfig, rows: Rows, *, stored: bool = False) -> Forecast:
     """Seconds and bytes of :func:`turnover.estimators.kernel._fitted.fit_kernel`.
 
     Args:
         config: what the kernel is made of.
         rows: the training set.
+        stored: whether features go into files, and are read by memory map.
     """
     networks, count = networks_of(config.model), len(rows)
     few = rows.select(slice(0, PROBE_ROWS))
@@ -49,18 +50,34 @@ def forecast_kernel(config: KernelConfig, rows: Rows) -> Forecast:
     blocks = config.features_of(networks[0], few)
     features = (time.perf_counter() - start) * count / max(1, len(few))
     kept = numbers(blocks) * blocks[0].a.element_size()
-    dense = all(block.g is None for block in blocks)
-    dual = count <= numbers(blocks) if dense else is_dual(blocks)
-    size = count if dual else numbers(blocks)
+    turned = 0
+    if config.along is not None:
+        p = mean_probabilities(networks[:1], config.loss, few)
+        turned = directions(p, config.directions).shape[1]
+    landmarks = config.landmarks
+    if landmarks == "auto":
+        landmarks = landmarks_for(config, rows, count, turned)
+    passes = features * (1 + turned)
+    block = min(count, config.rows_per_block) * 3 * kept
+    dampings = DAMPINGS if isinstance(config.model, SplitEnsemble) else 1
+    if landmarks:
+        square, per_row = NUMBER * landmarks**2, len(networks) * HALF * landmarks
+        each = passes + count * (1 + turned) * (landmarks**2 + landmarks * kept / NUMBER) / _speed()
+        seconds = len(networks) * (each + (2 + dampings) * _factorisation(landmarks))
+        squares = (len(networks) * 3 + 6) * square + len(networks) * kept * landmarks
+        # In files, rows of one part are in memory until they are written, and their copy.
+        rows_bytes = 2 * HALF * landmarks * min(count, SHARD_ROWS) if stored else per_row * count
+        return Forecast(seconds, rows_bytes + squares + block, per_row)
+    dense = not turned and all(block.g is None for block in blocks)
+    dual = count <= numbers(blocks) if dense else (bool(turned) or is_dual(blocks))
+    size = count * max(1, turned) if dual else numbers(blocks)
     square = NUMBER * size**2
     grams = len(networks) * square if dual and len(networks) * square <= GRAM_BYTES else 0
     # Two more while one is factorised: the matrix and the copy that becomes its factor.
-    squares = grams + (len(networks) + 2) * square
+    squares = grams + (len(networks) + 2) * square + turned * len(networks) * NUMBER * count * size
     copies = 0 if dual else 2 * kept * count  # the rows side by side, and weighted
-    block = min(count, config.rows_per_block) * 3 * kept
-    times = DAMPINGS if isinstance(config.model, SplitEnsemble) else 1
-    seconds = len(networks) * (features + times * _factorisation(size))
-    per_row = len(networks) * kept
+    seconds = len(networks) * (passes + dampings * _factorisation(size))
+    per_row = len(networks) * kept * (1 + turned)
     return Forecast(seconds, per_row * count + squares + copies + block, per_row)
 
 
@@ -70,7 +87,15 @@ def _factorisation(size: int) -> float:
     return (time.perf_counter() - start) * (size / PROBE_SIZE) ** 3
 
 
-def refuse_large(expected: Forecast, rows: int, *, sketch: int) -> None:
+def _speed() -> float:
+    """Multiplications and additions of a product of matrices in a second."""
+    x = torch.ones(PROBE_SIZE, PROBE_SIZE)
+    start = time.perf_counter()
+    torch.mm(x, x)
+    return PROBE_SIZE**3 / max(1e-9, time.perf_counter() - start)
+
+
+def refuse_large(expected: Forecast, rows: int, *, landmarks: int | Literal["auto"]) -> None:
     """Refuse a kernel that does not fit into memory.
 
     Raises:
@@ -79,6 +104,6 @@ def refuse_large(expected: Forecast, rows: int, *, sketch: int) -> None:
     smaller = (
         f"Take fewer rows, or fewer pairs of networks: each row keeps {sized(expected.per_row)}."
     )
-    if not sketch:
-        smaller += " First-order scores of a masked network keep nothing."
+    if landmarks == 0:
+        smaller += " landmarks='auto' solves in a smaller space, and a folder keeps rows on disk."
     refuse_more(expected.bytes, f"A gradient kernel of {rows:,} rows", smaller)

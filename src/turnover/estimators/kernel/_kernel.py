@@ -17,15 +17,16 @@ from pathlib import Path
 from typing import Literal, final
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from turnover._memory import Forecast
 from turnover._rows import Batch, Loss, select_rows, to_device_of
 from turnover.data import Rows
 from turnover.errors import ScoreError
 from turnover.estimators._estimator import as_rows
-from turnover.estimators.kernel._factors import factors
-from turnover.estimators.kernel._features import Block, blocks_of, sketched
+from turnover.estimators.kernel._classes import along, refuse_other_losses
+from turnover.estimators.kernel._factors import Reading, factors
+from turnover.estimators.kernel._features import Block, blocks_of
 from turnover.estimators.kernel._fitted import (
     ROWS_PER_BLOCK,
     FittedKernel,
@@ -38,8 +39,15 @@ from turnover.estimators.kernel._forecast import (
     refuse_large,
     rows_per_block,
 )
+from turnover.estimators.kernel._index import (
+    build_index,
+    fit_index,
+    grow_index,
+    is_index,
+    open_index,
+)
 from turnover.estimators.kernel._links import link_named
-from turnover.estimators.kernel._project import FEWEST, MOST, most_for
+from turnover.estimators.kernel._project import FEWEST, most_for
 from turnover.estimators.kernel._reading import reading_of
 from turnover.estimators.kernel._told import LinkWarning, what_contradicts
 from turnover.estimators.masked._gates import gate_gradients
@@ -48,11 +56,9 @@ from turnover.scores import Scores
 
 __all__ = ["GateKernel", "GradientKernel"]
 
-LARGEST_DUAL = 12_000
 FEW = 8
-SKETCH = 2048
 
-LinkName = Literal["log-odds", "squared", "residual", "none"]
+LinkName = Literal["log-odds", "classes", "squared", "residual", "none"]
 
 
 @final
@@ -63,14 +69,17 @@ class GradientKernel:
     Attributes:
         model: :class:`turnover.nn.SplitEnsemble`, a converted model, or any other; left as found.
         loss: (model, batch) → per-example losses ``[rows]`` in nats.
-        link: what the loss is: ``"log-odds"`` for cross-entropy, ``"squared"`` for ½ (y − f)²,
-            ``"residual"`` for y − f itself, so that several networks can be averaged, ``"none"``
-            for sums over tokens and everything else.
+        link: what the loss is: ``"log-odds"`` for cross-entropy, ``"classes"`` for cross-entropy of
+            a softmax with the curvature of all classes, which is more accurate and takes more time
+            for three classes and up; ``"squared"`` for ½ (y − f)², ``"residual"`` for y − f
+            itself, so that several networks can be averaged, ``"none"`` for sums over tokens and
+            everything else.
         damping: λ over the mean of w_z ‖φ_z‖². ``"auto"`` lets two or more pairs of networks choose
             it, and takes 0.3 for other models.
-        sketch: numbers that a sketch keeps for each instance, above 12,000 instances (whose dual
-            would not fit into memory); 0 never sketches, a negative number is an error.
-        folder: keeps the features of every network; an interrupted call goes on from there.
+        landmarks: rows from which all others are seen, drawn in proportion to their curvature; the
+            solve then has their size. 0 solves exactly; ``"auto"`` does so where that takes less
+            than 2 GiB, and else takes 512 to 2,048 (:mod:`turnover.estimators.kernel._plan`).
+        folder: of an index; see :meth:`fit`.
         check: run a few rows alone first. Rows that reach each other are an error; parameters
             whose gradients cannot be read in batches are differentiated row by row; losses that
             are not what ``link`` takes them for raise a ``LinkWarning``.
@@ -80,24 +89,67 @@ class GradientKernel:
     loss: Loss
     link: LinkName = "log-odds"
     damping: float | Literal["auto"] = "auto"
-    sketch: int = SKETCH
+    landmarks: int | Literal["auto"] = "auto"
     folder: Path | None = None
     check: bool = True
 
-    def fit(self, rows: Rows) -> "FittedKernel":
+    def fit(self, rows: Rows, *, folder: str | Path | None = None) -> "FittedKernel":
         """One batched pass over the training set, and one factorisation for each network.
+
+        Args:
+            rows: the training set.
+            folder: makes an index of the training set there, or opens the one that is there. An
+                interrupted call goes on from its last finished file. Rows behind those of the
+                index are added to it, and nothing of the others is done again.
 
         Raises:
             ConversionError: for a model without trainable parameters, with rows that reach each
                 other, or with a loss that is random in evaluation mode.
             LossError: for losses of a wrong shape, or that are not finite.
             ScoreError: for a damping or link that does not exist, or gradients that are all zero.
+            RunError: for an index of other rows, weights, losses or settings, with the reason.
             ConfigError: for a kernel that does not fit into memory; nothing is begun then.
         """
         rows = as_rows(rows)
+        place = self.folder if folder is None else Path(folder)
+        if place is not None and is_index(place):
+            return fit_index(self._made, rows, place)
         config = self._config(rows)
-        refuse_large(forecast_kernel(config, rows), len(rows), sketch=self.sketch)
-        return fit_kernel(config, rows)
+        expected = forecast_kernel(config, rows, stored=place is not None)
+        refuse_large(expected, len(rows), landmarks=self.landmarks)
+        if place is None:
+            return fit_kernel(config, rows)
+        return build_index(config, rows, place)
+
+    def open(self, folder: str | Path, *, verify: bool = False) -> "FittedKernel":
+        """An index that :meth:`fit` made, by memory map and without the training rows.
+
+        Args:
+            folder: of the index.
+            verify: read all of it, and compare the contents with their checksums. Else names,
+                sizes, weights and settings are compared, which takes a moment. The loss can be
+                compared by :meth:`fit` alone, which has the rows.
+
+        Raises:
+            RunError: for an index that is missing, damaged, newer than this release, or stale: of
+                other weights or settings. The message says which.
+        """
+        return open_index(self._made, Path(folder), verify=verify)
+
+    def add(self, rows: Rows, folder: str | Path) -> "FittedKernel":
+        """Add rows to an index; nothing is done again for those that it has, nor are they needed.
+
+        Residuals, damping and factorisations are those of all rows together. Landmarks stay.
+
+        Args:
+            rows: new rows, with ids that the index does not have.
+            folder: of the index.
+
+        Raises:
+            RunError: as :meth:`open`.
+            IdError: for ids that the index has.
+        """
+        return grow_index(self._made, as_rows(rows), Path(folder))
 
     def forecast(self, rows: Rows) -> Forecast:
         """What :meth:`fit` of these rows will take, from a few of them; nothing long is done.
@@ -109,28 +161,39 @@ class GradientKernel:
         return forecast_kernel(self._config(rows), rows)
 
     def _config(self, rows: Rows) -> KernelConfig:
-        if self.sketch < 0:
-            raise ScoreError(f"A sketch keeps at least 0 numbers, not {self.sketch}.")
-        link = link_named(self.link)
-        size = self.sketch if len(rows) > LARGEST_DUAL else 0
+        if self.landmarks != "auto" and self.landmarks < 0:
+            raise ScoreError(f"There are at least 0 landmarks, not {self.landmarks}.")
+        link_named(self.link)
         some = rows.select(slice(0, ROWS_PER_BLOCK)).batch
         networks = networks_of(self.model)
         reading = reading_of(networks[0], self.loss, some, check=self.check)
         large = sum(p.requires_grad and p.numel() > FEWEST for p in networks[0].parameters())
-        most = MOST if size else most_for(len(rows), large, len(networks))
-        reading = replace(reading, most=most)
+        reading = replace(reading, most=most_for(len(rows), large, len(networks)))
+        if self.link == "classes":
+            refuse_other_losses(networks[0], self.loss, select_rows(some, slice(0, FEW)))
         if self.check:
             _warn_of_link(networks_of(self.model)[0], self.loss, some, self.link)
+        return self._made(reading, rows_per_block(networks[0], self.loss, some))
+
+    def _made(self, reading: Reading, block: int) -> KernelConfig:
+        """The configuration of a reading that is known."""
+        link = link_named(self.link)
 
         def features(network: nn.Module, batch: Batch) -> list[Block]:
             found, _ = factors(network, self.loss, batch, link.scale, reading)
-            return sketched(found, size) if size else blocks_of(found, most)
+            return blocks_of(found, reading.most)
+
+        def turned(network: nn.Module, batch: Batch, direction: Tensor) -> list[Block]:
+            def said(network: nn.Module, given: tuple[Batch, Tensor]) -> Tensor:
+                return along(network, given, self.loss)
+
+            found, _ = factors(network, said, (batch, direction), torch.ones_like, reading)
+            return blocks_of(found, reading.most)
 
         about = {
             "estimator": "gradient kernel",
             "link": self.link,
-            "sketch": size,
-            "most_per_weight": most,
+            "most_per_weight": reading.most,
             "read_by_factors": round(reading.share, 4),
             "read_by_row": list(reading.by_row),
         }
@@ -140,9 +203,11 @@ class GradientKernel:
             link,
             features,
             self.damping,
-            self.folder,
             about,
-            rows_per_block(networks[0], self.loss, some),
+            block,
+            turned if self.link == "classes" else None,
+            self.landmarks,
+            reading=reading,
         )
 
     def scores(self, queries: Batch | Rows, rows: Rows) -> Scores:
@@ -160,14 +225,12 @@ class GateKernel:
         loss: (model, batch) → per-example losses ``[rows]`` in nats.
         link: what the loss is.
         damping: λ over the mean of w_z ‖φ_z‖²; ``"auto"`` takes 0.3.
-        folder: keeps the features.
     """
 
     model: nn.Module
     loss: Loss
     link: LinkName = "log-odds"
     damping: float | Literal["auto"] = "auto"
-    folder: Path | None = None
 
     def fit(self, rows: Rows) -> "FittedKernel":
         """One batched pass over the training set, and one factorisation.
@@ -192,9 +255,7 @@ class GateKernel:
             return [Block(gradients * link.scale(losses)[:, None])]
 
         about = {"estimator": "gate kernel", "link": self.link}
-        config = KernelConfig(
-            self.model, self.loss, link, features, self.damping, self.folder, about
-        )
+        config = KernelConfig(self.model, self.loss, link, features, self.damping, about)
         return fit_kernel(config, rows)
 
     def scores(self, queries: Batch | Rows, rows: Rows) -> Scores:

@@ -6,12 +6,14 @@ link        loss                       φ = −∇L / r                   residu
 log-odds    −log p                     ∇ log(p / (1 − p))            1 − p           p (1 − p)
 squared     ½ (y − f)²                 ± ∇f                          |y − f|         1
 residual    ½ e², given as e = y − f   ∇f                            e               1
+classes     −log p                     as the log-odds               1 − p           diag p − ppᵀ
 none        any                        −∇L                           1               1
 ==========  =========================  ============================  ==============  =============
 
 All are functions of the loss alone: p = exp(−L), |y − f| = √(2 L). A square does not tell the
 side of an error, so that several networks need the error e itself. The first turns a
-classifier of any number of classes into one of two (Park et al. 2023, "TRAK", section 3.1).
+classifier of any number of classes into one of two (Park et al. 2023, "TRAK", section 3.1);
+``classes`` has the same φ and r, and the curvature of all classes (``_classes``).
 """
 
 from collections.abc import Callable
@@ -80,12 +82,14 @@ def _wrong(losses: Tensor) -> Tensor:
     return -torch.expm1(-losses)
 
 
+LOG_ODDS = Link(
+    _wrong,
+    lambda wrong: (wrong * (1 - wrong)).clamp_min(1e-4),
+    lambda losses: -losses - _wrong(losses).clamp_min(SMALLEST).log(),
+)
 LINKS = {
-    "log-odds": Link(
-        _wrong,
-        lambda wrong: (wrong * (1 - wrong)).clamp_min(1e-4),
-        lambda losses: -losses - _wrong(losses).clamp_min(SMALLEST).log(),
-    ),
+    "log-odds": LOG_ODDS,
+    "classes": LOG_ODDS,
     "squared": Link(
         lambda losses: (2 * losses).clamp_min(0).sqrt(),
         torch.ones_like,

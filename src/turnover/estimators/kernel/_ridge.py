@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from turnover.errors import ScoreError
-from turnover.estimators.kernel._features import Block, kernel
+from turnover.estimators.kernel._features import Block, bytes_of, kernel
 
-__all__ = ["DampingWarning", "Ridge", "is_dual"]
+__all__ = ["DampingWarning", "Ridge", "is_dual", "ridge_of"]
 
 ROUNDING = 1e-6
 SINGLE = 5e-7  # relative error of inner products in single precision, as measured
@@ -33,6 +33,32 @@ def is_dual(blocks: Sequence[Block]) -> bool:
     """Whether there are fewer instances than features, or features only as products."""
     dense = all(block.g is None for block in blocks)
     return not dense or len(blocks[0].a) <= sum(block.a.shape[1] for block in blocks)
+
+
+def ridge_of(matrix: Tensor, damping: float, mean: Tensor, least: float = 0.0) -> Tensor:
+    """λ for a matrix without it; at least what keeps rounding from making it indefinite.
+
+    Raises:
+        ScoreError: for a damping that is not above zero, or features that are all zero.
+    """
+    if not damping > 0:
+        raise ScoreError(f"Damping is {damping}, but must be above 0, or 'auto'.")
+    if not mean > 0:
+        raise ScoreError(
+            "The gradients of all training instances are zero, so that none can be told from "
+            "another. Check that the loss uses the model's output."
+        )
+    # Rounding of the diagonal must not make a matrix indefinite that is not.
+    smallest = (ROUNDING * matrix.diagonal().max()).clamp_min(least)
+    ridge = torch.maximum(damping * mean, smallest)
+    if ridge > damping * mean:
+        warnings.warn(
+            f"Damping {damping:g} is too little for single precision here, and "
+            f"{float(ridge / mean):.2g} was taken. Give that or more, or damping='auto'.",
+            DampingWarning,
+            stacklevel=4,
+        )
+    return ridge
 
 
 @final
@@ -75,8 +101,6 @@ class Ridge:
         Raises:
             ScoreError: for a damping that is not above zero, or features that are all zero.
         """
-        if not damping > 0:
-            raise ScoreError(f"Damping is {damping}, but must be above 0, or 'auto'.")
         root = curvature.sqrt().to(blocks[0].a.device)
         if dual := is_dual(blocks):
             scaled = (kernel(blocks, blocks) if gram is None else gram) * root
@@ -85,23 +109,14 @@ class Ridge:
         else:
             weighted = torch.cat([block.a for block in blocks], dim=1) * root[:, None]
             mean, scaled = weighted.square().sum(dim=1).mean(), weighted.T @ weighted
-        if not mean > 0:
-            raise ScoreError(
-                "The gradients of all training instances are zero, so that none can be told from "
-                "another. Check that the loss uses the model's output."
-            )
-        # Rounding of the diagonal must not make a matrix indefinite that is not.
-        smallest = ROUNDING * scaled.diagonal().max()
-        ridge = torch.maximum(damping * mean, smallest)
-        if ridge > damping * mean:
-            warnings.warn(
-                f"Damping {damping:g} is too little for single precision here, and "
-                f"{float(ridge / mean):.2g} was taken. Give that or more, or damping='auto'.",
-                DampingWarning,
-                stacklevel=3,
-            )
+        ridge = ridge_of(scaled, damping, mean)
         scaled.diagonal().add_(ridge)
         return cls(blocks, root, torch.linalg.cholesky(scaled), dual, ridge, damping)
+
+    @property
+    def bytes(self) -> int:
+        """What is kept."""
+        return bytes_of(self.blocks) + self.factor.nbytes
 
     def influence(self, queries: Sequence[Block]) -> Tensor:
         """φ_qᵀ H⁻¹ φ_z for all queries and instances, ``[query, train]``.

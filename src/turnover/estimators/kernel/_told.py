@@ -44,12 +44,12 @@ def what_contradicts(model: nn.Module, loss: Loss, batch: Batch, link: str) -> s
         model: in evaluation mode; left as found.
         loss: (model, batch) → per-example losses ``[rows]``.
         batch: a few rows.
-        link: ``"log-odds"``, ``"squared"``, ``"residual"`` or ``"none"``.
+        link: ``"log-odds"``, ``"classes"``, ``"squared"``, ``"residual"`` or ``"none"``.
 
     Raises:
         LossError: for squared errors of several outputs under ``"squared"``.
     """
-    if link == "none":
+    if link in ("none", "classes"):  # the latter is refused where it does not hold
         return None
     found = _output_gradient(model, loss, to_device_of(model, batch))
     if found is None:

@@ -14,7 +14,7 @@ from turnover.baselines import CG, KohLiang
 from turnover.data import Rows
 from turnover.errors import LossError, RunError, ScoreError
 from turnover.estimators import GateKernel, GradientKernel, LinkWarning, gate_gradients
-from turnover.estimators.kernel import _fitted, _kernel
+from turnover.estimators.kernel import _fitted
 from turnover.estimators.kernel._damping import GRID, hill_climb, prediction_of_halves
 from turnover.estimators.kernel._links import LINKS, link_named
 from turnover.estimators.kernel._ridge import Ridge
@@ -181,7 +181,7 @@ def test_links_split_the_gradient(name):
     """∇L = −r φ and φ = ∇ output, with the curvature of the loss along the output."""
     link = link_named(name)
     outputs = torch.linspace(-2, 3, 9, dtype=torch.float64)
-    if name == "log-odds":
+    if name in ("log-odds", "classes"):
         losses = F.softplus(-outputs)
         slope, bend = -torch.sigmoid(-outputs), torch.sigmoid(outputs) * torch.sigmoid(-outputs)
     elif name == "squared":
@@ -208,7 +208,7 @@ def test_dual_and_primal_agree(trained, queries, rows):
     few, many = rows.select(slice(0, 10)), rows
     for part in (few, many):
         kernel = GateKernel(model, loss, damping=0.2).fit(part)
-        ridge = kernel.ridges[0]
+        ridge = kernel.solves[0]
         assert ridge.dual == (len(part) <= 16)
         other = Ridge.of(ridge.blocks, ridge.root.square(), 0.2)
         blocks = ridge.blocks[0].a
@@ -226,7 +226,7 @@ def test_gate_scores_read_the_gates(trained, queries, rows):
     kernel = GateKernel(model, loss, damping=0.2).fit(rows)
     gradients = gate_gradients(model, loss, rows.batch)[1][0]
     wrong = 1 - (-loss(model, rows.batch)).exp().detach()
-    torch.testing.assert_close(kernel.ridges[0].blocks[0].a, -gradients / wrong[:, None])
+    torch.testing.assert_close(kernel.solves[0].blocks[0].a, -gradients / wrong[:, None])
     assert kernel.bytes_per_instance == pytest.approx(4 * 16 + 4 * 16 * 16 / 60)
     sides = [1 - (-losses_of(model, loss, rows, side)).exp() for side in ("seen", "unseen")]
     torch.testing.assert_close(kernel.residual, (sides[0] + sides[1]) / 2)
@@ -240,17 +240,6 @@ def test_self_scores_are_the_diagonal(trained, ensemble, rows):
         wanted = fitted.scores(rows).values.diagonal()
         torch.testing.assert_close(fitted.self_scores(), wanted, **ROUNDING)
         assert (wanted > 0).all(), "every instance helps itself"
-
-
-def test_a_sketch_takes_the_place_of_a_dual_too_large(trained, queries, rows, monkeypatch):
-    exact = GradientKernel(trained, loss).scores(queries, rows).values
-    monkeypatch.setattr(_kernel, "LARGEST_DUAL", 10)
-    kernel = GradientKernel(trained, loss, sketch=4096).fit(rows)
-    assert kernel.bytes_per_instance >= 4 * 4096
-    found = kernel.scores(queries).values
-    assert torch.corrcoef(torch.stack([found.flatten(), exact.flatten()]))[0, 1] > 0.95
-    monkeypatch.setattr(_kernel, "LARGEST_DUAL", 1000)
-    assert torch.equal(GradientKernel(trained, loss).scores(queries, rows).values, exact)
 
 
 def test_blocks_of_rows_change_nothing(ensemble, queries, rows, monkeypatch):
@@ -284,8 +273,9 @@ def test_models_are_left_as_found(trained, ensemble, queries, rows):
 def test_features_are_kept_and_checked(ensemble, queries, rows, tmp_path):
     kernel = GradientKernel(ensemble, loss, folder=tmp_path)
     first = kernel.scores(queries, rows).values
-    assert len(list(tmp_path.glob("features-*.safetensors"))) == 6
-    next(tmp_path.glob("features-2*")).unlink()
+    assert len(list(tmp_path.glob("network-*/rows-*.safetensors"))) == 6
+    (tmp_path / "index.json").unlink()
+    next(tmp_path.glob("network-2/rows-*")).unlink()
     assert torch.equal(kernel.scores(queries, rows).values, first)
     other = Rows((rows.batch[0] + 1, rows.batch[1]), rows.ids)
     with pytest.raises(RunError, match="other work"):
@@ -374,7 +364,7 @@ def test_bad_arguments_are_refused(trained, ensemble, rows, queries):
     with pytest.raises(ScoreError, match="'log-odds'"):
         GradientKernel(trained, loss, link="logit").fit(rows)
     with pytest.raises(ScoreError, match="at least 0"):
-        GradientKernel(trained, loss, sketch=-1).fit(rows)
+        GradientKernel(trained, loss, landmarks=-1).fit(rows)
     with pytest.raises(ScoreError, match="too few"):
         GateKernel(ensemble, loss).fit(rows)
     with pytest.raises(LossError):

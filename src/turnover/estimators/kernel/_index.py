@@ -1,0 +1,355 @@
+"""A training set as a folder: made once, opened by memory map, and grown.
+
+    index.json                    the manifest: versions, fingerprints, settings, sizes, checksums
+    said-00000000.safetensors     ids, losses, and probabilities of rows from 0 on
+    network-0/basis               landmarks of network 0, where it has some
+    network-0/rows-00000000       features of rows from 0 on; of landmarks, in half precision
+    network-0/solve-10000         factorisation for the 10,000 rows that there are
+
+Files of rows never change: more rows bring more files, a new factorisation, and at last a new
+manifest in place of the old one. Only then is the old factorisation removed.
+"""
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from turnover import _store
+from turnover.data import Rows
+from turnover.errors import IdError, RunError
+from turnover.estimators.kernel._classes import ClassRidge
+from turnover.estimators.kernel._factors import Reading
+from turnover.estimators.kernel._features import joined
+from turnover.estimators.kernel._fitted import FittedKernel, KernelConfig, fit_parts
+from turnover.estimators.kernel._keep import (
+    SHARD_ROWS,
+    Folder,
+    Part,
+    PartRows,
+    mapped,
+    rows_fingerprint,
+)
+from turnover.estimators.kernel._known import Solve, unpacked, work_of
+from turnover.estimators.kernel._landmarks import Basis, LandmarkRidge
+from turnover.estimators.kernel._plan import PROBED_LOSSES, losses_on_sides, networks_of
+from turnover.estimators.kernel._ridge import Ridge
+
+__all__ = ["build_index", "fit_index", "grow_index", "is_index", "open_index"]
+
+MANIFEST, VERSION = "index.json", 1
+ANEW = "Delete the folder, or give another one, and call fit"
+
+FILE = re.compile(r"(network-\d+/)?[a-z]+(-\d+)?\.safetensors")  # none leads out of the folder
+
+Make = Callable[[Reading, int], KernelConfig]
+Manifest = dict[str, Any]
+
+
+def is_index(folder: Path) -> bool:
+    """Whether a finished index is there."""
+    return (folder / MANIFEST).exists()
+
+
+def build_index(config: KernelConfig, rows: Rows, folder: Path) -> FittedKernel:
+    """Make an index of rows; finished files of an interrupted call are taken as they are."""
+    return _fit(config, Folder(folder).parts(rows), folder, config.landmarks)
+
+
+def fit_index(make: Make, rows: Rows, folder: Path) -> FittedKernel:
+    """The index in a folder, for these rows; those behind its own are added.
+
+    Raises:
+        RunError: for a stale index: of other rows, weights, losses or settings.
+    """
+    manifest = _read(folder)
+    config = _current(make, manifest, folder)
+    known = tuple((p["name"], p["rows"], p["print"]) for p in manifest["parts"])
+    if len(rows) < (count := sum(size for _, size, _ in known)):
+        raise _stale(folder, f"it is about {count:,} rows, and {len(rows):,} were given")
+    parts = Folder(folder, known).parts(rows)
+    start = 0
+    for part, (_, size, print) in zip(parts, known, strict=False):
+        if part.print != print:
+            raise _stale(folder, f"rows {start} to {start + size - 1} are not those it was made of")
+        start += size
+    if len(parts) > len(known) or _damping(manifest) != config.damping:
+        return _fit(config, parts, folder, manifest["asked_landmarks"])
+    _refuse_other_loss(config, parts, folder)
+    return _opened(config, manifest, folder)
+
+
+def grow_index(make: Make, rows: Rows, folder: Path) -> FittedKernel:
+    """Add rows to an index.
+
+    Raises:
+        RunError: as :func:`open_index`.
+        IdError: for ids that are in it.
+    """
+    manifest = _read(folder)
+    config = _current(make, manifest, folder)
+    parts = [Part(p["name"], p["rows"], None, p["print"]) for p in manifest["parts"]]
+    ids = torch.cat([mapped(folder / f"said-{p.name}.safetensors")["ids"] for p in parts])
+    if (twice := torch.isin(rows.ids, ids)).any():
+        raise IdError(
+            f"Id {int(rows.ids[twice][0])} is in the index in {folder} already; each row has an id "
+            "of its own. Give new rows only."
+        )
+    start = sum(part.size for part in parts)
+    for first in range(0, len(rows), SHARD_ROWS):
+        own = rows.select(slice(first, first + SHARD_ROWS))
+        parts.append(Part(f"{start + first:08d}", len(own), own, rows_fingerprint(own)))
+    return _fit(config, parts, folder, manifest["asked_landmarks"])
+
+
+def open_index(make: Make, folder: Path, *, verify: bool = False) -> FittedKernel:
+    """The index in a folder, as it was made; no training row is read.
+
+    Raises:
+        RunError: for an index that is missing, damaged, newer than this release, or stale.
+    """
+    manifest = _read(folder)
+    config = _current(make, manifest, folder)
+    if (asked := _damping(manifest)) != config.damping:
+        raise _stale(folder, f"its damping was {asked!r}, and now it is {config.damping!r}")
+    if verify:
+        for name in manifest["files"]:
+            try:
+                _store.read_tensors(folder / name)
+            except (OSError, SafetensorError) as error:
+                raise RunError(f"{folder / name} cannot be read: {error}. {ANEW}.") from error
+    return _opened(config, manifest, folder)
+
+
+def _damping(manifest: Manifest) -> float | str:
+    found: float | str = manifest["settings"]["damping"]
+    return found
+
+
+def _fit(config: KernelConfig, parts: PartRows, folder: Path, asked: int | str) -> FittedKernel:
+    fitted = fit_parts(config, parts, Folder(folder))
+    count, wanted = len(fitted.train_ids), set[str]()
+    for number, (network, solve) in enumerate(zip(fitted.networks, fitted.solves, strict=True)):
+        name = f"network-{number}/solve-{count}.safetensors"
+        wanted.add(name)
+        _store.save(folder / name, _solved(solve), work_of(fitted.config, network))
+        wanted |= {f"network-{number}/rows-{part.name}.safetensors" for part in parts}
+        if isinstance(solve, LandmarkRidge):
+            wanted.add(f"network-{number}/basis.safetensors")
+    wanted |= {f"said-{part.name}.safetensors" for part in parts}
+    files = {
+        n: {"bytes": (folder / n).stat().st_size, "checksum": _sum(folder / n)} for n in wanted
+    }
+    fitted = replace(
+        fitted, bytes_per_instance=sum((folder / n).stat().st_size for n in files) / count
+    )
+    manifest = _manifest(fitted, config, parts, dict(sorted(files.items())))
+    _write(folder, {**manifest, "asked_landmarks": asked})
+    for old in folder.glob("network-*/solve-*.safetensors"):
+        if str(old.relative_to(folder).as_posix()) not in wanted:
+            with suppress(OSError):
+                old.unlink()
+    return fitted
+
+
+def _manifest(
+    fitted: FittedKernel, config: KernelConfig, parts: PartRows, files: Mapping[str, Any]
+) -> Manifest:
+    assert config.reading is not None
+    reading = asdict(config.reading)
+    once = config.reading.broadcast
+    reading["broadcast"] = None if once is None else sorted(once)
+    resolved = fitted.config
+    return {
+        "format": "turnover kernel index",
+        "version": VERSION,
+        "turnover": version("turnover"),
+        "torch": torch.__version__,
+        "settings": {
+            "link": config.about["link"],
+            "damping": config.damping,
+            "landmarks": resolved.landmarks,
+            "directions": resolved.directions,
+        },
+        "reading": reading,
+        "rows_per_block": config.rows_per_block,
+        "networks": [work_of(resolved, network) for network in fitted.networks],
+        "parts": [{"name": p.name, "rows": p.size, "print": p.print} for p in parts],
+        "damping": fitted.damping,
+        "agreement": fitted.agreement,
+        "slope": fitted.slope,
+        "rounding": fitted.rounding,
+        "bytes_per_instance": fitted.bytes_per_instance,
+        "files": files,
+    }
+
+
+def _solved(solve: Solve) -> dict[str, Tensor]:
+    tensors = {"factor": solve.factor, "ridge": torch.as_tensor(solve.ridge).reshape(1)}
+    if isinstance(solve, ClassRidge):
+        tensors["cross"] = solve.cross
+    return tensors
+
+
+def _opened(config: KernelConfig, manifest: Manifest, folder: Path) -> FittedKernel:
+    said = [mapped(folder / f"said-{p['name']}.safetensors") for p in manifest["parts"]]
+    ids = torch.cat([found["ids"] for found in said])
+    losses = torch.cat([found["losses"] for found in said], dim=1)
+    residual = config.link.residual(losses).mean(dim=0)
+    damping, networks = manifest["damping"], networks_of(config.model)
+    solves = []
+    for number in range(len(networks)):
+        own = folder / f"network-{number}"
+        kept = mapped(own / f"solve-{len(ids)}.safetensors")
+        parts = [mapped(own / f"rows-{p['name']}.safetensors") for p in manifest["parts"]]
+        curvature = config.link.curvature(residual)
+        solves.append(_solve(own, kept, parts, curvature, damping))
+    about = {**config.about, "damping": damping, "agreement": manifest["agreement"]}
+    return FittedKernel(
+        ids,
+        damping,
+        manifest["agreement"],
+        manifest["slope"],
+        manifest["bytes_per_instance"],
+        about | {"networks": len(networks)},
+        config,
+        tuple(networks),
+        tuple(solves),
+        residual,
+        manifest["rounding"],
+    )
+
+
+def _solve(
+    own: Path,
+    kept: Mapping[str, Tensor],
+    parts: Sequence[Mapping[str, Tensor]],
+    curvature: Tensor,
+    damping: float,
+) -> Solve:
+    ridge, factor = kept["ridge"][0], kept["factor"]
+    if "z" in parts[0]:
+        tensors = mapped(own / "basis.safetensors")
+        basis = Basis(unpacked(tensors), tensors["root"], float(tensors["unit"]))
+        return LandmarkRidge(basis, [part["z"] for part in parts], factor, ridge, damping)
+    blocks = joined([unpacked(part) for part in parts])
+    if "cross" in kept:
+        curved = joined([unpacked(part, "along-") for part in parts])
+        return ClassRidge(blocks, curved, kept["cross"], factor, ridge, damping)
+    dual = len(factor) == len(curvature)
+    return Ridge(blocks, curvature.sqrt(), factor, dual, ridge, damping)
+
+
+def _current(make: Make, manifest: Manifest, folder: Path) -> KernelConfig:
+    """The configuration of an index, which must be that of the kernel at hand.
+
+    Raises:
+        RunError: for other weights or settings, and for files of other sizes or contents.
+    """
+    reading = dict(manifest["reading"])
+    for name in ("modules", "by_row"):
+        reading[name] = tuple(reading[name])
+    if reading["broadcast"] is not None:
+        reading["broadcast"] = frozenset(reading["broadcast"])
+    config = make(Reading(**reading), manifest["rows_per_block"])
+    settings = manifest["settings"]
+    if settings["link"] != config.about["link"]:
+        was, now = settings["link"], config.about["link"]
+        raise _stale(folder, f"its link was {was!r}, and now it is {now!r}")
+    landmarks, asked = settings["landmarks"], config.landmarks
+    if asked not in (manifest["asked_landmarks"], landmarks):
+        raise _stale(folder, f"it has landmarks={landmarks}, and now they are {asked!r}")
+    turned = settings["directions"]
+    about = {**config.about, "landmarks": landmarks, "directions": turned or 0}
+    config = replace(config, landmarks=landmarks, directions=turned, about=about)
+    networks = networks_of(config.model)
+    if len(networks) != len(manifest["networks"]):
+        known = len(manifest["networks"])
+        raise _stale(folder, f"it is about {known} networks, and the model has {len(networks)}")
+    for number, (network, wanted) in enumerate(zip(networks, manifest["networks"], strict=True)):
+        if work_of(config, network) != wanted:
+            raise _stale(
+                folder, f"weights or buffers of network {number} changed since it was made"
+            )
+    for name, wanted in manifest["files"].items():
+        _refuse_other_file(folder / name, wanted)
+    return config
+
+
+def _refuse_other_file(path: Path, wanted: Mapping[str, Any]) -> None:
+    _store.refuse_special(path)
+    if not path.exists():
+        raise RunError(f"{path} is missing from the index. {ANEW}.")
+    if path.stat().st_size != wanted["bytes"] or _sum(path) != wanted["checksum"]:
+        raise RunError(f"{path} is not the file that the index was made with. {ANEW}.")
+
+
+def _sum(path: Path) -> str | None:
+    try:
+        with safe_open(path, "pt") as file:
+            return _store.header_of(file.metadata()).get(_store.CHECKSUM)
+    except (OSError, SafetensorError) as error:
+        raise RunError(f"{path} cannot be read: {error}. {ANEW}.") from error
+
+
+def _refuse_other_loss(config: KernelConfig, parts: PartRows, folder: Path) -> None:
+    """The losses of a few rows tell whether the loss is that of the index."""
+    few = parts[0].known().select(slice(0, PROBED_LOSSES))
+    said = mapped(folder / f"said-{parts[0].name}.safetensors")["losses"][:, : len(few)]
+    now = torch.stack(losses_on_sides(config, few))
+    if not torch.allclose(said, now, rtol=1e-3, atol=1e-5):  # other sizes of batches round anew
+        raise _stale(folder, "the loss of its first rows is another")
+
+
+def _stale(folder: Path, reason: str) -> RunError:
+    return RunError(
+        f"The index in {folder} is stale, it belongs to other work: {reason}. Scores from it would "
+        f"be about something else. {ANEW}."
+    )
+
+
+def _read(folder: Path) -> Manifest:
+    path = folder / MANIFEST
+    if not path.exists():
+        raise RunError(
+            f"There is no index in {folder}: it has no {MANIFEST}. Make one with "
+            "GradientKernel(...).fit(rows, folder=...)."
+        )
+    try:
+        found = json.loads(_store.read_text(path))
+        kind, number = found["format"], found["version"]
+        written = found.pop("checksum")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(f"{path} cannot be read: {error}. {ANEW}.") from error
+    if kind != "turnover kernel index" or not isinstance(number, int):
+        raise RunError(f"{path} is no manifest of an index. {ANEW}.")
+    if number > VERSION:
+        raise RunError(
+            f"{path} was written by turnover {found.get('turnover')}, in version {number} of the "
+            f"format; this release reads up to {VERSION}. Upgrade turnover."
+        )
+    if written != _store.fingerprint(found):
+        raise RunError(f"{path} is damaged: its checksum differs. {ANEW}.")
+    names = [*found["files"], *(f"said-{part['name']}.safetensors" for part in found["parts"])]
+    if odd := [name for name in names if not FILE.fullmatch(name)]:
+        raise RunError(f"{path} names {odd[0]!r}, which is no file of an index. {ANEW}.")
+    manifest: Manifest = found
+    return manifest
+
+
+def _write(folder: Path, manifest: Manifest) -> None:
+    plain = json.loads(json.dumps(manifest))
+    whole = {**plain, "checksum": _store.fingerprint(plain)}
+    try:
+        with _store.replacing(folder / MANIFEST) as fresh:
+            fresh.write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise RunError(f"The index in {folder} cannot be written: {error}.") from error

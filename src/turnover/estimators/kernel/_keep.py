@@ -1,0 +1,155 @@
+"""Where parts of a kernel are kept while it is made: in memory, or as files that are mapped.
+
+A part is made once. In a folder it is a safetensors file with the name of the work that it belongs
+to; an interrupted fit goes on behind the last finished file. Files are opened by memory map, so
+that what is not read takes no memory.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import final
+
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from turnover import _store
+from turnover._rows import tensors_of
+from turnover.data import Rows
+from turnover.errors import RunError
+
+__all__ = ["Folder", "Keeper", "Memory", "Part", "PartRows", "mapped", "rows_fingerprint"]
+
+Make = Callable[[], Mapping[str, Tensor]]
+SHARD_ROWS = 16_384
+
+
+@final
+@dataclass(frozen=True)
+class Part:
+    """Consecutive rows of the training set, whose features are one file.
+
+    Attributes:
+        name: of its files, the number of its first row.
+        size: number of rows.
+        rows: the rows; None where their features are on disk and nothing else is needed.
+        print: their fingerprint; empty in memory.
+    """
+
+    name: str
+    size: int
+    rows: Rows | None
+    print: str = ""
+
+    def known(self) -> Rows:
+        """The rows.
+
+        Raises:
+            RunError: when they were not given, and a file of theirs is missing.
+        """
+        if self.rows is None:
+            raise RunError(
+                f"The index lacks a file of its rows from {int(self.name)} on, and these rows are "
+                "not at hand. Call fit with all rows: it makes the file again."
+            )
+        return self.rows
+
+
+PartRows = list[Part]
+
+
+@final
+@dataclass(frozen=True)
+class Memory:
+    """Keeps nothing beside what the caller keeps."""
+
+    def tensors(self, name: str, work: str, make: Make) -> Mapping[str, Tensor]:
+        """What ``make`` makes."""
+        return make()
+
+    def parts(self, rows: Rows) -> PartRows:
+        """All rows as one part."""
+        return [Part("0", len(rows), rows)]
+
+
+@final
+@dataclass(frozen=True)
+class Folder:
+    """Keeps every part as a file of a folder.
+
+    Attributes:
+        path: the folder.
+        known: name, number of rows and fingerprint of parts that are there already.
+    """
+
+    path: Path
+    known: tuple[tuple[str, int, str], ...] = ()
+
+    def tensors(self, name: str, work: str, make: Make) -> Mapping[str, Tensor]:
+        """The tensors of a part, mapped; made and written when there is no file of that name.
+
+        No ``work`` takes what is there.
+
+        Raises:
+            RunError: for a file of other work, or one that cannot be read or written.
+        """
+        path = self.path / f"{name}.safetensors"
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _store.save(path, dict(make()), work)
+        return mapped(path, work or None)
+
+    def parts(self, rows: Rows) -> PartRows:
+        """Parts that are there already, and the rows behind them in parts of their own."""
+        found, start = PartRows(), 0
+        for name, size, _ in self.known:
+            found.append(_part(name, rows, start, start + size))
+            start += size
+        for first in range(start, len(rows), SHARD_ROWS):
+            found.append(_part(f"{first:08d}", rows, first, min(len(rows), first + SHARD_ROWS)))
+        return found
+
+
+Keeper = Memory | Folder
+
+
+def _part(name: str, rows: Rows, start: int, stop: int) -> Part:
+    own = rows.select(slice(start, stop))
+    return Part(name, stop - start, own, rows_fingerprint(own))
+
+
+def rows_fingerprint(rows: Rows) -> str:
+    """128 bits that change with ids, groups and tensors of the rows."""
+    groups = () if rows.groups is None else (rows.groups,)
+    return _store.fingerprint(rows.ids, *groups, *tensors_of(rows.batch))
+
+
+def mapped(path: Path, work: str | None = None) -> dict[str, Tensor]:
+    """The tensors of a file, read when they are used; their contents are not compared.
+
+    Args:
+        path: a file of :func:`turnover._store.save`.
+        work: the work that it must belong to; None for any.
+
+    Raises:
+        RunError: for a file that cannot be read, is no regular file, or belongs to other work.
+    """
+    _store.refuse_special(path)
+    try:
+        with safe_open(path, "pt") as file:
+            header = _store.header_of(file.metadata())
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise RunError(
+            f"{path} cannot be read: {error}. Delete it and call fit again: it makes the file anew."
+        ) from error
+    seal = header.pop(_store.SEAL, None)
+    if seal != _store.fingerprint(dict(sorted(header.items()))):
+        raise RunError(f"The header of {path} is damaged. Delete it and call fit again.")
+    if work is not None and header.get("work") != work:
+        raise RunError(
+            f"{path} belongs to other work: rows, weights, buffers, loss or settings are not those "
+            "that it was made of, so that scores would mix two things. Give another folder, or "
+            "delete this one."
+        )
+    return tensors

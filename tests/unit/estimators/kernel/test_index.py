@@ -1,0 +1,257 @@
+"""An index: equal to memory, opened in another process, grown, resumed, refused when stale."""
+
+import json
+import subprocess
+import sys
+from functools import partial
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from turnover import _store
+from turnover.data import Rows
+from turnover.errors import IdError, RunError
+from turnover.estimators import GradientKernel
+from turnover.estimators.kernel import _keep, _known
+from turnover.training import Recipe, fit_split_ensemble
+
+SGD = partial(torch.optim.SGD, lr=0.2, momentum=0.9, weight_decay=0.001)
+# Kernels in parts are products of matrices of other shapes, which round otherwise.
+ROUNDING = {"atol": 1e-5, "rtol": 2e-3}
+KINDS = {
+    "exact": {},
+    "landmarks": {"landmarks": 24},
+    "classes": {"link": "classes"},
+    "landmarks of classes": {"link": "classes", "landmarks": 24},
+}
+
+
+def loss(model, batch):
+    return F.cross_entropy(model(batch[0]), batch[1], reduction="none")
+
+
+def build(seed):
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 3))
+
+
+def data(count, seed):
+    generator = torch.Generator().manual_seed(seed)
+    y = torch.arange(count) % 3
+    x = torch.randn(count, 6, generator=generator) + 2 * F.one_hot(y, 6)
+    return Rows((x, y), torch.arange(count) + 1000 * seed)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return fit_split_ensemble(build, data(70, 1), loss, Recipe(5, 20, optimizer=SGD), pairs=2)
+
+
+@pytest.fixture(params=KINDS)
+def kernel(request, model):
+    return GradientKernel(model, loss, **KINDS[request.param])
+
+
+@pytest.fixture
+def small_parts(monkeypatch):
+    monkeypatch.setattr(_keep, "SHARD_ROWS", 32)
+
+
+def assert_same(found, wanted, queries):
+    torch.testing.assert_close(
+        found.scores(queries).values, wanted.scores(queries).values, **ROUNDING
+    )
+    torch.testing.assert_close(found.self_scores(), wanted.self_scores(), **ROUNDING)
+    assert torch.equal(found.train_ids, wanted.train_ids)
+    assert found.damping == wanted.damping
+    assert found.agreement == pytest.approx(wanted.agreement, abs=1e-3)
+    assert found.slope == pytest.approx(wanted.slope, rel=1e-3)
+
+
+def test_an_index_scores_as_memory_does(kernel, small_parts, tmp_path):
+    rows, queries = data(70, 1), data(9, 2)
+    wanted = kernel.fit(rows)
+    assert_same(kernel.fit(rows, folder=tmp_path), wanted, queries)
+    assert_same(kernel.open(tmp_path, verify=True), wanted, queries)
+    again = kernel.fit(rows, folder=tmp_path)
+    assert torch.equal(again.scores(queries).values, kernel.open(tmp_path).scores(queries).values)
+    ranking, stream = again.scores(queries).top(4), again.top(queries, 4, memory_mb=1e-9)
+    assert torch.equal(stream.ids, ranking.ids)
+
+
+def test_bytes_are_those_of_the_files(kernel, tmp_path):
+    fitted = kernel.fit(data(70, 1), folder=tmp_path)
+    whole = sum(path.stat().st_size for path in tmp_path.rglob("*.safetensors"))
+    assert fitted.bytes_per_instance == pytest.approx(whole / 70)
+    assert kernel.open(tmp_path).bytes_per_instance == fitted.bytes_per_instance
+
+
+def test_rows_are_added_without_reading_old_ones(kernel, small_parts, tmp_path, monkeypatch):
+    rows, queries = data(70, 1), data(9, 2)
+    first = kernel.fit(rows.select(slice(0, 40)), folder=tmp_path)
+    before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("rows-*")}
+    read = []
+    whole = _known._Maker._work
+    monkeypatch.setattr(
+        _known._Maker, "_work", lambda s, part: (read.append(part), whole(s, part))[1]
+    )
+    grown = kernel.add(rows.select(slice(40, 70)), tmp_path)
+    assert all(path.stat().st_mtime_ns == time for path, time in before.items())
+    assert all(part.rows is None or int(part.name) >= 40 for part in read)
+    assert len(list(tmp_path.glob("network-0/solve-*"))) == 1, "the old one is removed"
+    assert torch.equal(grown.train_ids, rows.ids)
+    if first.about["landmarks"]:  # of the first rows, so that memory has others
+        basis = grown.solves[0].basis
+        assert torch.equal(basis.root, first.solves[0].basis.root)
+        own = kernel.open(tmp_path, verify=True)
+        assert torch.equal(own.scores(queries).values, grown.scores(queries).values)
+    else:
+        assert_same(grown, kernel.fit(rows), queries)
+    assert_same(kernel.fit(rows, folder=tmp_path), grown, queries)
+
+
+def test_rows_behind_those_of_an_index_are_added(kernel, small_parts, tmp_path):
+    rows = data(70, 1)
+    kernel.fit(rows.select(slice(0, 40)), folder=tmp_path)
+    assert torch.equal(kernel.fit(rows, folder=tmp_path).train_ids, rows.ids)
+
+
+def test_ids_that_are_there_are_refused(model, tmp_path):
+    kernel = GradientKernel(model, loss)
+    kernel.fit(data(70, 1), folder=tmp_path)
+    with pytest.raises(IdError, match="Id 1000 is in the index"):
+        kernel.add(data(5, 1), tmp_path)
+
+
+def test_an_interrupted_fit_goes_on(kernel, small_parts, tmp_path, monkeypatch):
+    rows, queries = data(70, 1), data(9, 2)
+    whole, calls = _store.save, []
+
+    def killed(path, tensors, work):
+        calls.append(path)
+        if len(calls) == 9:
+            raise KeyboardInterrupt
+        whole(path, tensors, work)
+
+    monkeypatch.setattr(_store, "save", killed)
+    with pytest.raises(KeyboardInterrupt):
+        kernel.fit(rows, folder=tmp_path)
+    done = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.safetensors")}
+    assert len(done) == 8 and not (tmp_path / "index.json").exists()
+    monkeypatch.setattr(_store, "save", whole)
+    assert_same(kernel.fit(rows, folder=tmp_path), kernel.fit(rows), queries)
+    assert all(path.stat().st_mtime_ns == time for path, time in done.items())
+
+
+OPENED = """
+import sys, torch
+sys.path.insert(0, sys.argv[2])
+from tests.unit.estimators.kernel.test_index import *
+model = fit_split_ensemble(build, data(70, 1), loss, Recipe(5, 20, optimizer=SGD), pairs=2)
+kernel = GradientKernel(model, loss, landmarks=24)
+torch.save(kernel.open(sys.argv[1]).scores(data(9, 2)).values, sys.argv[1] + "/found")
+"""
+
+
+def test_another_process_opens_it(model, tmp_path, request):
+    fitted = GradientKernel(model, loss, landmarks=24).fit(data(70, 1), folder=tmp_path)
+    root = str(request.config.rootpath)
+    subprocess.run([sys.executable, "-c", OPENED, str(tmp_path), root], check=True)
+    found = torch.load(tmp_path / "found", weights_only=True)
+    torch.testing.assert_close(found, fitted.scores(data(9, 2)).values, **ROUNDING)
+
+
+def other_weights(model):
+    changed = fit_split_ensemble(build, data(70, 1), loss, Recipe(6, 20, optimizer=SGD), pairs=2)
+    return GradientKernel(changed, loss)
+
+
+def fewer_networks(model):
+    changed = fit_split_ensemble(build, data(70, 1), loss, Recipe(5, 20, optimizer=SGD), pairs=1)
+    return GradientKernel(changed, loss)
+
+
+@pytest.mark.parametrize(
+    ("other", "says"),
+    [
+        (other_weights, "weights or buffers of network 0 changed"),
+        (fewer_networks, "about 4 networks, and the model has 2"),
+        (lambda model: GradientKernel(model, loss, link="none"), "its link was 'log-odds'"),
+        (lambda model: GradientKernel(model, loss, landmarks=7), "landmarks=0, and now they are 7"),
+        (lambda model: GradientKernel(model, loss, damping=0.5), "its damping was 'auto'"),
+    ],
+)
+def test_a_stale_index_is_refused_with_the_reason(model, other, says, tmp_path):
+    GradientKernel(model, loss).fit(data(70, 1), folder=tmp_path)
+    with pytest.raises(RunError, match=f"is stale.*{says}"):
+        other(model).open(tmp_path)
+
+
+def test_other_rows_and_losses_are_refused_with_the_reason(model, tmp_path):
+    rows = data(70, 1)
+    GradientKernel(model, loss).fit(rows, folder=tmp_path)
+    x, y = rows.batch
+    with pytest.raises(RunError, match=r"rows 0 to 69 are not those"):
+        GradientKernel(model, loss).fit(Rows((x, (y + 1) % 3), rows.ids), folder=tmp_path)
+    with pytest.raises(RunError, match=r"70 rows, and 69 were given"):
+        GradientKernel(model, loss).fit(rows.select(slice(0, 69)), folder=tmp_path)
+    twice = lambda model, batch: 2 * loss(model, batch)  # noqa: E731
+    with pytest.raises(RunError, match="the loss of its first rows is another"):
+        GradientKernel(model, twice).fit(rows, folder=tmp_path)
+
+
+def test_another_damping_takes_the_same_features(model, tmp_path):
+    rows, queries = data(70, 1), data(9, 2)
+    GradientKernel(model, loss).fit(rows, folder=tmp_path)
+    before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("rows-*")}
+    other = GradientKernel(model, loss, damping=0.7)
+    assert_same(other.fit(rows, folder=tmp_path), other.fit(rows), queries)
+    assert all(path.stat().st_mtime_ns == time for path, time in before.items())
+    assert other.open(tmp_path).damping == 0.7
+
+
+def test_damage_is_told(model, tmp_path):
+    kernel = GradientKernel(model, loss, landmarks=24)
+    kernel.fit(data(70, 1), folder=tmp_path)
+    path = next(tmp_path.glob("network-1/rows-*"))
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-9] + bytes(8) + whole[-1:])
+    kernel.open(tmp_path)  # names and sizes are those of the manifest
+    with pytest.raises(RunError, match="damaged"):
+        kernel.open(tmp_path, verify=True)
+    path.write_bytes(whole[:-9])
+    with pytest.raises(RunError, match=r"cannot be read|not the file"):
+        kernel.open(tmp_path)
+    path.unlink()
+    with pytest.raises(RunError, match="is missing"):
+        kernel.open(tmp_path)
+
+
+def test_manifests_from_strangers_are_refused(model, tmp_path):
+    kernel = GradientKernel(model, loss)
+    with pytest.raises(RunError, match="There is no index"):
+        kernel.open(tmp_path)
+    kernel.fit(data(70, 1), folder=tmp_path)
+    path = tmp_path / "index.json"
+    found = json.loads(path.read_text())
+    found.pop("checksum")
+
+    def written(change):
+        changed = {**found, **change}
+        path.write_text(json.dumps({**changed, "checksum": _store.fingerprint(changed)}))
+
+    path.write_text(json.dumps({**found, "slope": 3.0, "checksum": "0"}))
+    with pytest.raises(RunError, match="its checksum differs"):
+        kernel.open(tmp_path)
+    written({"version": 2})
+    with pytest.raises(RunError, match="Upgrade"):
+        kernel.open(tmp_path)
+    written({"files": {"../other.safetensors": {"bytes": 1, "checksum": None}}})
+    with pytest.raises(RunError, match="no file of an index"):
+        kernel.open(tmp_path)
+    path.write_text("{")
+    with pytest.raises(RunError, match="cannot be read"):
+        kernel.open(tmp_path)
