@@ -43,6 +43,7 @@ __all__ = [
     "replacing",
     "room_beside",
     "save",
+    "work_in",
     "write_tensors",
 ]
 
@@ -305,6 +306,16 @@ def save(path: Path, tensors: Mapping[str, Tensor], work: str) -> None:
         write_tensors(path, tensors, {"work": work})
     except (OSError, SafetensorError) as error:
         raise RunError(f"The checkpoint {path} cannot be written: {error}.") from error
+
+
+def work_in(path: Path) -> str | None:
+    """The name of the work that a part belongs to, by its header alone; None for no such part."""
+    try:
+        refuse_special(path)
+        with safe_open(path, "pt") as file:
+            return header_of(file.metadata()).get("work")
+    except (OSError, SafetensorError, RunError):
+        return None
 
 
 def load(path: Path, work: str) -> dict[str, Tensor]:

@@ -17,6 +17,7 @@ from turnover.estimators._estimator import Estimator, Fitted, FittedRows, Pairwi
 from turnover.estimators._estimator import as_rows as as_rows
 from turnover.estimators._explain import explain
 from turnover.estimators._external import ExternalScores
+from turnover.estimators._stored import StoredScores
 from turnover.estimators.kernel._fitted import FittedKernel
 from turnover.estimators.kernel._kernel import GateKernel, GradientKernel
 from turnover.estimators.kernel._ridge import DampingWarning
@@ -55,6 +56,7 @@ __all__ = [
     "PairwiseEstimator",
     "SameGroup",
     "SaturatedQueryWarning",
+    "StoredScores",
     "TopInstances",
     "TwoPass",
     "agreement",

@@ -27,6 +27,7 @@ from turnover.errors import ConfigError, ScoreError
 from turnover.estimators._agreement import Agreement
 from turnover.estimators._answer import Answer, PairAgreement, TopInstances
 from turnover.estimators._estimator import Estimator, Fitted, FittedRows, as_rows, fitted_to
+from turnover.estimators._stored import StoredScores
 from turnover.estimators._streamed import against_null, explain_streamed, near_null_ids
 from turnover.estimators.kernel._fitted import FittedKernel
 from turnover.estimators.masked._first_order import FirstOrder, FittedFirstOrder
@@ -155,6 +156,14 @@ def _by_masks_or_pairs(
     linear, measured = FirstOrder(model, loss).linear(queries, rows)
     null, tested = MaskNull(linear), scan(linear, rows.mask_ids)
     return _Test("kernel", measured, null.z(tested), null.p(tested))
+
+
+@_tested.register
+def _by_kept_pairs(
+    fitted: StoredScores, scores: Scores, queries: Rows, rows: Rows, nulls: int
+) -> _Test:
+    told = PairAgreement(fitted.pairs, fitted.agreement)
+    return _Test("kernel", told, *_by_pairs(scores, fitted.pairs))
 
 
 @_tested.register

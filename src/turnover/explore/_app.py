@@ -53,6 +53,7 @@ CHANGES: dict[str, Page] = {
     "/ask": _pages.ask,
     "/decide": _decide.decide,
     "/undo": _decide.undo,
+    "/prepare": _work.prepare,
     "/prove/{key}": _work.prove,
     "/retrain": _work.retrain,
     "/jobs/{number}/cancel": _work.cancel,

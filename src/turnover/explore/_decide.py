@@ -7,6 +7,7 @@ from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
+from torch import Tensor
 
 from turnover.errors import DataError
 from turnover.explore._site import Site, number_of
@@ -26,21 +27,21 @@ TYPES = {
 def next_row(site: Site, request: Request, form: Form) -> Response:
     """The next suspect about which nothing was decided, or the row at a place of the queue."""
     run = site.explorer
-    decided = {run.row_of_id[id] for id in run.decisions.current}
+    decided = set(run.rows_of(run.decisions.current))
     at = request.query_params.get("at")
     place: int | None
     if at is not None:
         place = number_of(at, len(run.order), "place in the queue")
     else:
-        place = next((i for i, row in enumerate(run.order) if row not in decided), None)
+        place = _first_open(run.order, decided)
     suspects = int(run.inspection.suspect.sum())
     if place is None:
         return site.render("decided.html", suspects=suspects, decided=len(decided))
-    row = run.order[place]
+    row = int(run.order[place])
     found = {**shown(run, "train", row), **seen_by_others(run, row)}
     says = run.inspection.unseen[row]
     best = says.topk(min(5, len(says))).indices.tolist()
-    near = [(r, a) for r, a in run.nearest(run.subject.train.select(slice(row, row + 1)), 7)]
+    near = run.nearest(run.features[0][row], 7)
     return site.render(
         "decide.html",
         found=found,
@@ -53,6 +54,14 @@ def next_row(site: Site, request: Request, form: Form) -> Response:
         back="/decide",
         alike=[{**shown(run, "train", r), "alike": a} for r, a in near if r != row][:6],
     )
+
+
+def _first_open(order: Tensor, decided: set[int]) -> int | None:
+    """The first place in the queue about which nothing was decided."""
+    for place in range(min(len(order), len(decided) + 1)):
+        if int(order[place]) not in decided:
+            return place
+    return None
 
 
 def decide(site: Site, request: Request, form: Form) -> Response:
@@ -78,7 +87,7 @@ def undo(site: Site, request: Request, form: Form) -> Response:
     taken = run.decisions.undo()
     if taken is None:
         raise DataError("There is no decision to take back.")
-    return RedirectResponse(f"/decide?at={run.order.index(run.row_of_id[taken.id])}", 303)
+    return RedirectResponse(f"/decide?at={int(run.place[run.row_of(taken.id)])}", 303)
 
 
 def _inside(address: object) -> str:

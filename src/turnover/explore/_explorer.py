@@ -1,15 +1,16 @@
 """An opened run with all that pages ask of it: the model is loaded once, and asked one at a time.
 
-What every page needs is computed before the first page: what the model says of each test row, and
-what the unseen halves say of each training row. The kernel of the training set follows in the
-background.
+What every page needs is read from the run folder, or measured once before the first page. Scores of
+the test rows follow in the background, and are kept in the folder, too: the next process answers
+from there at once. The kernel of the training set is made when something else is asked.
 """
 
 import copy
 from collections import OrderedDict
-from collections.abc import Callable
-from dataclasses import replace
-from functools import cached_property
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
 from pathlib import Path
 from threading import Lock, RLock
 from typing import final
@@ -19,34 +20,32 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from turnover.cleansing import Inspection
+from turnover._rows import Batch, select_rows
 from turnover.data import Rows
 from turnover.errors import DataError
-from turnover.estimators import FirstOrder, Fitted
+from turnover.estimators import FirstOrder, Fitted, StoredScores
 from turnover.explore._jobs import Job, Jobs, Tick
-from turnover.proof import unit_features
+from turnover.explore._measured import Measured
+from turnover.explore._search import Haystack
 from turnover.reports._encode import encoded
 from turnover.reports._pictures import Pictures
 from turnover.runs import (
     ClassifierRun,
     Decisions,
+    KeptScores,
     Query,
     answer,
-    audit_run,
     estimator_for,
-    layout_of,
     open_run,
     refuse_numbers,
 )
 from turnover.runs.results import AskResults
-from turnover.scores import Scores
+from turnover.scores import Kind, Ranking, Scores
 from turnover.training import probabilities
 
 __all__ = ["Explorer"]
 
 KEPT_QUERIES, KEPT_ANSWERS = 100, 500
-BLOCK = 64
-MOST_SCORES = 1 << 27  # of [query, train] in memory: half a gibibyte
 MOST_K = 50
 SHOWN = 256  # pixels of the longest side
 
@@ -61,7 +60,10 @@ class Explorer:
         says: probabilities of each test row ``[test, classes]``.
         inspection: every training row, seen by the half that never learned it.
         decisions: what was decided about training rows.
+        order: training rows ``int64 [train]`` in the order that finds most errors.
+        place: place of each training row in that order.
         jobs: long work.
+        kept: scores of the test rows.
     """
 
     def __init__(
@@ -72,23 +74,29 @@ class Explorer:
         self.subject.model.eval()
         self.folder = Path(folder)
         self.classes = [str(name) for name in self.subject.classes]
-        self.says = probabilities(self.subject.model, self.subject.logits, self.subject.test)
-        self.inspection: Inspection = audit_run(self.subject)
-        ids = self.subject.train.ids.tolist()
-        self.row_of_id = {id: row for row, id in enumerate(ids)}
-        self.decisions = Decisions(self.subject.run.folder, ids, self.classes)
+        self.measured = Measured(self.subject)
+        self.says = self.measured.says()
+        self.inspection = self.measured.inspection()
+        ids = self.subject.train.ids
+        self._sorted = torch.sort(ids)
+        self.decisions = Decisions(self.subject.run.folder, ids.tolist(), self.classes)
         self.pictures = {s: Pictures.of(self.subject.run, s) for s in ("train", "test")}
-        self.order = self._order().tolist()
+        self.order = self._order()
+        self.place = torch.empty_like(self.order)
+        self.place[self.order] = torch.arange(len(self.order))
         self.jobs = jobs or Jobs()
-        self._lock, self._small = RLock(), Lock()
+        # A model is asked one question at a time: hooks catch what enters its layers. The kernel
+        # has a copy of it, so that pages which need no kernel never wait for one.
+        self._lock, self._asking, self._small = RLock(), RLock(), Lock()
         self._fitted: Fitted | None = None
-        self._scores: Scores | None = None
         self._asked: OrderedDict[str, Query] = OrderedDict()
         self._answers: OrderedDict[tuple[str, str, int], AskResults] = OrderedDict()
         self.kernel = estimator_for(self.subject, None) == "kernel"
+        self.kept = KeptScores.of(self.subject, self.says)
         if scores:
             _ = self.features  # before the first page: they take seconds
-            self._prepare()
+            if not self.kept.complete:
+                self.jobs.start("Prepare the scores", "prepare", "/", self._prepare)
 
     @property
     def word(self) -> str:
@@ -97,13 +105,29 @@ class Explorer:
 
     @property
     def ready(self) -> bool:
-        """Whether scores can be given at once."""
-        return not self.kernel or self._fitted is not None
+        """Whether all scores are there."""
+        return self.kept.complete
 
     @property
-    def scores(self) -> Scores | None:
-        """Scores ``[query, train]`` of all test rows with their labels, once they are known."""
-        return self._scores
+    def told(self) -> str:
+        """Why something is not kept for the next time, in words; empty where all is."""
+        return self.measured.told or self.kept.told
+
+    def row_of(self, id: int) -> int:
+        """The training row with this id.
+
+        Raises:
+            DataError: when there is none.
+        """
+        ids, rows = self._sorted
+        at = int(torch.searchsorted(ids, id))
+        if at == len(ids) or int(ids[at]) != id:
+            raise DataError(f"There is no training {self.word} with id {id}.")
+        return int(rows[at])
+
+    def rows_of(self, ids: Iterable[int]) -> list[int]:
+        """The training rows with these ids."""
+        return [self.row_of(id) for id in ids]
 
     def _order(self) -> Tensor:
         """Training rows in the order that finds most errors: suspects, then by unseen loss."""
@@ -111,59 +135,103 @@ class Explorer:
         first = torch.argsort(loss, descending=True, stable=True)
         return first[torch.argsort((~self.inspection.suspect)[first].int(), stable=True)]
 
-    def _prepare(self) -> None:
-        def fit(tick: Tick) -> None:
-            if self.kernel:
-                tick(f"Reading the gradients of {len(self.subject.train):,} rows", 0, 0)
-                apart = self.apart()
-                self._fitted = apart.kernel().fit(apart.train)
-            self._scores = self._all_scores(tick)
+    @lru_cache(maxsize=8)  # noqa: B019 (an explorer lives as long as its process)
+    def by(self, what: str) -> Tensor:
+        """Training rows ``int64 [train]`` in an order; the order of suspicion for an unknown one."""
+        found = self.inspection
+        if what == "memorised":
+            return found.by_memorisation()
+        if what == "unsure":
+            own = found.unseen.gather(1, found.labels[:, None])[:, 0]
+            return torch.argsort(own, stable=True)
+        if what == "number":
+            return torch.arange(len(found.labels))
+        if what == "copies":  # sets of copies side by side, those in conflict first
+            groups = torch.argsort(found.group, stable=True)
+            return groups[torch.argsort((~found.conflict)[groups].int(), stable=True)]
+        return self.order
 
-        self.jobs.start("Prepare the scores", "prepare", "/", fit)
+    def _prepare(self, tick: Tick) -> None:
+        """Score the test rows that are not kept yet, block by block."""
+        whole = len(self.kept)
+        for number in self.kept.missing():
+            rows, labels = self.kept.questions(number)
+            fitted = self.fitted(tick)
+            tick("Scoring the test rows", whole - len(rows) if number + 1 == self.kept.blocks else number * len(rows), whole)
+            self.kept.keep(number, self._score(self._labelled(rows, labels), fitted))
+
+    def _labelled(self, rows: Tensor, labels: Tensor) -> Rows:
+        found = select_rows(self.subject.test.batch, rows)
+        return Rows({**found, "label": labels})  # without ids: a mistake stands there twice
+
+    def fitted(self, tick: Tick | None = None) -> Fitted | None:
+        """The kernel of the training set, made in the work of a job; None of a run without one."""
+        if self.kernel and self._fitted is None:
+            if tick is not None:
+                tick(f"Reading the gradients of {len(self.subject.train):,} rows", 0, 0)
+            apart = self.apart()
+            self._fitted = apart.kernel().fit(apart.train)
+        return self._fitted
 
     @property
     def preparing(self) -> Job | None:
         """The job that makes scores ready."""
-        return self.jobs.last("prepare")
+        return self.jobs.last("kernel") or self.jobs.last("prepare")
 
-    def _all_scores(self, tick: Tick) -> Scores:
-        """Scores ``[query, train]`` of test rows, as many as fit into memory."""
-        train = self.subject.train
-        most = max(1, min(len(self.subject.test), MOST_SCORES // max(1, len(train))))
-        parts = []
-        for start in range(0, most, BLOCK):
-            tick("Scoring all test rows", start, most)
-            rows = self.subject.test.select(slice(start, min(most, start + BLOCK)))
-            with self._lock:
-                parts.append(self._score(rows))
-        sure = [part.stderr for part in parts if part.stderr is not None]
-        return replace(
-            parts[0],
-            values=torch.cat([part.values for part in parts]),
-            query_ids=torch.cat([part.query_ids for part in parts]),
-            stderr=torch.cat(sure) if len(sure) == len(parts) else None,
-            null_scores=None,
-        )
+    def begin(self) -> Job:
+        """The job that makes the kernel, for what is not kept; it is begun once."""
+        known = self.preparing
+        if known is not None and (not known.ended or known.state != "done"):
+            return known
+        return self.jobs.start("Read the gradients", "kernel", "/", self._make_kernel)
 
-    def _score(self, rows: Rows) -> Scores:
-        if self._fitted is not None:
-            return self._fitted.scores(rows)
-        model = self.subject.model
-        return FirstOrder(model, self.subject.loss).scores(rows, self.subject.train)
+    def _make_kernel(self, tick: Tick) -> None:
+        self.fitted(tick)
+        self._prepare(tick)
+
+    def prepare(self) -> Job:
+        """Begin the preparation again, where it was cancelled or failed."""
+        return self.jobs.start("Prepare the scores", "kernel", "/", self._make_kernel)
+
+    def ranked_by(self, tick: Tick) -> Fitted | None:
+        """What ranks rows for a proof, beside questions of pages; None of a run without a kernel."""
+        fitted = self.fitted(tick)
+        return None if fitted is None else _OneAtATime(fitted, self._asking)
+
+    def _score(self, rows: Rows, fitted: Fitted | None) -> Scores:
+        if fitted is not None:
+            with self._asking:
+                return fitted.scores(rows)
+        with self._lock:
+            return FirstOrder(self.subject.model, self.subject.loss).scores(
+                rows, self.subject.train
+            )
 
     def apart(self) -> ClassifierRun:
         """The run with a copy of its model, for long work beside short questions."""
         with self._lock:
             return replace(self.subject, model=copy.deepcopy(self.subject.model))
 
-    def scored(self, key: str, label: str | None) -> tuple[Tensor, Tensor | None]:
-        """Scores and standard errors ``[train]`` of one query with a label."""
+    def known(self, key: str, label: str | None) -> StoredScores | None:
+        """The kept scores of a question; None where it has to be computed."""
+        query = self.query(key)
+        if (number := query.shown.get("query")) is None:
+            return None
+        asked = self.predicted(query)[0] if label is None else self.subject.class_number(label)
+        return self.kept.asked(number, asked)
+
+    def can_answer(self, key: str, label: str | None) -> bool:
+        """Whether a question is answered at once."""
+        return not self.kernel or self._fitted is not None or self.known(key, label) is not None
+
+    def scored(self, key: str, label: str | None) -> Tensor:
+        """Scores ``[train]`` of one query with a label, once they can be given."""
+        if (known := self.known(key, label)) is not None:
+            return known.kept.values[0]
         query = self.query(key)
         asked = self.predicted(query)[0] if label is None else self.subject.class_number(label)
         rows = Rows({**query.rows.batch, "label": torch.tensor([asked])}, query.rows.ids)
-        with self._lock:
-            found = self._score(rows)
-        return found.values[0], None if found.stderr is None else found.stderr[0]
+        return self._score(rows, self._fitted).values[0]
 
     def predicted(self, query: Query) -> tuple[int, Tensor]:
         """The most probable class of a query, and the probabilities of all."""
@@ -207,40 +275,71 @@ class Explorer:
             ScoreError, LossError: as :func:`turnover.runs.answer`.
         """
         query, k = self.query(key), max(1, min(k, MOST_K, len(self.subject.train)))
+        label = label or self.classes[self.predicted(query)[0]]
         with self._small:
-            if (known := self._answers.get((key, label or "", k))) is not None:
-                return known
-        with self._lock:
-            found = answer(self.subject, query, label=label, k=k, fitted=self._fitted)
+            if (answered := self._answers.get((key, label, k))) is not None:
+                return answered
+        fitted: Fitted | None = self.known(key, label) if self.kernel else None
+        if fitted is not None:
+            with self._lock:
+                found = answer(self.subject, query, label=label, k=k, fitted=fitted)
+        else:
+            with self._asking, self._lock:
+                found = answer(self.subject, query, label=label, k=k, fitted=self._fitted)
         with self._small:
-            self._answers[(key, label or "", k)] = found
+            self._answers[(key, label, k)] = found
             while len(self._answers) > KEPT_ANSWERS:
                 self._answers.popitem(last=False)
         return found
 
     @cached_property
-    def features(self) -> Tensor:
-        """Features of the training rows ``[train, units]``, of length 1."""
+    def features(self) -> tuple[Tensor, Tensor]:
+        """Features of training and test rows ``[rows, features]``, of length 1."""
         with self._lock:  # features are caught by a hook, which another question would trip
-            return unit_features(self.subject.model, self.subject.loss, self.subject.train)
+            return self.measured.features()
 
     @cached_property
     def layout(self) -> Tensor:
-        """Places of the training rows ``[train, 2]`` from −1 to 1: two principal components."""
-        return layout_of(self.features)
-
-    def nearest(self, rows: Rows, k: int) -> list[tuple[int, float]]:
-        """The training rows most like a single row, and the cosine of each."""
+        """Places of training, then test rows ``[rows, 2]``, −1 to 1: two principal components."""
         with self._lock:
-            asked = unit_features(self.subject.model, self.subject.loss, rows)[0]
-            alike = self.features @ asked
+            return self.measured.places("pca")
+
+    def nearest(self, feature: Tensor, k: int) -> list[tuple[int, float]]:
+        """The training rows most like one with these features, and the cosine of each."""
+        alike = self.features[0] @ feature
         best = alike.topk(min(k, len(alike)))
         return list(zip(best.indices.tolist(), best.values.tolist(), strict=True))
+
+    def feature_of(self, key: str) -> Tensor:
+        """Features ``[features]`` of a query."""
+        query, (_, test) = self.query(key), self.features
+        if (number := query.shown.get("query")) is not None:
+            return test[number]
+        with self._lock:
+            return self.measured.projected(query.rows, test.shape[1])[0]
 
     @property
     def agreement(self) -> float | None:
         """How well scores predict what networks differ in, where there are pairs."""
-        return getattr(self._fitted, "agreement", None)
+        found = self.kept.about.get("agreement")
+        return None if found is None else float(found)
+
+    @cached_property
+    def _words(self) -> dict[str, Haystack]:
+        return {}
+
+    def holding(self, side: str, text: str) -> Tensor:
+        """Which rows of a side hold these letters in text, name or id ``bool [rows]``."""
+        with self._small:
+            if side not in self._words:
+                rows = self.subject.train if side == "train" else self.subject.test
+                name = "train" if side == "train" else "test"
+                shown = (self.subject.show(name, row) for row in range(len(rows)))  # type: ignore[arg-type]
+                self._words[side] = Haystack(
+                    (one.get("text", ""), one.get("name", ""), id)
+                    for one, id in zip(shown, rows.ids.tolist(), strict=True)
+                )
+            return self._words[side].find(text)
 
     def picture(self, side: str, row: int) -> bytes | None:
         """A row's picture as a PNG file; None where rows have none."""
@@ -253,6 +352,35 @@ class Explorer:
         """The picture that was asked about, as the network sees it."""
         image = self.query(key).rows.batch.get("image")
         return None if image is None else _png(image[0].permute(1, 2, 0).contiguous().numpy())
+
+
+@final
+@dataclass(frozen=True)
+class _OneAtATime:
+    """A fitted estimator that waits until nobody else asks it."""
+
+    fitted: Fitted
+    lock: AbstractContextManager[object]
+
+    def scores(self, queries: Batch | Rows) -> Scores:
+        with self.lock:
+            return self.fitted.scores(queries)
+
+    def top(self, queries: Batch | Rows, k: int, kind: Kind = "helpful") -> Ranking:
+        with self.lock:
+            return self.fitted.top(queries, k, kind)
+
+    @property
+    def by_pair(self) -> Callable[[Rows], Tensor] | None:
+        """Scores of every pair by itself, where there are pairs."""
+        found = getattr(self.fitted, "by_pair", None)
+
+        def asked(queries: Rows) -> Tensor:
+            with self.lock:
+                by_pair: Tensor = found(queries)  # type: ignore[misc]
+                return by_pair
+
+        return None if found is None else asked
 
 
 def _png(pixels: NDArray[np.uint8]) -> bytes:

@@ -27,7 +27,7 @@ def page(site: Site, request: Request, form: Form) -> Response:
 
 def points(site: Site, request: Request, form: Form) -> Response:
     """Positions float32 ``[train, 2]`` in bytes, each from −1 to 1."""
-    found = site.explorer.layout.contiguous().numpy().astype("<f4")
+    found = site.explorer.layout[: len(site.explorer.subject.train)].contiguous().numpy().astype("<f4")
     return Response(found.tobytes(), media_type="application/octet-stream")
 
 
@@ -40,9 +40,10 @@ def colours(site: Site, request: Request, form: Form) -> Response:
     if kind == "suspicion":
         values = 1 - run.inspection.unseen.gather(1, run.inspection.labels[:, None])[:, 0]
     elif kind == "score":
-        if not run.ready:
+        if not run.can_answer(request.query_params.get("query", "0"), None):
+            run.begin()
             raise DataError("The scores are being prepared. Try again in a moment.")
-        values = run.scored(request.query_params.get("query", "0"), None)[0]
+        values = run.scored(request.query_params.get("query", "0"), None)
         values = values / values.abs().max().clamp_min(torch.finfo(torch.float32).tiny)
     return Response(
         np.asarray(values).astype("<f4").tobytes(), media_type="application/octet-stream"
@@ -58,8 +59,7 @@ def listed(site: Site, request: Request, form: Form) -> Response:
     rows = [int(word) for word in words]
     if form.get("as") == "json":
         return JSONResponse({**shown(run, "train", rows[0]), "p": _p(site, rows[0])})
-    place = {row: i for i, row in enumerate(run.order)}
-    rows = sorted(rows, key=place.__getitem__)
+    rows = sorted(rows, key=lambda row: int(run.place[row]))
     found = [{**shown(run, "train", r), **seen_by_others(run, r)} for r in rows[:MOST_LISTED]]
     inside = number_of(form.get("count") or len(rows), count + 1, "count of points")
     return site.render("lasso.html", rows=found, count=inside)

@@ -12,6 +12,7 @@ from starlette.responses import RedirectResponse, Response
 
 from turnover.errors import DataError
 from turnover.explore._explorer import Explorer
+from turnover.explore._jobs import Job
 from turnover.explore._site import Site, number_of
 from turnover.explore._tables import confusion, mistakes, seen_by_others, shown, training_rows
 from turnover.reports._instances import scored_of
@@ -32,14 +33,14 @@ def overview(site: Site, request: Request, form: Form) -> Response:
     run = site.explorer
     labels = run.subject.test.batch["label"].cpu()
     wrong = int((run.says.argmax(dim=1) != labels).sum())
-    groups = run.inspection.groups()
+    group, conflict = run.inspection.group, run.inspection.conflict
     counts = {
         "test": len(labels),
         "train": len(run.subject.train),
         "wrong": wrong,
         "suspects": int(run.inspection.suspect.sum()),
-        "copies": len(groups),
-        "conflicts": sum(bool(run.inspection.conflict[g[0]]) for g in groups),
+        "copies": int(group.max()) + 1,
+        "conflicts": len(group[conflict].unique()),
         "decided": len(run.decisions.current),
     }
     return site.render("overview.html", results=run.subject.run.results(), counts=counts)
@@ -100,11 +101,8 @@ def behind(site: Site, request: Request, form: Form) -> Response:
     """The training rows that helped and harmed, for a label."""
     run, key = site.explorer, request.path_params["key"]
     label = request.query_params.get("label") or None
-    job = run.preparing
-    if not run.ready and job is not None and job.ended:
-        return site.render("error_part.html", says=job.error or "The scores were cancelled.")
-    if not run.ready:
-        return site.render("preparing.html", job=job, again=str(request.url.path), label=label)
+    if not run.can_answer(key, label):
+        return _waiting(site, run.begin(), str(request.url.path), label)
     found = run.answer(key, label, TOP)
     every = (*found.helpful, *found.harmful)
     scale = max((abs(row.score) + _error(row) for row in every), default=0.0)
@@ -120,6 +118,13 @@ def behind(site: Site, request: Request, form: Form) -> Response:
     )
 
 
+def _waiting(site: Site, job: Job, again: str, label: str | None) -> Response:
+    """How far the scores are; the page asks again."""
+    if job.state in ("failed", "cancelled"):
+        return site.render("unprepared.html", says=job.error or "The scores were cancelled.")
+    return site.render("preparing.html", job=job, again=again, label=label)
+
+
 def _error(row: ScoredRow) -> float:
     """The standard error of a score, where it was tested by pairs."""
     return abs(row.score / row.z) if row.z else 0.0
@@ -128,7 +133,7 @@ def _error(row: ScoredRow) -> float:
 def _listed(run: Explorer, found: tuple[ScoredRow, ...]) -> list[dict[str, Any]]:
     return [
         {
-            **shown(run, "train", run.row_of_id[row.id]),
+            **shown(run, "train", run.row_of(row.id)),
             "parts": scored_of(row, lambda id: None).parts,
             "score": row.score,
             "log_odds": row.log_odds,
@@ -141,7 +146,7 @@ def _listed(run: Explorer, found: tuple[ScoredRow, ...]) -> list[dict[str, Any]]
 
 def _alike(run: Explorer, key: str, found: AskResults) -> list[dict[str, Any]]:
     """The training rows most like a query by the model's own features, whatever they did to it."""
-    near = run.nearest(run.query(key).rows, ALIKE)
+    near = run.nearest(run.feature_of(key), ALIKE)
     return [{**shown(run, "train", row), "alike": alike} for row, alike in near]
 
 
@@ -186,7 +191,7 @@ def row(site: Site, request: Request, form: Form) -> Response:
     best = says.topk(min(5, len(says))).indices.tolist()
     same = torch.nonzero(run.inspection.group == found["group"]).flatten().tolist()
     copies = [] if found["group"] < 0 else [r for r in same if r != number][:20]
-    near = run.nearest(run.subject.train.select(slice(number, number + 1)), 60)
+    near = run.nearest(run.features[0][number], 60)
     doubted = [(r, a) for r, a in near if r != number and bool(run.inspection.suspect[r])][:ALIKE]
     return site.render(
         "row.html",
@@ -202,20 +207,26 @@ def reach(site: Site, request: Request, form: Form) -> Response:
     """The test rows that a training row helps and harms most: one row against all queries."""
     run = site.explorer
     number = number_of(request.path_params["row"], len(run.subject.train), f"training {site.word}")
-    job = run.preparing
-    if (scores := run.scores) is None:
-        if job is not None and job.ended:
-            return site.render("error_part.html", says=job.error or "The scores were cancelled.")
-        return site.render("preparing.html", job=job, again=request.url.path, label=None)
-    column = scores.values[:, number]
-    error = None if scores.stderr is None else scores.stderr[:, number]
+    tests, column, error = run.kept.reach(number)
+    own = len(run.kept.rows[run.kept.own[run.kept.rows] == run.kept.labels])
+    if len(tests) < own:
+        if (job := run.preparing) is None:
+            raise DataError("The scores of test rows are not prepared for a second run.")
+        return _waiting(site, job, request.url.path, None)
     order = torch.argsort(column, descending=True, stable=True).tolist()
     kept = min(REACHED, len(order))
     kinds = []
     for name, listed in (("Helps", order[:kept]), ("Harms", order[::-1][:kept])):
         sign = 1 if name == "Helps" else -1
         kinds.append(
-            (name, [_reached(run, q, column, error) for q in listed if sign * float(column[q]) > 0])
+            (
+                name,
+                [
+                    _reached(run, int(tests[at]), column[at], None if error is None else error[at])
+                    for at in listed
+                    if sign * float(column[at]) > 0
+                ],
+            )
         )
     scale = max((abs(r["score"]) + r["error"] for _, each in kinds for r in each), default=0.0)
     return site.render(
@@ -224,8 +235,8 @@ def reach(site: Site, request: Request, form: Form) -> Response:
 
 
 def _reached(
-    run: Explorer, query: int, column: torch.Tensor, error: torch.Tensor | None
+    run: Explorer, query: int, score: torch.Tensor, error: torch.Tensor | None
 ) -> dict[str, Any]:
     said = run.classes[int(run.says[query].argmax())]
-    wide = 0.0 if error is None else float(error[query])
-    return {**shown(run, "test", query), "said": said, "score": float(column[query]), "error": wide}
+    wide = 0.0 if error is None else float(error)
+    return {**shown(run, "test", query), "said": said, "score": float(score), "error": wide}

@@ -15,7 +15,7 @@ from turnover.explore._site import Site, number_of
 from turnover.explore._tables import shown
 from turnover.runs import proof_json, prove_run, retrain_with_decisions
 
-__all__ = ["cancel", "events", "job", "jobs", "proof", "prove", "ready", "retrain"]
+__all__ = ["cancel", "events", "job", "jobs", "prepare", "proof", "prove", "ready", "retrain"]
 
 EVERY = 0.25  # seconds between two looks at a job
 TRAININGS = {"4": 4, "8": 8, "16": 16}
@@ -44,7 +44,7 @@ def prove(site: Site, request: Request, form: Form) -> Response:
         run.subject.class_number(str(to))
 
     def work(tick: Tick) -> dict[str, Any]:
-        tick("Reading the gradients of the training set", 0, 0)
+        ranked = run.ranked_by(tick)
         apart = run.apart()
         found = prove_run(
             apart,
@@ -52,6 +52,7 @@ def prove(site: Site, request: Request, form: Form) -> Response:
             to=str(to) if to else None,
             trainings=trainings,
             progress=lambda done, most: tick("Training again", done, most),
+            fitted=ranked,
         )
         return proof_json(apart, query, found)
 
@@ -94,7 +95,7 @@ def _card(run: Explorer, job: Job | None) -> dict[str, Any]:
     if found["after"] is not None:
         sets.append((f"these {len(found['rows'])}", found["after"]))
     sets += [(TOLD.get(name, name), answers) for name, answers in found["controls"].items()]
-    removed = [shown(run, "train", run.row_of_id[id]) for id in found["rows"][:24]]
+    removed = [shown(run, "train", run.row_of(id)) for id in found["rows"][:24]]
     return {"card": {**found, "sets": sets, "shown": removed}, "gain": None}
 
 
@@ -103,6 +104,12 @@ def jobs(site: Site, request: Request, form: Form) -> Response:
     found = list(site.explorer.jobs)[::-1]
     cards = [{"job": each, **_card(site.explorer, each)} for each in found]
     return site.render("jobs.html", cards=cards)
+
+
+def prepare(site: Site, request: Request, form: Form) -> Response:
+    """Begin the preparation of scores again."""
+    site.explorer.prepare()
+    return RedirectResponse("/jobs", 303)
 
 
 def cancel(site: Site, request: Request, form: Form) -> Response:

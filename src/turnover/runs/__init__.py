@@ -16,6 +16,7 @@ from turnover.runs._decisions import DECISIONS, Decision, Decisions
 from turnover.runs._exported import export_rows, layout_of
 from turnover.runs._folder import Run, describe_masks, fingerprint
 from turnover.runs._job import TrainingJob, cosine, train
+from turnover.runs._kept import EXPLORER, KeptScores, kept_tensors, work_of
 from turnover.runs._measure import measure_run
 from turnover.runs._pipeline import STEPS_BESIDES, Method, TrainingPipeline, announce, pairs_of
 from turnover.runs._prove import (
@@ -39,6 +40,7 @@ __all__ = [
     "ARMS",
     "CONTROLS",
     "DECISIONS",
+    "EXPLORER",
     "LOADERS",
     "STEPS_BESIDES",
     "ClassifierRun",
@@ -47,6 +49,7 @@ __all__ = [
     "Decision",
     "Decisions",
     "ExternalData",
+    "KeptScores",
     "Method",
     "Query",
     "Run",
@@ -72,6 +75,7 @@ __all__ = [
     "export_rows",
     "fingerprint",
     "inspection_csv",
+    "kept_tensors",
     "kernel_forecast",
     "layout_of",
     "measure_run",
@@ -92,6 +96,7 @@ __all__ = [
     "train",
     "unfinished",
     "verify",
+    "work_of",
     "write_cleaned",
     "write_decisions",
     "write_table",

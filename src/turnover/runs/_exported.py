@@ -16,13 +16,20 @@ __all__ = ["export_rows", "layout_of"]
 NEIGHBOURS, BLOCK = 10, 512
 
 
-def layout_of(features: Tensor) -> Tensor:
-    """Places ``[rows, 2]`` from −1 to 1: the two principal components of features."""
-    found = features - features.mean(dim=0)
+def layout_of(features: Tensor, more: Tensor | None = None) -> Tensor:
+    """Places ``[rows, 2]`` from −1 to 1: the two principal components of features.
+
+    Args:
+        features: ``[rows, features]``; they alone give the directions.
+        more: features of other rows, whose places follow, on the same axes.
+    """
+    mean = features.mean(dim=0)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
+        found = features - mean
         _, _, directions = torch.pca_lowrank(found, q=min(6, *found.shape), center=False)
-    places = found @ directions[:, :2]
+    every = found if more is None else torch.cat([found, more - mean])
+    places = every @ directions[:, :2]
     if places.shape[1] < 2:
         places = torch.cat([places, torch.zeros(len(places), 2 - places.shape[1])], dim=1)
     return places / places.abs().amax(dim=0).clamp_min(torch.finfo(torch.float32).tiny)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from turnover.errors import DataError, RunError
+from turnover.estimators import Fitted
 from turnover.proof import Proof, Retrainings, prove, prove_all, similarity_to
 from turnover.runs._classifier import ClassifierRun, Query
 from turnover.runs._prove_number import goal_of, goal_shown, in_units
@@ -33,6 +34,7 @@ def prove_run(
     budget: float | None = None,
     forecast: Callable[[float], None] | None = None,
     progress: Callable[[int, int], None] | None = None,
+    fitted: Fitted | None = None,
 ) -> Proof:
     """Find the fewest training rows whose removal changes what the run says, and train again.
 
@@ -54,6 +56,7 @@ def prove_run(
         budget: seconds.
         forecast: called with the seconds that it may take, before it begins.
         progress: called with the number of finished trainings, and the most there can be.
+        fitted: the kernel of the run, where it knows the training rows already.
 
     Raises:
         DataError, ScoreError, LossError, RunError: as :func:`turnover.prove`.
@@ -69,9 +72,8 @@ def prove_run(
         if "said" in goal:
             alike = alike.masked_fill(subject.train.batch["label"] != goal["said"], -2.0)
         more["similarity"] = alike
-    kernel = subject.kernel()
     proof = prove(
-        kernel.fit(subject.train),
+        subject.kernel().fit(subject.train) if fitted is None else fitted,
         query.rows,
         subject.train,
         build=subject.build,

@@ -125,11 +125,12 @@ def test_what_is_behind_a_query_is_what_ask_says(shared):
     found = answer(subject, subject.query(2), k=8)
     page = shared.client.get("/query/2/behind").text
     for row in (*found.helpful, *found.harmful):
-        assert f'href="/row/{shared.explorer.row_of_id[row.id]}"' in page
+        assert f'href="/row/{shared.explorer.row_of(row.id)}"' in page
 
 
 def test_whom_a_row_helps_is_a_column_of_the_scores(shared):
-    scores = shared.explorer.scores
+    subject = shared.explorer.subject
+    scores = subject.kernel().fit(subject.train).scores(subject.test)
     best = int(scores.values[:, 5].argmax())
     page = shared.client.get("/row/5/reach").text
     assert page.index(f"/query/{best}?") == page.index("/query/")
@@ -156,7 +157,7 @@ def test_a_picture_is_refused_by_a_run_of_texts(shared):
 
 
 def test_a_decision_is_on_the_disk_and_can_be_taken_back(opened, text_run):
-    row = opened.explorer.order[0]
+    row = int(opened.explorer.order[0])
     id = int(opened.explorer.subject.train.ids[row])
     answer = opened.post("/decide", id=id, action="relabel", label=BAD, note="<i>clear</i>")
     assert answer.status_code == 303 and answer.headers["location"] == "/decide"

@@ -1,0 +1,168 @@
+"""What is measured of a run once, for all pages, and kept in its folder.
+
+Predictions of test rows, the inspection of training rows, features, and places on the map. Each is
+a file below ``explorer/`` that names what it depends on; another model or other rows make it anew.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from importlib.util import find_spec
+from typing import Any, final
+
+import torch
+from torch import Tensor
+
+from turnover.cleansing import Inspection
+from turnover.data import Rows
+from turnover.errors import MissingExtra
+from turnover.explore._jobs import Tick
+from turnover.proof import unit_features
+from turnover.runs import (
+    EXPLORER,
+    ClassifierRun,
+    audit_run,
+    kept_tensors,
+    layout_of,
+    work_of,
+)
+from turnover.training import probabilities
+
+__all__ = ["Measured", "has_umap"]
+
+MOST_FEATURES = 1 << 27  # numbers in memory: half a gibibyte
+FEWEST_FEATURES = 32
+BLOCK = 1 << 15  # rows whose features are read at a time
+MADE = tuple(f.name for f in fields(Inspection) if f.name not in ("labels", "finder"))
+
+
+def has_umap() -> bool:
+    """Whether places by UMAP can be computed here."""
+    return find_spec("umap") is not None
+
+
+@final
+class Measured:
+    """Measurements of a run, from its folder or made.
+
+    Attributes:
+        told: why something cannot be kept for the next time, in words; empty where all is.
+    """
+
+    def __init__(self, subject: ClassifierRun) -> None:
+        self.subject, self.told = subject, ""
+        self._folder = subject.run.folder / EXPLORER
+        self._work = work_of(subject)
+
+    def says(self) -> Tensor:
+        """Probabilities of each test row ``[test, classes]``."""
+        run = self.subject
+        return self._kept(
+            "test",
+            lambda: {"says": probabilities(run.model, run.logits, run.test)},
+            {"says": (len(run.test), len(run.classes))},
+        )["says"]
+
+    def inspection(self) -> Inspection:
+        """Every training row, seen by the half that never learned it."""
+        size = len(self.subject.train)
+        shapes: dict[str, tuple[int, ...]] = dict.fromkeys(MADE, (size,))
+        shapes["unseen"] = (size, len(self.subject.classes))
+
+        def make() -> Mapping[str, Tensor]:
+            found = audit_run(self.subject)
+            return {name: getattr(found, name) for name in MADE}
+
+        return Inspection(
+            labels=self.subject.train.batch["label"].cpu(), **self._kept("train", make, shapes)
+        )
+
+    def features(self) -> tuple[Tensor, Tensor]:
+        """Features of training and test rows ``[rows, features]``, of length 1.
+
+        Those of very many rows are projected at random, which keeps cosines to about 1/√features.
+        """
+        run = self.subject
+        one = run.train.select(slice(0, 1))
+        whole = unit_features(run.model, run.loss, one).shape[1]
+        most = max(FEWEST_FEATURES, MOST_FEATURES // (len(run.train) + len(run.test)))
+        width = min(whole, most)
+        found = self._kept(
+            "features",
+            lambda: {s: self._features(getattr(run, s), width) for s in ("train", "test")},
+            {s: (len(getattr(run, s)), width) for s in ("train", "test")},
+        )
+        return found["train"], found["test"]
+
+    def projected(self, rows: Rows, width: int) -> Tensor:
+        """Features of other rows ``[rows, width]``, made in the same way."""
+        return self._features(rows, width)
+
+    def places(self, kind: str, tick: Tick | None = None) -> Tensor:
+        """Places of training rows, then of test rows ``[train + test, 2]``, from −1 to 1.
+
+        Args:
+            kind: ``"pca"``, or ``"umap"``.
+            tick: told what is going on.
+
+        Raises:
+            MissingExtra: for UMAP where it is not installed.
+        """
+        train, test = self.features()
+        if tick is not None:
+            tick(f"Placing {len(train) + len(test):,} rows", 0, 0)
+        make: Callable[[], Tensor] = (
+            (lambda: by_umap(train, test)) if kind == "umap" else (lambda: layout_of(train, test))
+        )
+        shape = (len(train) + len(test), 2)
+        return self._kept(f"places-{kind}", lambda: {"places": make()}, {"places": shape})["places"]
+
+    def _features(self, rows: Rows, width: int) -> Tensor:
+        run, parts = self.subject, []
+        for start in range(0, len(rows), BLOCK):
+            part = rows.select(slice(start, start + BLOCK))
+            found = unit_features(run.model, run.loss, part)
+            if found.shape[1] > width:
+                found = found @ _projection(found.shape[1], width)
+                found = torch.nn.functional.normalize(found, dim=1)
+            parts.append(found)
+        return torch.cat(parts)
+
+    def _kept(
+        self,
+        name: str,
+        make: Callable[[], Mapping[str, Tensor]],
+        shapes: Mapping[str, tuple[int, ...]],
+    ) -> dict[str, Tensor]:
+        path = self._folder / f"{name}.safetensors"
+        found, told = kept_tensors(path, self._work, make)
+        if {n: tuple(t.shape) for n, t in found.items()} != dict(shapes):
+            path.unlink(missing_ok=True)  # no file of ours
+            found, told = kept_tensors(path, self._work, make)
+        self.told = self.told or told
+        return found
+
+
+def _projection(features: int, width: int) -> Tensor:
+    generator = torch.Generator("cpu").manual_seed(0)
+    return torch.randn(features, width, generator=generator) / width**0.5
+
+
+def by_umap(train: Tensor, test: Tensor) -> Tensor:
+    """Places by UMAP ``[train + test, 2]``, learned from training rows alone.
+
+    Reference: McInnes, Healy, Melville 2018.
+
+    Raises:
+        MissingExtra: when umap-learn is not installed.
+    """
+    try:
+        import umap
+    except ImportError:
+        raise MissingExtra("umap-learn", "umap", "A map by UMAP") from None
+    settings: dict[str, Any] = {"n_neighbors": min(15, len(train) - 1), "metric": "cosine"}
+    learned = umap.UMAP(**settings, random_state=0, n_jobs=1).fit(train.numpy())
+    parts = [torch.from_numpy(learned.embedding_)]
+    parts += [torch.from_numpy(learned.transform(test.numpy()))] if len(test) else []
+    places = torch.cat(parts).float()
+    places = places - places.mean(dim=0)
+    return places / places.abs().amax(dim=0).clamp_min(torch.finfo(torch.float32).tiny)
