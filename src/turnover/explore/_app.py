@@ -58,6 +58,7 @@ CHANGES: dict[str, Page] = {
     "/retrain": _work.retrain,
     "/jobs/{number}/cancel": _work.cancel,
     "/map/list": _map.listed,
+    "/map/umap": _map.umap,
 }
 
 

@@ -157,7 +157,11 @@ class Explorer:
         for number in self.kept.missing():
             rows, labels = self.kept.questions(number)
             fitted = self.fitted(tick)
-            tick("Scoring the test rows", whole - len(rows) if number + 1 == self.kept.blocks else number * len(rows), whole)
+            tick(
+                "Scoring the test rows",
+                whole - len(rows) if number + 1 == self.kept.blocks else number * len(rows),
+                whole,
+            )
             self.kept.keep(number, self._score(self._labelled(rows, labels), fitted))
 
     def _labelled(self, rows: Tensor, labels: Tensor) -> Rows:
@@ -194,7 +198,7 @@ class Explorer:
         return self.jobs.start("Prepare the scores", "kernel", "/", self._make_kernel)
 
     def ranked_by(self, tick: Tick) -> Fitted | None:
-        """What ranks rows for a proof, beside questions of pages; None of a run without a kernel."""
+        """What ranks rows for a proof, while pages ask, too; None of a run without a kernel."""
         fitted = self.fitted(tick)
         return None if fitted is None else _OneAtATime(fitted, self._asking)
 
@@ -301,8 +305,26 @@ class Explorer:
     @cached_property
     def layout(self) -> Tensor:
         """Places of training, then test rows ``[rows, 2]``, −1 to 1: two principal components."""
-        with self._lock:
-            return self.measured.places("pca")
+        return self.measured.places("pca", *self.features)
+
+    @cached_property
+    def _umap(self) -> list[Tensor]:
+        """Places by UMAP, where they were made for this run before."""
+        found = self.measured.kept_places("umap")
+        return [] if found is None else [found]
+
+    @property
+    def umap(self) -> Tensor | None:
+        """Places by UMAP as :attr:`layout`; None before they are made."""
+        return self._umap[0] if self._umap else None
+
+    def make_umap(self, tick: Tick) -> None:
+        """Place all rows by UMAP, in the work of a job."""
+        self._umap[:] = [self._by_umap(tick)]
+
+    def _by_umap(self, tick: Tick) -> Tensor:
+        tick(f"Placing {len(self.subject.train) + len(self.subject.test):,} rows by UMAP", 0, 0)
+        return self.measured.places("umap", *self.features)
 
     def nearest(self, feature: Tensor, k: int) -> list[tuple[int, float]]:
         """The training rows most like one with these features, and the cosine of each."""

@@ -4,18 +4,21 @@ Predictions of test rows, the inspection of training rows, features, and places 
 a file below ``explorer/`` that names what it depends on; another model or other rows make it anew.
 """
 
+import warnings
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import fields
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, final
 
 import torch
 from torch import Tensor
 
+from turnover import _store
 from turnover.cleansing import Inspection
 from turnover.data import Rows
-from turnover.errors import MissingExtra
-from turnover.explore._jobs import Tick
+from turnover.errors import MissingExtra, RunError
 from turnover.proof import unit_features
 from turnover.runs import (
     EXPLORER,
@@ -97,24 +100,33 @@ class Measured:
         """Features of other rows ``[rows, width]``, made in the same way."""
         return self._features(rows, width)
 
-    def places(self, kind: str, tick: Tick | None = None) -> Tensor:
+    def places(self, kind: str, train: Tensor, test: Tensor) -> Tensor:
         """Places of training rows, then of test rows ``[train + test, 2]``, from −1 to 1.
 
         Args:
             kind: ``"pca"``, or ``"umap"``.
-            tick: told what is going on.
+            train: features of the training rows, from :meth:`features`.
+            test: features of the test rows.
 
         Raises:
             MissingExtra: for UMAP where it is not installed.
         """
-        train, test = self.features()
-        if tick is not None:
-            tick(f"Placing {len(train) + len(test):,} rows", 0, 0)
-        make: Callable[[], Tensor] = (
-            (lambda: by_umap(train, test)) if kind == "umap" else (lambda: layout_of(train, test))
+        make = by_umap if kind == "umap" else layout_of
+        found = self._kept(
+            f"places-{kind}",
+            lambda: {"places": make(train, test)},
+            {"places": (len(train) + len(test), 2)},
         )
-        shape = (len(train) + len(test), 2)
-        return self._kept(f"places-{kind}", lambda: {"places": make()}, {"places": shape})["places"]
+        return found["places"]
+
+    def kept_places(self, kind: str) -> Tensor | None:
+        """The places of a kind, where an earlier process made them."""
+        path, count = self._path(f"places-{kind}"), len(self.subject.train) + len(self.subject.test)
+        with suppress(RunError):
+            if path.exists():
+                found = _store.load(path, self._work).get("places")
+                return found if found is not None and found.shape == (count, 2) else None
+        return None
 
     def _features(self, rows: Rows, width: int) -> Tensor:
         run, parts = self.subject, []
@@ -127,13 +139,16 @@ class Measured:
             parts.append(found)
         return torch.cat(parts)
 
+    def _path(self, name: str) -> Path:
+        return self._folder / f"{name}.safetensors"
+
     def _kept(
         self,
         name: str,
         make: Callable[[], Mapping[str, Tensor]],
         shapes: Mapping[str, tuple[int, ...]],
     ) -> dict[str, Tensor]:
-        path = self._folder / f"{name}.safetensors"
+        path = self._path(name)
         found, told = kept_tensors(path, self._work, make)
         if {n: tuple(t.shape) for n, t in found.items()} != dict(shapes):
             path.unlink(missing_ok=True)  # no file of ours
@@ -156,13 +171,17 @@ def by_umap(train: Tensor, test: Tensor) -> Tensor:
         MissingExtra: when umap-learn is not installed.
     """
     try:
-        import umap
+        with warnings.catch_warnings():  # it says that another package is missing
+            warnings.simplefilter("ignore")
+            import umap
     except ImportError:
         raise MissingExtra("umap-learn", "umap", "A map by UMAP") from None
     settings: dict[str, Any] = {"n_neighbors": min(15, len(train) - 1), "metric": "cosine"}
-    learned = umap.UMAP(**settings, random_state=0, n_jobs=1).fit(train.numpy())
-    parts = [torch.from_numpy(learned.embedding_)]
-    parts += [torch.from_numpy(learned.transform(test.numpy()))] if len(test) else []
+    with warnings.catch_warnings():  # of its own compiler, and of few rows
+        warnings.simplefilter("ignore")
+        learned = umap.UMAP(**settings, random_state=0, n_jobs=1).fit(train.numpy())
+        parts = [torch.from_numpy(learned.embedding_)]
+        parts += [torch.from_numpy(learned.transform(test.numpy()))] if len(test) else []
     places = torch.cat(parts).float()
     places = places - places.mean(dim=0)
     return places / places.abs().amax(dim=0).clamp_min(torch.finfo(torch.float32).tiny)

@@ -210,9 +210,7 @@ def reach(site: Site, request: Request, form: Form) -> Response:
     tests, column, error = run.kept.reach(number)
     own = len(run.kept.rows[run.kept.own[run.kept.rows] == run.kept.labels])
     if len(tests) < own:
-        if (job := run.preparing) is None:
-            raise DataError("The scores of test rows are not prepared for a second run.")
-        return _waiting(site, job, request.url.path, None)
+        return _waiting(site, run.begin(), request.url.path, None)
     order = torch.argsort(column, descending=True, stable=True).tolist()
     kept = min(REACHED, len(order))
     kinds = []

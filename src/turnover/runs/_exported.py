@@ -27,7 +27,7 @@ def layout_of(features: Tensor, more: Tensor | None = None) -> Tensor:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         found = features - mean
-        _, _, directions = torch.pca_lowrank(found, q=min(6, *found.shape), center=False)
+        _, _, directions = torch.pca_lowrank(found, q=min(6, *found.shape), center=False, niter=6)
     every = found if more is None else torch.cat([found, more - mean])
     places = every @ directions[:, :2]
     if places.shape[1] < 2:

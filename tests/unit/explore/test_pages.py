@@ -5,11 +5,14 @@ import io
 import json
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
+import torch
 from starlette.testclient import TestClient
 
-from tests.unit.explore.conftest import BAD, BASE, GOOD
+from tests.unit.explore.conftest import BAD, BASE, GOOD, open_explorer
 from turnover.explore._app import PAGES
+from turnover.explore._measured import has_umap
 
 PATHS = [p.replace("{key}", "0").replace("{row}", "0") for p in PAGES if "{n" not in p]
 LARGEST_PAGE = 100_000
@@ -254,17 +257,69 @@ def test_training_again_says_before_and_after(opened):
     assert "after the decisions" in opened.client.get("/jobs").text
 
 
+def points_of(shared, places="pca"):
+    content = shared.client.get(f"/map/points?places={places}").content
+    (count,) = np.frombuffer(content[:4], "<i4")
+    rows = np.frombuffer(content[4 : 4 + 4 * count], "<i4")
+    return rows, np.frombuffer(content[4 + 4 * count :], "<f4").reshape(count, 2)
+
+
 def test_the_map_has_a_place_and_a_colour_for_every_row(shared):
-    rows = len(shared.explorer.subject.train)
-    assert len(shared.client.get("/map/points").content) == 8 * rows
+    subject = shared.explorer.subject
+    train, test = len(subject.train), len(subject.test)
+    rows, places = points_of(shared)
+    assert sorted(rows[rows >= 0]) == list(range(train))
+    assert sorted(-1 - rows[rows < 0]) == list(range(test))
+    assert np.abs(places).max(axis=0) == pytest.approx([1, 1])
     for kind in ("label", "suspicion", "score"):
-        assert len(shared.client.get(f"/map/colours?by={kind}").content) == 4 * rows
-    answer = shared.client.post("/map/list", data={"rows": "0,1"}, headers={"origin": BASE})
-    assert answer.text.count("data-row") == 2
-    one = shared.client.post(
-        "/map/list", data={"rows": "1", "as": "json"}, headers={"origin": BASE}
-    )
-    assert one.json()["row"] == 1
+        found = np.frombuffer(shared.client.get(f"/map/colours?by={kind}").content, "<f4")
+        assert len(found) == train + test
+        assert (
+            np.isnan(found[train:]).all() == (kind == "score") and not np.isnan(found[:train]).any()
+        )
+
+
+def test_a_test_row_lies_where_its_like_lie(shared):
+    """Test rows are placed by the directions of the training rows, not by their own."""
+    train, test = shared.explorer.features
+    mean = train.mean(dim=0)
+    _, _, directions = torch.linalg.svd(train - mean, full_matrices=False)
+    mine = (test - mean) @ directions[:2].T
+    _, places = points_of(shared)
+    for axis in range(2):
+        found = np.corrcoef(mine[:, axis], places[len(train) :, axis])[0, 1]
+        assert abs(found) > 0.999
+
+
+def test_a_lasso_lists_both_sides(shared):
+    sent = {"rows": "0,1", "tests": "2", "count": 3}
+    answer = shared.client.post("/map/list", data=sent, headers={"origin": BASE})
+    assert answer.text.count("data-row") == 3 and 'href="/query/2"' in answer.text
+    for sent, side in (({"rows": "1"}, "train"), ({"tests": "2"}, "test")):
+        one = shared.client.post(
+            "/map/list", data={**sent, "as": "json"}, headers={"origin": BASE}
+        ).json()
+        assert (one["side"], one["row"]) == (side, int(next(iter(sent.values()))))
+        assert 0 <= one["p"] <= 1
+
+
+@pytest.mark.skipif(not has_umap(), reason="turnover[umap] is not installed")
+def test_umap_is_made_once_in_the_background(opened):
+    assert opened.client.get("/map/points?places=umap").status_code == 400
+    assert "Place by UMAP" in opened.client.get("/map?places=umap").text
+    assert opened.post("/map/umap").status_code == 303
+    assert opened.wait("umap").state == "done", opened.explorer.jobs.last("umap").error
+    rows, places = points_of(opened, "umap")
+    assert len(rows) == len(places) and np.abs(places).max(axis=0) == pytest.approx([1, 1])
+    again = open_explorer(opened.explorer.folder)
+    assert torch.equal(again.explorer.umap, opened.explorer.umap)
+    again.explorer.jobs.close()
+
+
+def test_without_umap_the_map_says_how_to_get_it(shared, monkeypatch):
+    monkeypatch.setattr("turnover.explore._map.has_umap", lambda: False)
+    monkeypatch.setitem(shared.explorer.__dict__, "_umap", [])
+    assert "turnover[umap]" in shared.client.get("/map?places=umap").text
 
 
 @pytest.mark.parametrize("rows", ["", "x", "99999", "1,-1", "1,,2"])

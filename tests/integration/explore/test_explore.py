@@ -1,18 +1,21 @@
 """A person at the explorer, with mouse and keyboard, in a real browser; and what ends it."""
 
 import json
-import os
 import shutil
 import signal
-import subprocess
 
 import pytest
 
-from tests.integration.conftest import ENVIRONMENT, TURNOVER, last_line, turnover
-
-pytest.importorskip("starlette")
-pytest.importorskip("python_multipart")
-WAIT = 60
+from tests.integration.conftest import last_line, turnover
+from tests.integration.explore.conftest import (
+    WAIT,
+    fits,
+    press,
+    resized,
+    serving,
+    shows,
+    until,
+)
 
 
 @pytest.fixture(scope="module")
@@ -26,75 +29,8 @@ def run(demo, tmp_path_factory):
 def server(run):
     """The command in a process of its own, and the address that it printed."""
     (run / "decisions.jsonl").unlink(missing_ok=True)
-    process = subprocess.Popen(
-        [TURNOVER, "explore", run, "--no-open", "--json"],
-        env=ENVIRONMENT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        encoding="utf-8",
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
-    url = json.loads(process.stdout.readline())["url"]
-    yield process, url
-    if process.poll() is None:
-        process.send_signal(signal.SIGINT)
-    process.communicate(timeout=WAIT)
-
-
-@pytest.fixture
-def browser(tmp_path):
-    selenium = pytest.importorskip("selenium")
-    programs = [
-        next(filter(None, map(shutil.which, names)), None)
-        for names in (("chromium", "chromium-browser", "google-chrome"), ("chromedriver",))
-    ]
-    if None in programs:
-        pytest.skip("There is no Chromium with its driver: apt-get install chromium-driver")
-    assert selenium
-    from selenium import webdriver
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = programs[0]
-    root = ("--no-sandbox",) if os.geteuid() == 0 else ()
-    for word in ("--headless=new", "--disable-dev-shm-usage", *root, f"--user-data-dir={tmp_path}"):
-        options.add_argument(word)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    found = webdriver.Chrome(options, webdriver.ChromeService(programs[1]))
-    yield found
-    complaints = [entry["message"] for entry in found.get_log("browser")]
-    found.quit()
-    assert not complaints, complaints  # the policy of the pages stops and names what it forbids
-
-
-def resized(browser, width):
-    metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-
-
-def until(browser, condition):
-    from selenium.common.exceptions import StaleElementReferenceException
-    from selenium.webdriver.support.ui import WebDriverWait
-
-    # A part of the page can be replaced between its finding and its reading: look again.
-    stale = [StaleElementReferenceException]
-    return WebDriverWait(browser, WAIT, ignored_exceptions=stale).until(condition)
-
-
-def press(browser, css):
-    """Click on the first of these, as soon as it is there."""
-    until(browser, lambda b: shows(b, css)[0].click() or True)
-
-
-def shows(browser, css):
-    from selenium.webdriver.common.by import By
-
-    return until(browser, lambda b: b.find_elements(By.CSS_SELECTOR, css))
-
-
-def fits(browser):
-    return browser.execute_script(
-        "return document.documentElement.scrollWidth <= document.documentElement.clientWidth"
-    )
+    with serving(run) as found:
+        yield found
 
 
 @pytest.mark.slow
