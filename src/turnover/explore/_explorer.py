@@ -8,8 +8,7 @@ from there at once. The kernel of the training set is made when something else i
 import copy
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from threading import Lock, RLock
@@ -20,12 +19,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from turnover._rows import Batch, select_rows
+from turnover._rows import select_rows
 from turnover.data import Rows
 from turnover.errors import DataError
 from turnover.estimators import FirstOrder, Fitted, StoredScores
 from turnover.explore._jobs import Job, Jobs, Tick
 from turnover.explore._measured import Measured
+from turnover.explore._one_at_a_time import OneAtATime
 from turnover.explore._search import Haystack
 from turnover.reports._encode import encoded
 from turnover.reports._pictures import Pictures
@@ -40,7 +40,7 @@ from turnover.runs import (
     refuse_numbers,
 )
 from turnover.runs.results import AskResults
-from turnover.scores import Kind, Ranking, Scores
+from turnover.scores import Scores
 from turnover.training import probabilities
 
 __all__ = ["Explorer"]
@@ -137,7 +137,7 @@ class Explorer:
 
     @lru_cache(maxsize=8)  # noqa: B019 (an explorer lives as long as its process)
     def by(self, what: str) -> Tensor:
-        """Training rows ``int64 [train]`` in an order; the order of suspicion for an unknown one."""
+        """Training rows ``int64 [train]`` in an order; an unknown one is that of suspicion."""
         found = self.inspection
         if what == "memorised":
             return found.by_memorisation()
@@ -200,7 +200,7 @@ class Explorer:
     def ranked_by(self, tick: Tick) -> Fitted | None:
         """What ranks rows for a proof, while pages ask, too; None of a run without a kernel."""
         fitted = self.fitted(tick)
-        return None if fitted is None else _OneAtATime(fitted, self._asking)
+        return None if fitted is None else OneAtATime(fitted, self._asking)
 
     def _score(self, rows: Rows, fitted: Fitted | None) -> Scores:
         if fitted is not None:
@@ -374,35 +374,6 @@ class Explorer:
         """The picture that was asked about, as the network sees it."""
         image = self.query(key).rows.batch.get("image")
         return None if image is None else _png(image[0].permute(1, 2, 0).contiguous().numpy())
-
-
-@final
-@dataclass(frozen=True)
-class _OneAtATime:
-    """A fitted estimator that waits until nobody else asks it."""
-
-    fitted: Fitted
-    lock: AbstractContextManager[object]
-
-    def scores(self, queries: Batch | Rows) -> Scores:
-        with self.lock:
-            return self.fitted.scores(queries)
-
-    def top(self, queries: Batch | Rows, k: int, kind: Kind = "helpful") -> Ranking:
-        with self.lock:
-            return self.fitted.top(queries, k, kind)
-
-    @property
-    def by_pair(self) -> Callable[[Rows], Tensor] | None:
-        """Scores of every pair by itself, where there are pairs."""
-        found = getattr(self.fitted, "by_pair", None)
-
-        def asked(queries: Rows) -> Tensor:
-            with self.lock:
-                by_pair: Tensor = found(queries)  # type: ignore[misc]
-                return by_pair
-
-        return None if found is None else asked
 
 
 def _png(pixels: NDArray[np.uint8]) -> bytes:

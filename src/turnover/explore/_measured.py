@@ -75,9 +75,10 @@ class Measured:
             found = audit_run(self.subject)
             return {name: getattr(found, name) for name in MADE}
 
-        return Inspection(
-            labels=self.subject.train.batch["label"].cpu(), **self._kept("train", make, shapes)
-        )
+        kept = self._kept("train", make, shapes)
+        labels: Tensor = self.subject.train.batch["label"].cpu()
+        tensors: dict[str, Any] = {name: kept[name] for name in MADE}
+        return Inspection(labels, **tensors)
 
     def features(self) -> tuple[Tensor, Tensor]:
         """Features of training and test rows ``[rows, features]``, of length 1.

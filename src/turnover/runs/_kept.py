@@ -228,7 +228,7 @@ class KeptScores:
             self._blocks[number] = (tensors, about)
         return tensors, about
 
-    def _check(self, number: int, header: Made, tensors: Made, about: object) -> None:
+    def _check(self, number: int, header: Mapping[str, str], tensors: Made, about: object) -> None:
         shape = (len(self.questions(number)[0]), len(self.ids[1]))
         wrong = any(t.shape != shape or t.dtype != torch.float32 for t in tensors.values())
         if wrong or "values" not in tensors or header.get("work") != self.work:

@@ -69,7 +69,9 @@ def decide_all(browser, kind_of, most, patience=12):
         if wrong:
             from selenium.webdriver.support.ui import Select
 
-            Select(shows(browser, "form.decide select[name='label']")[0]).select_by_visible_text(kind)
+            Select(shows(browser, "form.decide select[name='label']")[0]).select_by_visible_text(
+                kind
+            )
         if made % 2:
             press(browser, f"button[value='{'relabel' if wrong else 'keep'}']")
         else:
@@ -151,6 +153,7 @@ def test_the_planted_errors_of_pictures_are_found(browser, tmp_path, width):
     assert share >= 0.9 and made < 60
 
 
+@pytest.mark.slow
 def test_a_proof_is_cancelled_and_taken_up_again_with_the_same_bits(browser, texts):
     """The numbers of the card are those of a proof that nobody cancelled, to the last bit."""
     whole = texts.folder.parent / "whole"

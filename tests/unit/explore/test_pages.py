@@ -12,7 +12,8 @@ from starlette.testclient import TestClient
 
 from tests.unit.explore.conftest import BAD, BASE, GOOD, open_explorer
 from turnover.explore._app import PAGES
-from turnover.explore._measured import has_umap
+from turnover.explore._measured import by_umap, has_umap
+from turnover.runs import layout_of
 
 PATHS = [p.replace("{key}", "0").replace("{row}", "0") for p in PAGES if "{n" not in p]
 LARGEST_PAGE = 100_000
@@ -303,17 +304,33 @@ def test_a_lasso_lists_both_sides(shared):
         assert 0 <= one["p"] <= 1
 
 
-@pytest.mark.skipif(not has_umap(), reason="turnover[umap] is not installed")
-def test_umap_is_made_once_in_the_background(opened):
+def test_umap_is_made_once_in_the_background(opened, monkeypatch):
+    monkeypatch.setattr("turnover.explore._map.has_umap", lambda: True)
+    monkeypatch.setattr("turnover.explore._measured.by_umap", lambda a, b: layout_of(a, b).flip(1))
+    (opened.explorer.folder / "explorer" / "places-umap.safetensors").unlink(missing_ok=True)
     assert opened.client.get("/map/points?places=umap").status_code == 400
     assert "Place by UMAP" in opened.client.get("/map?places=umap").text
     assert opened.post("/map/umap").status_code == 303
     assert opened.wait("umap").state == "done", opened.explorer.jobs.last("umap").error
     rows, places = points_of(opened, "umap")
-    assert len(rows) == len(places) and np.abs(places).max(axis=0) == pytest.approx([1, 1])
+    assert np.allclose(places, points_of(opened)[1][:, ::-1]) and len(rows) == len(places)
     again = open_explorer(opened.explorer.folder)
     assert torch.equal(again.explorer.umap, opened.explorer.umap)
     again.explorer.jobs.close()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not has_umap(), reason="turnover[umap] is not installed")
+def test_umap_keeps_clouds_apart():
+    chance = torch.Generator().manual_seed(0)
+    clouds = torch.eye(3, 12).repeat_interleave(60, 0)
+    features = torch.nn.functional.normalize(
+        clouds + 0.05 * torch.randn(180, 12, generator=chance), dim=1
+    )
+    places = by_umap(features[::2], features[1::2])
+    which = torch.arange(3).repeat_interleave(30).repeat(2)
+    near = torch.cdist(places, places).fill_diagonal_(torch.inf).argmin(dim=1)
+    assert bool((which[near] == which).all()) and float(places.abs().max()) == pytest.approx(1)
 
 
 def test_without_umap_the_map_says_how_to_get_it(shared, monkeypatch):
