@@ -3,19 +3,24 @@
 ``python -m benchmarks.explore --json FILE`` trains a run of made-up texts, starts the command in a
 process of its own, and asks it over the loopback. ``rows`` has for each page the seconds of its
 ``first`` answer and the median of ``later`` ones, of other queries or rows each time. ``open_s`` is
-the time until the address is printed, ``prepare_s`` until scores are ready. ``load`` has the number
-of answers to so many clients at once, their median and 99th percentile, and the errors.
+the time until the address is printed, and ``prepare_s`` until scores are ready: of the first
+process, and of the one that was measured, which reads what the first kept in the run folder.
+``load`` has the number of answers to so many clients at once, their median and 99th percentile, and
+the errors. ``kept_mb`` is the size of what is kept.
 """
 
 import argparse
 import json
 import random
+import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -32,6 +37,7 @@ PAGES = {
     "training rows": "/rows?view=all&page={n}",
     "query": "/query/{n}",
     "what is behind a query": "/query/{n}/behind",
+    "another label": "/query/{n}/behind?label=no",
     "training row": "/row/{n}",
     "whom a row helps": "/row/{n}/reach",
     "decide": "/decide?at={n}",
@@ -111,35 +117,50 @@ def load(base: str, cookies: httpx.Cookies, clients: int, seconds: float) -> dic
     }
 
 
-def measure(rows: int, clients: int, seconds: float) -> dict[str, object]:
-    """All numbers, of one server."""
-    with tempfile.TemporaryDirectory() as folder:
-        run = made_up(Path(folder), rows * 11 // 10)
-        program = Path(sys.executable).with_name("turnover")
-        command = [str(program), "explore", str(run), "--no-open", "--json"]
-        began = time.perf_counter()
-        server = subprocess.Popen(command, stdout=subprocess.PIPE, encoding="utf-8")
-        try:
-            assert server.stdout is not None
-            url = json.loads(server.stdout.readline())["url"]
-            opened = time.perf_counter() - began
-            base = url.partition("/?")[0]
-            with httpx.Client(base_url=base, timeout=600) as client:
-                client.get(url)
-                while "status" in client.get("/ready").text or "This is done once" in (
-                    client.get("/row/0/reach").text
-                ):
-                    time.sleep(0.5)
-                prepared = time.perf_counter() - began - opened
-                pages = times(client)
-                loaded = load(base, client.cookies, clients, seconds)
-        finally:
-            server.terminate()
-            server.wait(timeout=60)
+@contextmanager
+def serving(run: Path) -> Iterator[tuple[httpx.Client, float]]:
+    """The command in a process of its own: a client that was let in, and how long it took."""
+    program = Path(sys.executable).with_name("turnover")
+    command = [str(program), "explore", str(run), "--no-open", "--json"]
+    began = time.perf_counter()
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, encoding="utf-8")
+    try:
+        assert server.stdout is not None
+        url = json.loads(server.stdout.readline())["url"]
+        opened = time.perf_counter() - began
+        with httpx.Client(base_url=url.partition("/?")[0], timeout=600) as client:
+            client.get(url)
+            yield client, opened
+    finally:
+        server.terminate()
+        server.wait(timeout=60)
+
+
+def prepared(client: httpx.Client) -> float:
+    """Seconds until the scores are there."""
+    began = time.perf_counter()
+    while "This is done once" in client.get("/ready").text:
+        time.sleep(0.2)
+    return time.perf_counter() - began
+
+
+def measure(run: Path, clients: int, seconds: float) -> dict[str, object]:
+    """All numbers: a first process prepares, a second one is measured."""
+    starts = []
+    shutil.rmtree(run / "explorer", ignore_errors=True)
+    with serving(run) as (client, opened):
+        starts.append({"open_s": round(opened, 2), "prepare_s": round(prepared(client), 1)})
+    with serving(run) as (client, opened):
+        starts.append({"open_s": round(opened, 2), "prepare_s": round(prepared(client), 1)})
+        while "This is done once" in client.get("/query/0/behind?label=no").text:
+            time.sleep(0.2)  # the index is opened for what is not kept
+        pages = times(client)
+        loaded = load(str(client.base_url), client.cookies, clients, seconds)
+    kept = sum(path.stat().st_size for path in (run / "explorer").rglob("*") if path.is_file())
     return {
-        "train": rows,
-        "open_s": round(opened, 2),
-        "prepare_s": round(prepared, 1),
+        "train": json.loads((run / "results.json").read_text())["train"],
+        "starts": starts,
+        "kept_mb": round(kept / 2**20, 1),
         "rows": pages,
         "load": loaded,
     }
@@ -151,8 +172,11 @@ def main() -> None:
     parser.add_argument("--train", type=int, default=10_000)
     parser.add_argument("--clients", type=int, default=50)
     parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--run", type=Path, help="a run that was made before, in a folder")
     given = parser.parse_args()
-    found = measure(given.train, given.clients, given.seconds)
+    with tempfile.TemporaryDirectory() as folder:
+        run = given.run or made_up(Path(folder), given.train * 11 // 10)
+        found = measure(run, given.clients, given.seconds)
     result = {"machine": describe(), **found}
     given.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     for row in found["rows"]:  # type: ignore[attr-defined]

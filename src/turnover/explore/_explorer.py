@@ -6,6 +6,7 @@ from there at once. The kernel of the training set is made when something else i
 """
 
 import copy
+import shutil
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -21,7 +22,7 @@ from torch import Tensor
 
 from turnover._rows import select_rows
 from turnover.data import Rows
-from turnover.errors import DataError
+from turnover.errors import DataError, RunError
 from turnover.estimators import FirstOrder, Fitted, StoredScores
 from turnover.explore._jobs import Job, Jobs, Tick
 from turnover.explore._measured import Measured
@@ -30,6 +31,7 @@ from turnover.explore._search import Haystack
 from turnover.reports._encode import encoded
 from turnover.reports._pictures import Pictures
 from turnover.runs import (
+    EXPLORER,
     ClassifierRun,
     Decisions,
     KeptScores,
@@ -173,9 +175,24 @@ class Explorer:
         if self.kernel and self._fitted is None:
             if tick is not None:
                 tick(f"Reading the gradients of {len(self.subject.train):,} rows", 0, 0)
-            apart = self.apart()
-            self._fitted = apart.kernel().fit(apart.train)
+            self._fitted = self._indexed(self.apart())
         return self._fitted
+
+    def _indexed(self, apart: ClassifierRun) -> Fitted:
+        """The kernel as an index in the run folder, which the next process opens by memory map."""
+        place = apart.features or apart.run.folder / EXPLORER / "kernel"
+        try:
+            place.parent.mkdir(exist_ok=True)
+            try:
+                return apart.kernel().fit(apart.train, folder=place)
+            except RunError:
+                if apart.features is not None:
+                    raise
+                shutil.rmtree(place, ignore_errors=True)  # damaged, or of other weights or release
+                return apart.kernel().fit(apart.train, folder=place)
+        except (OSError, RunError) as error:
+            self.kept.told = f"The kernel is not kept for the next time: {error}."
+            return apart.kernel().fit(apart.train)
 
     @property
     def preparing(self) -> Job | None:
