@@ -27,3 +27,15 @@ def test_an_answer_shows_its_verdict():
     answer = turnover.explain(kernel, rows.select(slice(0, 2)), rows, k=1)
     shown = answer._repr_html_()
     assert answer.verdict(0).split(":")[0] in shown and shown.count("<table>") == 4
+
+
+def test_a_run_says_what_it_is(tmp_path):
+    from turnover.runs import Run
+    from turnover.runs.results import Results
+
+    run = Run.create(tmp_path / "<b>run", {"kind": "<i>text", "arguments": {}})
+    assert "unfinished" in run._repr_html_()
+    run.save(Results(train=1234, test=5, row_word="text", pairs=2, accuracy_turnover=0.875))
+    shown = run._repr_html_()
+    assert "<b>" not in shown and "<i>" not in shown and "&lt;i&gt;text" in shown
+    assert "1,234" in shown and "87.5%" in shown and ">4<" in shown

@@ -67,13 +67,16 @@ def hosts_of(port: int) -> frozenset[str]:
     return frozenset(f"{name}:{port}" for name in ("127.0.0.1", "localhost", "[::1]"))
 
 
-def app_of(site: Site, port: int, more_hosts: frozenset[str] = frozenset()) -> Guard:
+def app_of(
+    site: Site, port: int, more_hosts: frozenset[str] = frozenset(), *, framed: bool = False
+) -> Guard:
     """The explorer of a run behind its guard.
 
     Args:
         site: what is shown.
         port: where it listens.
         more_hosts: other names that it answers to, each with its port.
+        framed: let notebooks of this machine show pages in a frame.
     """
 
     @asynccontextmanager
@@ -89,7 +92,7 @@ def app_of(site: Site, port: int, more_hosts: frozenset[str] = frozenset()) -> G
         *(Route(to, served(site, page)) for to, page in PAGES.items()),
     ]
     app = Starlette(routes=routes, lifespan=lifespan, exception_handlers={404: _missing(site)})
-    return Guard(app, hosts_of(port) | more_hosts, port)
+    return Guard(app, hosts_of(port) | more_hosts, port, framed=framed)
 
 
 def _missing(site: Site) -> Any:

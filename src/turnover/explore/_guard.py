@@ -25,6 +25,7 @@ POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
     "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
+NOTEBOOKS = "http://127.0.0.1:* http://localhost:*"  # of this machine, at whatever port
 HEADERS = {
     "content-security-policy": POLICY,
     "x-content-type-options": "nosniff",
@@ -43,10 +44,20 @@ class Guard:
 
     Attributes:
         token: the secret of the first address, good once.
+        headers: of every answer. Pages of other sites show none of ours in a frame; a notebook of
+            this machine does where it asked for that.
     """
 
-    def __init__(self, app: ASGIApp, hosts: frozenset[str], port: int) -> None:
+    def __init__(
+        self, app: ASGIApp, hosts: frozenset[str], port: int, *, framed: bool = False
+    ) -> None:
         self.app, self.hosts = app, hosts
+        self.headers = dict(HEADERS)
+        if framed:
+            del self.headers["x-frame-options"]
+            self.headers["content-security-policy"] = POLICY.replace(
+                "frame-ancestors 'none'", f"frame-ancestors {NOTEBOOKS}"
+            )
         self.token, self._session = secrets.token_urlsafe(32), secrets.token_urlsafe(32)
         self.cookie, self._used = f"turnover_{port}", False
 
@@ -59,7 +70,7 @@ class Guard:
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
-                for name, value in HEADERS.items():
+                for name, value in self.headers.items():
                     headers[name] = value
             await send(message)
 

@@ -22,6 +22,9 @@ def compare(site: Site, request: Request, form: Mapping[str, Any]) -> Response:
     if theirs is None:
         raise DataError("There is one run only. Start `turnover explore RUN RUN2` for two.")
     pairs = _shared(ours, theirs, "test")
+    names = [each.folder.resolve() for each in (ours, theirs)]
+    same = names[0].name == names[1].name
+    here, there = (f"{p.parent.name}/{p.name}" if same else p.name for p in names)
     gone: list[dict[str, Any]] = []
     come: list[dict[str, Any]] = []
     both = 0
@@ -32,12 +35,15 @@ def compare(site: Site, request: Request, form: Mapping[str, Any]) -> Response:
             row = {**shown(ours, "test", mine), "said": _says(ours, mine)}
             (gone if wrong else come).append({**row, "now": _says(theirs, other)})
     changed = [
-        {**shown(ours, "train", mine), "by": (ours if here else theirs).folder.name}
+        {**shown(ours, "train", mine), "by": here if suspected else there}
         for mine, other in _shared(ours, theirs, "train")
-        if (here := bool(ours.inspection.suspect[mine])) != bool(theirs.inspection.suspect[other])
+        if (suspected := bool(ours.inspection.suspect[mine]))
+        != bool(theirs.inspection.suspect[other])
     ]
     return site.render(
         "compare.html",
+        here=here,
+        there=there,
         gone=gone,
         come=come,
         both=both,

@@ -9,6 +9,7 @@ from threading import Thread
 from typing import Any
 
 from turnover.errors import ConfigError, MissingExtra
+from turnover.explore._notebook import Address, in_notebook
 
 __all__ = ["explore"]
 
@@ -23,11 +24,13 @@ def explore(
     port: int = 0,
     host: str = "127.0.0.1",
     beyond_this_machine: bool = False,
-    open_browser: bool = True,
+    open_browser: bool | None = None,
     ready: Callable[[str], None] | None = None,
     background: bool = False,
 ) -> str:
     """Open a run in the browser; returns its address when the server ends.
+
+    In a notebook, the address is shown as a frame with the page.
 
     Args:
         run: folder of a finished run.
@@ -36,7 +39,8 @@ def explore(
         host: where to listen; this machine alone by default.
         beyond_this_machine: allow a host that others reach. Whoever has the first address then
             reads the run and decides, over a connection that is not encrypted.
-        open_browser: open the page.
+        open_browser: open the page; by default, outside of a notebook. A notebook shows what this
+            returns as a frame.
         ready: called with the first address, which is good once.
         background: serve from a thread and return at once, as a notebook needs it.
 
@@ -68,8 +72,9 @@ def explore(
         opened.pop_all()  # whoever serves closes it
     site = Site(first, second)
     name = f"[{host}]" if ":" in host else host
-    app = app_of(site, port, frozenset({f"{name}:{port}"}))
-    url = f"http://{name}:{port}/?token={app.token}"
+    framed = background and in_notebook()
+    app = app_of(site, port, frozenset({f"{name}:{port}"}), framed=framed)
+    url = Address(f"http://{name}:{port}/?token={app.token}")
     config = uvicorn.Config(
         app,
         log_level="error",
@@ -82,7 +87,7 @@ def explore(
     server = uvicorn.Server(config)
     if ready is not None:
         ready(url)
-    if open_browser:
+    if open_browser or (open_browser is None and not framed):
         webbrowser.open(url)
     if background:
         Thread(target=_run, args=(server, listening), daemon=True).start()

@@ -46,6 +46,7 @@ from turnover.errors import DataError, RunError
 from turnover.masks import MASK_VERSION, STRING_ID_VERSION, check_mask_version
 from turnover.nn import masked_layers
 from turnover.runs._json import checksum_of_values, read_json, sealed, text_of, unsealed
+from turnover.runs._shown import run_html
 from turnover.runs.results import Results, Section, manifest_of_today
 
 __all__ = ["Run", "describe_masks", "fingerprint"]
@@ -172,6 +173,10 @@ class Run:
         """Open the run in the browser from a notebook; see :func:`turnover.explore.explore`."""
         open_explorer = import_module("turnover.explore").explore  # it lies above, by name
         return open_explorer(self.folder, **{"background": True, **how})
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: what the run is, and how good."""
+        return run_html(self.folder, self.manifest, self.load(Results))
 
     def finish(self, **more: object) -> "Run":
         """Mark the run complete and add to its manifest, with checksums of all that it holds."""

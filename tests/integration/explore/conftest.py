@@ -172,5 +172,5 @@ def planted_images(folder, count, wrong, *, pairs=1, epochs=4):
             bad.add(f"{row}.png")
     images = read_images(folder / "data", Reading(None, 16), hold_out=0.2)
     run_images(folder / "run", images, ImageConfig(pairs=pairs, epochs=epochs, control=False))
-    kept = {name.rpartition("/")[2] for name in images.train.names}
+    kept = {name.rpartition("/")[2] for name in images.names["train"]}
     return Planted(folder / "run", truth, bad & kept)

@@ -4,8 +4,9 @@ import pytest
 from starlette.testclient import TestClient
 
 from tests.unit.explore.conftest import BASE
-from turnover.explore._app import CHANGES, PAGES
+from turnover.explore._app import CHANGES, PAGES, app_of
 from turnover.explore._guard import HEADERS, LARGEST_BODY
+from turnover.explore._site import Site
 
 
 @pytest.fixture
@@ -32,9 +33,6 @@ def test_the_token_is_good_once(opened):
 
 
 def test_the_cookie_is_for_no_script_and_no_other_site(text_run):
-    from turnover.explore._app import app_of
-    from turnover.explore._site import Site
-
     guard = app_of(Site(None), 8000)
     answer = TestClient(guard, base_url=BASE).get(f"/?token={guard.token}", follow_redirects=False)
     cookie = answer.headers["set-cookie"].lower()
@@ -118,3 +116,13 @@ def test_a_body_without_a_length_is_bounded(shared):
 )
 def test_no_other_file_can_be_read(shared, path):
     assert shared.client.get(path).status_code in (400, 404)
+
+
+def test_only_a_notebook_of_this_machine_may_show_a_frame():
+    guard = app_of(Site(None), 8000, framed=True)
+    answer = TestClient(guard, base_url=BASE).get(f"/?token={guard.token}", follow_redirects=False)
+    policy = answer.headers["content-security-policy"]
+    ancestors = policy.rpartition("frame-ancestors ")[2].split()
+    assert ancestors == ["http://127.0.0.1:*", "http://localhost:*"]
+    assert "default-src 'none'" in policy and "x-frame-options" not in answer.headers
+    assert "samesite=strict" in answer.headers["set-cookie"].lower()
