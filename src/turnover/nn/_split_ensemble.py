@@ -39,12 +39,22 @@ class SplitEnsemble(nn.Module):
             are the left ones.
         seed: seed of the coins.
         layer: number of the mask layer.
+        length: epochs of the members over those of the training that scores are about; shorter
+            trainings move less along directions of little curvature, as if damped more, which
+            kernels take out again.
 
     Raises:
         ConversionError: for an odd number of members, or fewer than two.
     """
 
-    def __init__(self, members: Sequence[nn.Module], *, seed: int = 0, layer: int = 0) -> None:
+    def __init__(
+        self,
+        members: Sequence[nn.Module],
+        *,
+        seed: int = 0,
+        layer: int = 0,
+        length: float = 1.0,
+    ) -> None:
         super().__init__()
         if len(members) < 2 or len(members) % 2:
             raise ConversionError(
@@ -53,6 +63,7 @@ class SplitEnsemble(nn.Module):
             )
         self.members = nn.ModuleList(members)
         self.mask = TurnoverDropout(seed=seed, layer=layer, dim=1)
+        self.length = length
 
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any

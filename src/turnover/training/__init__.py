@@ -12,6 +12,7 @@ from turnover.training._split_ensemble import (
     fit_split_ensemble,
     member_seeds,
     train_split_ensemble,
+    within,
 )
 from turnover.training._stacked import PADDING, Stack, stacks_well
 
@@ -38,6 +39,7 @@ __all__ = [
     "refuse_large_training",
     "stacks_well",
     "train_split_ensemble",
+    "within",
 ]
 
 __getattr__ = _renamed.old_name(__name__)

@@ -10,15 +10,59 @@ from torch.nn.utils.rnn import pad_sequence
 
 from turnover._rows import Loss
 from turnover.data import Rows
-from turnover.errors import DataError
+from turnover.errors import ConfigError, DataError
 from turnover.nn import SplitEnsemble
 from turnover.training._bytes import refuse_large_training
 from turnover.training._loop import Recipe, fit
 from turnover.training._stacked import PADDING, Stack, stacks_well
 
-__all__ = ["build_split_ensemble", "fit_split_ensemble", "member_seeds", "train_split_ensemble"]
+__all__ = [
+    "LENGTH",
+    "build_split_ensemble",
+    "fit_split_ensemble",
+    "member_seeds",
+    "train_split_ensemble",
+    "within",
+]
 
 SEEDS = 2**62
+LENGTH = 0.5
+"""Of one training: half as long and twice as many networks make better scores at equal cost than
+the whole training, and a quarter is too short (``benchmarks/results/recipe.json``)."""
+
+
+def within(budget: float, recipe: Recipe) -> tuple[Recipe, int]:
+    """The recipe and the pairs that make the best scores for the cost of so many trainings.
+
+    A pair costs one training, each network half of the rows, when it is trained in full. Half of
+    the epochs, with the schedule compressed to them, buys twice the pairs. At least two pairs are
+    needed to choose the damping and to say how good scores are, so that the least is one training.
+
+    Args:
+        budget: in trainings on all rows; what is not a whole number of pairs is left over.
+        recipe: of one training.
+
+    Raises:
+        ConfigError: for a budget below one training, or a recipe of a single epoch.
+
+    Example:
+        >>> from turnover.training import Recipe, within
+        >>> shorter, pairs = within(4, Recipe(epochs=30))
+        >>> shorter.epochs, pairs
+        (15, 8)
+    """
+    if not budget >= 1:
+        raise ConfigError(
+            f"A budget of {budget:g} trainings is too small: two pairs of networks, trained half "
+            "as long, cost one training. Give at least 1."
+        )
+    if recipe.epochs < 2:
+        raise ConfigError(
+            f"A training of {recipe.epochs} epochs cannot be half as long. Give the number of "
+            "pairs instead."
+        )
+    epochs = max(1, round(LENGTH * recipe.epochs))
+    return replace(recipe, epochs=epochs), int(budget * recipe.epochs / epochs)
 
 
 def build_split_ensemble(
@@ -101,6 +145,7 @@ def fit_split_ensemble(
     recipe: Recipe,
     *,
     pairs: int = 8,
+    budget: float | None = None,
     stacked: bool = True,
     on_epoch: Callable[[int], None] | None = None,
     checkpoint: str | Path | None = None,
@@ -117,14 +162,20 @@ def fit_split_ensemble(
         loss: (model, batch) → per-example losses ``[rows]`` in nats.
         recipe: ``recipe.seed`` is also the seed of the coins.
         pairs: pairs of networks; scores get better with more of them.
+        budget: cost in trainings on all rows, in place of ``pairs``: as :func:`within` spends it.
         stacked: as of :func:`train_split_ensemble`, like all that follows.
         on_epoch: called with the number of finished epochs.
         checkpoint: file from which an interrupted training resumes.
 
     Raises:
+        ConfigError: as :func:`within`.
         ConversionError, DataError, LossError, RunError: as :func:`train_split_ensemble`.
     """
+    whole = recipe.epochs
+    if budget is not None:
+        recipe, pairs = within(budget, recipe)
     model = build_split_ensemble(build, pairs, seed=recipe.seed)
+    model.length = recipe.epochs / whole if whole else 1.0
     how = (model, rows, loss, recipe)
     train_split_ensemble(*how, stacked=stacked, on_epoch=on_epoch, checkpoint=checkpoint)
     return model

@@ -77,7 +77,7 @@ def _pairs_of(fitted):
     """The networks and ridges of one pair, four times over, as the place of each is fixed."""
     for pair in range(4):
         chosen = [pair] * 4 + [4 + pair] * 4
-        yield tuple(tuple(part[n] for n in chosen) for part in (fitted.networks, fitted.ridges))
+        yield tuple(tuple(part[n] for n in chosen) for part in (fitted.networks, fitted.solves))
 
 
 def _wrong(fitted, queries):
@@ -113,7 +113,7 @@ def test_noise_is_rarely_a_discovery(monkeypatch, ensemble, rows, queries):
     """PairAgreement that say nothing but noise: p is uniform."""
     fitted = GradientKernel(ensemble, loss).fit(rows)
     torch.manual_seed(0)
-    noise = [torch.randn(4, 60) for _ in fitted.ridges]
+    noise = [torch.randn(4, 60) for _ in fitted.solves]
     ridges = tuple(type("Noise", (), {"influence": lambda _, q, n=n: n})() for n in noise)
     made = replace(fitted, ridges=ridges)
     found = explain(made, queries, rows, 60)

@@ -284,12 +284,22 @@ class _Halves:
             return tried[damping][0]
 
         several = model.pairs > 1
-        chosen = hill_climb(quality) if several and self.config.damping == "auto" else given
+        chosen = given
+        if several and self.config.damping == "auto":
+            chosen = hill_climb(quality) * self.model_length
         if chosen not in tried:
             quality(chosen)
         agreement, slope = tried[chosen]
         # A wrong sign is noise: it must not turn help into harm.
         return chosen, agreement if several else None, slope if slope > 0 else 1.0
+
+    @property
+    def model_length(self) -> float:
+        """Length of the trainings, by which λ is multiplied: λ ∝ 1 / steps of gradient descent.
+
+        The pairs agree best at the damping of their own, shorter training.
+        """
+        return float(getattr(self.config.model, "length", 1.0))
 
     def _predicted(self, model: SplitEnsemble, damping: float) -> tuple[float, float]:
         few = min(model.pairs, PROBED_PAIRS)

@@ -193,7 +193,10 @@ def _manifest(
 
 
 def _solved(solve: Solve) -> dict[str, Tensor]:
-    tensors = {"factor": solve.factor, "ridge": torch.as_tensor(solve.ridge).reshape(1)}
+    ridge = torch.as_tensor(solve.ridge).reshape(1)
+    if isinstance(solve, LandmarkRidge):
+        return {"inverse": solve.inverse, "ridge": ridge}
+    tensors = {"factor": solve.factor, "ridge": ridge}
     if isinstance(solve, ClassRidge):
         tensors["cross"] = solve.cross
     return tensors
@@ -235,11 +238,13 @@ def _solve(
     curvature: Tensor,
     damping: float,
 ) -> Solve:
-    ridge, factor = kept["ridge"][0], kept["factor"]
+    ridge = kept["ridge"][0]
     if "z" in parts[0]:
         tensors = mapped(own / "basis.safetensors")
         basis = Basis(unpacked(tensors), tensors["root"], float(tensors["unit"]))
-        return LandmarkRidge(basis, [part["z"] for part in parts], factor, ridge, damping)
+        rows = [part["z"] for part in parts]
+        return LandmarkRidge(basis, rows, kept["inverse"], float(ridge), damping)
+    factor = kept["factor"]
     blocks = joined([unpacked(part) for part in parts])
     if "cross" in kept:
         curved = joined([unpacked(part, "along-") for part in parts])

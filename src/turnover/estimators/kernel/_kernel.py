@@ -75,7 +75,8 @@ class GradientKernel:
             itself, so that several networks can be averaged, ``"none"`` for sums over tokens and
             everything else.
         damping: λ over the mean of w_z ‖φ_z‖². ``"auto"`` lets two or more pairs of networks choose
-            it, and takes 0.3 for other models.
+            it, times the length of their training (:class:`turnover.nn.SplitEnsemble`), and takes
+            0.3 for other models.
         landmarks: rows from which all others are seen, drawn in proportion to their curvature; the
             solve then has their size. 0 solves exactly; ``"auto"`` does so where that takes less
             than 2 GiB, and else takes 512 to 2,048 (:mod:`turnover.estimators.kernel._plan`).

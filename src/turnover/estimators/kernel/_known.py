@@ -20,7 +20,14 @@ from turnover.errors import ScoreError
 from turnover.estimators.kernel._classes import ClassRidge
 from turnover.estimators.kernel._features import Block, joined, kernel, stacked
 from turnover.estimators.kernel._keep import Keeper, Part, PartRows
-from turnover.estimators.kernel._landmarks import Basis, LandmarkRidge, draw
+from turnover.estimators.kernel._landmarks import (
+    Basis,
+    LandmarkRidge,
+    draw,
+    product,
+    rows_at,
+    solved,
+)
 from turnover.estimators.kernel._ridge import Ridge, is_dual
 from turnover.nn import evaluating
 from turnover.training import losses_of
@@ -102,7 +109,9 @@ class Projected:
 
     def among(self, damping: float, positions: Tensor) -> Tensor:
         """Influence of all instances on some of themselves, ``[position, train]``."""
-        return self.at(damping).among(positions)
+        asked = rows_at(self.parts, positions)
+        found, _ = solved(self.hessian, self.mean, damping, asked.T)
+        return product(found.T.contiguous(), self.parts)
 
 
 @final
@@ -234,7 +243,7 @@ class _Maker:
             lambda: self._basis(parts, plan),
         )
         basis = Basis(unpacked(kept), kept["root"], float(kept["unit"]))
-        found, hessian = [], torch.zeros_like(basis.root)
+        found, hessian = [], torch.zeros(basis.width, basis.width)
         total, count, rounding = 0.0, 0, 0.0
         for part, cut in zip(parts, cuts, strict=True):
             tensors = self.keep.tensors(
@@ -274,8 +283,8 @@ class _Maker:
     def _seen(self, part: Part, cut: Plan, basis: Basis) -> dict[str, Tensor]:
         """Z of the rows, Σ w z zᵀ, Σ w ‖φ‖², and the rounding of half precision."""
         rows = part.known()
-        z = torch.empty(len(rows), len(basis.root), dtype=torch.float16)
-        hessian, total, rounding = torch.zeros_like(basis.root), 0.0, 0.0
+        z = torch.empty(len(rows), basis.width, dtype=torch.float16)
+        hessian, total, rounding = torch.zeros(basis.width, basis.width), 0.0, 0.0
         with evaluating(self.network):
             for place in self.config.blocks_of_rows(len(rows)):
                 batch = select_rows(rows.batch, place)

@@ -21,10 +21,10 @@ from turnover.errors import ScoreError
 from turnover.estimators.kernel._features import Block, bytes_of, kernel, squared_norms
 from turnover.estimators.kernel._ridge import ridge_of
 
-__all__ = ["Basis", "LandmarkRidge", "draw", "row_blocks"]
+__all__ = ["Basis", "LandmarkRidge", "draw", "product", "row_blocks", "rows_at", "solved"]
 
 JITTER = 1e-5  # of the mean diagonal; products in single precision are off by 5e-7 of it
-PART = 256  # rows that are widened to single precision at once: they stay in the cache
+PART = 128  # rows that are widened to single precision at once: they stay in the cache
 
 
 @final
@@ -63,6 +63,11 @@ class Basis:
         inverse = torch.linalg.solve_triangular(factor, eye, upper=False)
         return cls(blocks, (inverse.T / unit**0.5).float().contiguous(), unit)
 
+    @property
+    def width(self) -> int:
+        """Numbers that are kept of a row."""
+        return self.root.shape[1]
+
     def features(self, blocks: Sequence[Block]) -> Tensor:
         """Z of other rows, ``float32 [row, landmark]``."""
         return kernel(blocks, self.blocks) @ self.root
@@ -99,71 +104,84 @@ def row_blocks(parts: Sequence[Tensor]) -> Iterator[tuple[slice, Tensor]]:
             start += len(few)
 
 
+def solved(
+    hessian: Tensor, mean: float, damping: float, wanted: Tensor | None = None
+) -> tuple[Tensor, float]:
+    """(Σ w z zᵀ + λ I)⁻¹ of ``wanted [landmark, column]``, or all of it, and λ.
+
+    Double precision, since the smallest of its eigenvalues is λ.
+
+    Raises:
+        ScoreError: for a damping that is not above zero, or features that are all zero.
+    """
+    whole = hessian.double()
+    ridge = ridge_of(whole, damping, torch.tensor(mean, dtype=torch.float64))
+    whole.diagonal().add_(ridge)
+    factor = torch.linalg.cholesky(whole)
+    if wanted is None:
+        found = torch.cholesky_inverse(factor)
+    else:
+        found = torch.cholesky_solve(wanted.double(), factor)
+    return found.float(), float(ridge)
+
+
+def product(asked: Tensor, parts: Sequence[Tensor]) -> Tensor:
+    """Inner products ``[query, train]`` with the features of all rows, which are streamed."""
+    found = torch.empty(len(asked), sum(len(part) for part in parts))
+    for place, z in row_blocks(parts):
+        if len(asked) == 1:
+            torch.mv(z, asked[0], out=found[0, place])
+        else:
+            found[:, place] = asked @ z.T
+    return found
+
+
 @final
 @dataclass(frozen=True)
 class LandmarkRidge:
-    """The factorised H of one network in the space of its landmarks.
+    """H⁻¹ of one network in the space of its landmarks.
 
     Attributes:
         basis: the landmarks.
         parts: Z of the training instances, ``float16 [row, landmark]`` each.
-        factor: Cholesky factor of H.
+        inverse: H⁻¹ ``[landmark, landmark]``.
         ridge: λ.
         damping: λ over the mean of w_z ‖φ_z‖².
     """
 
     basis: Basis
     parts: Sequence[Tensor]
-    factor: Tensor
-    ridge: Tensor
+    inverse: Tensor
+    ridge: float
     damping: float
 
     @classmethod
     def of(
         cls, basis: Basis, parts: Sequence[Tensor], hessian: Tensor, mean: float, damping: float
     ) -> "LandmarkRidge":
-        """Factorise Σ w z zᵀ + λ I, with λ = ``damping`` times the mean of w_z ‖φ_z‖².
+        """Invert Σ w z zᵀ + λ I, with λ = ``damping`` times the mean of w_z ‖φ_z‖².
 
         Raises:
-            ScoreError: for a damping that is not above zero, or features that are all zero.
+            ScoreError: as :func:`solved`.
         """
-        whole = hessian.double()
-        ridge = ridge_of(whole, damping, torch.tensor(mean, dtype=torch.float64))
-        whole.diagonal().add_(ridge)
-        factor = torch.linalg.cholesky(whole).float()
-        return cls(basis, parts, factor, ridge.float(), damping)
+        inverse, ridge = solved(hessian, mean, damping)
+        return cls(basis, parts, inverse, ridge, damping)
 
     @property
     def bytes(self) -> int:
         """What is kept."""
-        fixed = bytes_of(self.basis.blocks) + self.basis.root.nbytes + self.factor.nbytes
+        fixed = bytes_of(self.basis.blocks) + self.basis.root.nbytes + self.inverse.nbytes
         return fixed + sum(part.nbytes for part in self.parts)
 
     def influence(self, queries: Sequence[Block]) -> Tensor:
         """φ_qᵀ H⁻¹ φ_z for all queries and instances, ``[query, train]``; Z is streamed."""
-        return self.of_features(self.basis.features(queries).cpu())
-
-    def of_features(self, asked: Tensor) -> Tensor:
-        """The same of queries by their own Z ``[query, landmark]``."""
-        solved = torch.cholesky_solve(asked.T, self.factor).T.contiguous()
-        found = torch.empty(len(asked), sum(len(part) for part in self.parts))
-        for place, z in row_blocks(self.parts):
-            if len(asked) == 1:
-                torch.mv(z, solved[0], out=found[0, place])
-            else:
-                found[:, place] = solved @ z.T
-        return found
-
-    def among(self, positions: Tensor) -> Tensor:
-        """Influence of all instances on some of themselves, ``[position, train]``."""
-        return self.of_features(rows_at(self.parts, positions))
+        return product(self.basis.features(queries).cpu() @ self.inverse, self.parts)
 
     def leverage(self) -> Tensor:
         """φ_zᵀ H⁻¹ φ_z of every instance, ``[train]``."""
         found = torch.empty(sum(len(part) for part in self.parts))
         for place, z in row_blocks(self.parts):
-            half = torch.linalg.solve_triangular(self.factor, z.T, upper=False)
-            found[place] = half.square().sum(dim=0)
+            found[place] = (z @ self.inverse).mul_(z).sum(dim=1)
         return found
 
 
