@@ -65,7 +65,7 @@ def test_standard_errors_are_those_of_the_pairs(ensemble, rows, queries):
     """Each pair alone, with the common residuals: s / √P."""
     fitted = GradientKernel(ensemble, loss).fit(rows)
     found = fitted.scores(queries)
-    alone = [replace(fitted, networks=n, ridges=r) for n, r in _pairs_of(fitted)]
+    alone = [replace(fitted, networks=n, solves=r) for n, r in _pairs_of(fitted)]
     each = torch.stack([part.scores(queries).values / _wrong(part, queries) for part in alone])
     each = each * _wrong(fitted, queries)
     torch.testing.assert_close(found.values, each.mean(dim=0), rtol=1e-4, atol=1e-6)
@@ -74,7 +74,7 @@ def test_standard_errors_are_those_of_the_pairs(ensemble, rows, queries):
 
 
 def _pairs_of(fitted):
-    """The networks and ridges of one pair, four times over, as the place of each is fixed."""
+    """The networks and solves of one pair, four times over, as the place of each is fixed."""
     for pair in range(4):
         chosen = [pair] * 4 + [4 + pair] * 4
         yield tuple(tuple(part[n] for n in chosen) for part in (fitted.networks, fitted.solves))
@@ -114,8 +114,8 @@ def test_noise_is_rarely_a_discovery(monkeypatch, ensemble, rows, queries):
     fitted = GradientKernel(ensemble, loss).fit(rows)
     torch.manual_seed(0)
     noise = [torch.randn(4, 60) for _ in fitted.solves]
-    ridges = tuple(type("Noise", (), {"influence": lambda _, q, n=n: n})() for n in noise)
-    made = replace(fitted, ridges=ridges)
+    solves = tuple(type("Noise", (), {"influence": lambda _, q, n=n: n})() for n in noise)
+    made = replace(fitted, solves=solves)
     found = explain(made, queries, rows, 60)
     # Of 240 uniform p-values 12 ± 3.4 are below 0.05.
     assert 2 <= int((found.helpful.p < 0.05).sum()) <= 24
