@@ -89,7 +89,7 @@ EXTRAS = {
         python(
             "import torch; from turnover import Scores\n"
             "s = Scores(torch.ones(1, 2), torch.tensor([3, 4]), torch.tensor([1]))\n"
-            "assert len(s.to_pandas()) == 2; s.to_parquet('s.parquet')"
+            "assert s.to_pandas().shape == (1, 2); s.to_parquet('s.parquet')"
         )
     ],
     "datasets": [
@@ -100,6 +100,7 @@ EXTRAS = {
     ],
     "reports": [python("import matplotlib, jinja2, PIL; import turnover.reports")],
     "explore": [python("import turnover.explore; import turnover.explore._app")],
+    "umap": [python("import umap, turnover.explore")],
     "demo": [command("demo --epochs 4 --mistakes 1", says="report.html")],
     "text": [
         python(

@@ -15,6 +15,7 @@ from benchmarks.tables._boards import (
     fashion_board,
     half_trained,
     headline,
+    leaderboard,
     mnist_board,
     proof,
     silent,
@@ -98,6 +99,7 @@ MAKERS = (
     mnist_board,
     sst2_board,
     fashion_board,
+    leaderboard,
 )
 
 

@@ -177,6 +177,28 @@ def fashion_board() -> str:
     return _board("fashion")
 
 
+def leaderboard() -> str:
+    """Every method on every task, one line each, the best of a task first."""
+    rows = [row for row in result("leaderboard") if row["lds"] is not None]
+    tasks = dict.fromkeys(row["task"] for row in rows)
+    lines = [
+        [
+            task,
+            _called(row["method"], row["runs"]),
+            f"{row['lds']:.3f}",
+            f"{row['lds_low']:.3f} to {row['lds_high']:.3f}",
+            "–" if row["mislabel_auc"] is None else f"{row['mislabel_auc']:.3f}",
+            *(seconds(row[f"{part}_seconds"]) for part in ("train", "cache", "query")),
+            f"{row['bytes_per_instance']:,.0f}",
+            "–" if row["peak_mb"] is None else f"{row['peak_mb']:,.0f}",
+        ]
+        for task in tasks
+        for row in sorted((r for r in rows if r["task"] == task), key=lambda r: -r["lds"])
+    ]
+    header = ["task", "method", "LDS", "95 % interval", "AUC", "training", "caching", "queries"]
+    return table([*header, "bytes", "MB"], lines) + _board_origin(rows)
+
+
 def silent() -> str:
     """What became of models and losses that scores are easily wrong for."""
     found = result("silent")

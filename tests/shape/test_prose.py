@@ -54,3 +54,22 @@ def test_nouns_are_repeated_not_pointed_at(path):
 @pytest.mark.parametrize("path", SOURCES, ids=name)
 def test_results_have_sentences_of_their_own(path):
     assert all(len(re.findall(r"\bso\s+that\b", text)) <= MOST_RESULTS for text in docstrings(path))
+
+
+SECTION = re.compile(r"^(Args|Attributes|Raises):$")
+ITEM = re.compile(r"^    (?:\*{0,2}\w[\w.`*]*(?:, \*{0,2}\w+)*):")
+
+
+def loose_lines(text):
+    """Lines of a section that begin no item, but stand where one begins."""
+    inside = False
+    for line in text.splitlines():
+        if line and not line.startswith(" "):
+            inside = bool(SECTION.match(line))
+        elif inside and re.match(r"^    \S", line) and not ITEM.match(line):
+            yield line
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name)
+def test_items_are_continued_further_in(path):
+    assert not [line for text in docstrings(path) for line in loose_lines(text)]

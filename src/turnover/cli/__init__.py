@@ -1,4 +1,4 @@
-"""The command line: ``turnover demo | train | ask | audit | cleanse | check | report``.
+"""The command line: ``turnover demo``, ``train``, ``ask`` and so on; ``turnover --help`` lists all.
 
 Thin; every command is one call.
 

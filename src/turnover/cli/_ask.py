@@ -86,12 +86,12 @@ def one_question(
 
 def _tell_forecast(subject: "ClassifierRun", estimator: str | None) -> None:
     """Say what a kernel is going to take, where that is long."""
-    from turnover.cli._output import warn
+    from turnover.cli._output import tell
     from turnover.runs import kernel_forecast
 
     expected = kernel_forecast(subject, estimator)
     if expected is not None and expected.seconds >= LONG:
-        warn(f"scoring takes {expected}")
+        tell(f"scoring takes {expected}")
 
 
 def query_of(

@@ -4,7 +4,7 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -50,7 +50,7 @@ def explore(
     Decisions are written to RUN/decisions.jsonl at once and never change the data. Only this
     machine can see the page. Ctrl-C ends it.
     """
-    from turnover.cli._output import print_json, warn
+    from turnover.cli._output import print_json, tell
     from turnover.explore import explore as serve
 
     def ready(url: str) -> None:
@@ -61,7 +61,7 @@ def explore(
                 f"The explorer is at {url}\nThe address is good once. Ctrl-C ends it.", flush=True
             )
 
-    warn(f"opening {run}")
+    tell(f"opening {run}")
     try:
         serve(
             run,
@@ -100,6 +100,13 @@ def apply(
     run: RunFolder,
     *,
     out: Annotated[Path, typer.Option(help="File of the cleaned data (.csv, .parquet).")],
+    suspects: Annotated[
+        Literal["remove", "relabel"] | None,
+        typer.Option(
+            help="Also do this to each row that the audit suspects and nobody decided about.",
+            show_default="leave them",
+        ),
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print what was written as JSON.")
     ] = False,
@@ -109,12 +116,14 @@ def apply(
     The data of the run stay as they are.
     """
     from turnover.cli._output import print_json
-    from turnover.runs import write_cleaned, write_decisions
+    from turnover.runs import with_suspects, write_cleaned, write_decisions
 
     told = out.with_name("decisions.csv")
     if out == told:
         raise DataError(f"{told} is for the decisions themselves. Give the cleaned data a name.")
     subject, decided = _decided(run)
+    if suspects is not None:
+        decided = with_suspects(subject, decided, suspects)
     kept = write_cleaned(subject, decided, out)
     write_decisions(subject, decided, told)
     if as_json:
@@ -122,7 +131,11 @@ def apply(
         print_json({"out": str(out), "decisions": str(told), "rows": kept, "decided": count})
         return
     removed = len(subject.train) - kept
-    print(f"{kept:,} {subject.row_word}s, {removed:,} removed: {out}\nDecisions: {told}")
+    changed = sum(made.action == "relabel" for made in decided.values())
+    print(
+        f"{kept:,} {subject.row_word}s, {removed:,} removed, {changed:,} with another label: {out}"
+    )
+    print(f"Decisions: {told}")
 
 
 def export(

@@ -6,7 +6,8 @@ import sys
 import warnings
 from collections.abc import Callable
 from functools import wraps
-from typing import Any
+from inspect import Parameter, signature
+from typing import Annotated, Any
 
 import typer
 
@@ -17,8 +18,9 @@ from turnover.cli._audit import audit
 from turnover.cli._check import check
 from turnover.cli._cleanse import cleanse
 from turnover.cli._demo import demo
+from turnover.cli._doctor import doctor
 from turnover.cli._explore import apply, explore, export
-from turnover.cli._options import as_options
+from turnover.cli._options import QUIET, as_options
 from turnover.cli._prove import prove
 from turnover.cli._report import report
 from turnover.cli._train import train
@@ -27,12 +29,22 @@ from turnover.errors import DataError, TurnoverError
 __all__ = ["main"]
 
 INTERRUPTED = 130
+FIRST = """\
+Which training examples made the model say that?
+
+  turnover demo
+      a proof on real digits, in about a minute
+  turnover train FILE --text COLUMN --label COLUMN --out runs/mine
+      a classifier of your own texts that can be asked; pictures: turnover train FOLDER --images
+  turnover ask runs/mine --query 0
+      the training rows behind its first answer
+
+turnover --help lists all commands. turnover doctor says what is installed and what is missing."""
+"""What a newcomer needs, printed by the command alone."""
 ENDINGS = ("SIGTERM", "SIGHUP")
 """Signals of a system that shuts down, a scheduler, a terminal that is closed."""
 
 app = typer.Typer(
-    no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     help="What would the model have said without this training instance? "
     "Answers from one training run, by turn-over dropout.",
@@ -80,6 +92,37 @@ def _end(number: int, frame: object) -> None:
     raise _Ended(number)
 
 
+Quiet = Annotated[
+    bool,
+    typer.Option(
+        "--quiet",
+        "-q",
+        help="No progress and no forecasts; warnings and errors stay.",
+        rich_help_panel="More",
+    ),
+]
+
+
+def _hushed(command: Callable[..., None]) -> Callable[..., None]:
+    """The command with an option --quiet."""
+
+    @wraps(command)
+    def run(*args: object, quiet: bool, **options: object) -> None:
+        before = QUIET.set(quiet)
+        try:
+            command(*args, **options)
+        finally:
+            QUIET.reset(before)
+
+    shape = signature(command)
+    more = Parameter("quiet", Parameter.KEYWORD_ONLY, default=False, annotation=Quiet)
+    run.__signature__ = shape.replace(  # type: ignore[attr-defined]
+        parameters=[*shape.parameters.values(), more]
+    )
+    run.__annotations__ = {**command.__annotations__, "quiet": Quiet}
+    return run
+
+
 def _reported(command: Callable[..., None]) -> Callable[..., None]:
     """The command, with a user's mistake or Ctrl-C turned into one paragraph and an exit code."""
 
@@ -109,14 +152,21 @@ def _reported(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-for _command in (demo, train, ask, prove, audit, cleanse, check, report, explore, apply, export):
-    app.command()(_reported(_command))
+COMMANDS = (
+    *(demo, train, ask, prove, audit, cleanse, check, report, explore, apply, export, doctor),
+)
+for _command in COMMANDS:
+    app.command()(_reported(_hushed(_command)))
 
 
 @app.callback(invoke_without_command=True)
 def _root(
+    context: typer.Context,
     version: bool = typer.Option(False, "--version", help="Print the version and exit."),
 ) -> None:
     if version:
         typer.echo(f"turnover {__version__}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        typer.echo(FIRST)
         raise typer.Exit

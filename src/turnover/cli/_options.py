@@ -1,13 +1,16 @@
 """Options that commands share, and messages of the library in the words of options."""
 
 import re
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-__all__ = ["AskImage", "AskQuery", "AskText", "RunFolder", "as_options"]
+__all__ = ["QUIET", "AskImage", "AskQuery", "AskText", "RunFolder", "as_options"]
 
+QUIET: ContextVar[bool] = ContextVar("QUIET", default=False)
+"""Whether the command was asked to say nothing but its answer, warnings and errors."""
 RunFolder = Annotated[Path, typer.Argument(help="Folder of a run.")]
 AskQuery = Annotated[list[int] | None, typer.Option(min=0, help="Row of the test set, from 0.")]
 AskText = Annotated[

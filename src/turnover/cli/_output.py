@@ -8,16 +8,23 @@ from typing import TYPE_CHECKING
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
+from turnover.cli._options import QUIET
 from turnover.errors import MissingExtra
 
 if TYPE_CHECKING:
     from turnover.runs import Run
 
-__all__ = ["console", "print_json", "progress_bar", "typed", "warn", "write_page"]
+__all__ = ["console", "print_json", "progress_bar", "tell", "typed", "warn", "write_page"]
 
-UNSAID = {"out", "as_json"}
+UNSAID = {"out", "as_json", "quiet"}
 
 
 def console() -> Console:
@@ -34,6 +41,12 @@ def print_json(value: Mapping[str, object]) -> None:
 def warn(text: str) -> None:
     """A line for people on standard error."""
     print(f"turnover: {text}", file=sys.stderr)
+
+
+def tell(text: str) -> None:
+    """A line on standard error about what goes on; --quiet leaves it out."""
+    if not QUIET.get():
+        warn(text)
 
 
 def write_page(run: "Run") -> str | None:
@@ -66,15 +79,18 @@ def typed(context: typer.Context) -> list[str]:
 def progress_bar(total: int | None) -> Iterator[Callable[[str, int], None]]:
     """A bar on standard error; call it with what is going on and the steps just finished.
 
-    Without a total it only moves. A whole sentence, with a full stop, is printed and stays.
+    With a total it says the time that is left, without one it only moves. A whole sentence, with a
+    full stop, is printed and stays.
     """
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(file=sys.stderr), transient=True) as bar:
+    time = TimeElapsedColumn() if total is None else TimeRemainingColumn(compact=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), time)
+    err = Console(file=sys.stderr)
+    with Progress(*columns, console=err, transient=True, disable=QUIET.get()) as bar:
         task = bar.add_task("Starting", total=total)
 
         def tick(what: str, steps: int) -> None:
             if what.endswith("."):
-                warn(what)
+                tell(what)
                 return
             bar.update(task, description=what, advance=steps)
 

@@ -58,7 +58,7 @@ def prove(
     from turnover.cli._ask import one_question, query_of
 
     question = one_question(query=query, text=text, image=image)
-    from turnover.cli._output import console, print_json, progress_bar, warn
+    from turnover.cli._output import console, print_json, progress_bar, tell
     from turnover.runs import open_run, proof_json, prove_run
 
     subject = open_run(run)
@@ -66,7 +66,7 @@ def prove(
     done = 0
 
     def forecast(seconds: float) -> None:
-        warn(f"training again takes at most {_minutes(seconds)}")
+        tell(f"training again takes at most {_minutes(seconds)}")
 
     with progress_bar(None) as tick:
 

@@ -344,12 +344,12 @@ def _train_images(context: typer.Context, options: Options) -> "Run":
 def _announce(plan: "TextConfig | ImageConfig", train: int, row_word: str, folder: Path) -> None:
     """Say what is going to be trained, before it begins."""
     from turnover.cli._options import as_options
-    from turnover.cli._output import warn
+    from turnover.cli._output import tell
     from turnover.runs import announce
 
     if not os.path.exists(folder / "model.safetensors"):  # Path.exists raises for long names
         pairs = plan.resolved(train).pairs
-        warn(as_options(announce(pairs, train, row_word, control=plan.control)))
+        tell(as_options(announce(pairs, train, row_word, control=plan.control)))
 
 
 def _columns(options: Options) -> Any:

@@ -82,9 +82,8 @@ class Answer:
         instances: number of instances that were asked about.
         estimator: ``"first-order"``, ``"exact"`` after re-ranking, or ``"kernel"``.
         agreement: measured agreement of the first-order scores with exact ones; for split
-        ensembles, which
-            are not asked by masks, what their pairs say of the kernel's scores.
-        weight: of a kernel, the share of the listed instances in Σ |score| over all, ``[query]``.
+            ensembles, which are not asked by masks, what their pairs say of the kernel's scores.
+        weight: of a kernel, the share of the listed instances in Σ abs(score), ``[query]``.
     """
 
     helpful: TopInstances

@@ -51,13 +51,13 @@ def mask_bottlenecks(
 ) -> Masked:
     """Turn-over layers on all that is trained beside a frozen transformer, in place.
 
-    ==========================  ============================================================
-    trained                     masked
-    ==========================  ============================================================
+    ===========================  ===========================================================
+    trained                      masked
+    ===========================  ===========================================================
     adapters (``add_adapters``)  the hidden units, after σ
     LoRA (a PEFT-wrapped model)  the rank: the r outputs of ``lora_A``
-    the head                    the inputs of its trained linear layers
-    ==========================  ============================================================
+    the head                     the inputs of its trained linear layers
+    ===========================  ===========================================================
 
     Biases that no mask follows (of W_up, of ``lora_B``, of the output layer) belong to both halves;
     they are frozen, and reported. Everything else that is trained is left to

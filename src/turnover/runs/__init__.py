@@ -28,6 +28,7 @@ from turnover.runs._prove import (
 )
 from turnover.runs._redecided import DecidedResults, retrain_with_decisions
 from turnover.runs._registry import LOADERS, RunLoader, command_of, open_run, unfinished
+from turnover.runs._suspects import with_suspects
 from turnover.runs._verify import (
     classes_of,
     refuse_numbers,
@@ -96,6 +97,7 @@ __all__ = [
     "train",
     "unfinished",
     "verify",
+    "with_suspects",
     "work_of",
     "write_cleaned",
     "write_decisions",

@@ -42,7 +42,7 @@ def estimator_for(subject: ClassifierRun, wanted: str | None) -> str:
 
     Raises:
         ScoreError: for scores by masks of a split ensemble, when there are fewer masks than
-        instances.
+            instances.
     """
     usual = "kernel" if subject.pairs else "first-order"
     count = 2**subject.pairs

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, ClassVar, Literal, final
 
@@ -215,7 +216,9 @@ class ClassifierRun(ABC):
             return names.index(name)
         numbered = names == [str(i) for i in range(len(names))]
         known = f"0 to {len(names) - 1}" if numbered else ", ".join(names)
-        raise DataError(f"There is no label {name}; labels are {known}.")
+        near = get_close_matches(name, names, 1)
+        meant = f" Did you mean {near[0]!r}?" if near and not numbered else ""
+        raise DataError(f"There is no label {name}; labels are {known}.{meant}")
 
 
 def row_losses(says: Tensor, labels: Tensor) -> Tensor:

@@ -59,8 +59,7 @@ class Scores:
         about: how the scores were made; plain JSON values.
         stderr: standard errors ``[query, train]`` in nats, when several runs were averaged.
         null_scores: scores of ids that were never trained on ``[query, null id]``, by the same
-        estimator,
-            for :meth:`significance`.
+            estimator, for :meth:`significance`.
     """
 
     values: Tensor

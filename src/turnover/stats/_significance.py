@@ -125,8 +125,8 @@ class EmpiricalNull:
 
     Attributes:
         null_scores: scores of null ids ``[query, null id]`` in nats, at least 100 per query; a
-        thousand or
-            more make small p-values reliable. From any estimator, the one whose scores are tested.
+            thousand or more make small p-values reliable. From any estimator, the one whose scores
+            are tested.
 
     Raises:
         ScoreError: for too few null ids, or scores that are not finite or all the same.

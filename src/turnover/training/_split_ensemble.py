@@ -102,8 +102,7 @@ def train_split_ensemble(
             as networks with BatchNorm need. ``None`` stacks networks without BatchNorm and
             convolutions, which gain nothing by it.
         on_epoch: called with the number of finished epochs: of all members when stacked, else of
-        one
-            member after the other.
+            one member after the other.
         checkpoint: file from which an interrupted training resumes, to the bit; when not stacked,
             one file for each member, with its number added to the name.
 

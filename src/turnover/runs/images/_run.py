@@ -38,9 +38,8 @@ class ImageConfig:
             one network with turn-over dropout. None for the first.
         pairs: pairs of a split ensemble; 0 for 2.
         first_masked_layer: number of the layer after which masks begin, counted from 1; 0 for the
-        last before
-            the output of ``cnn``, and for what :func:`build_network` does with others. Later
-            masks: more accurate, and more that all pictures train together.
+            last before the output of ``cnn``, and for what :func:`build_network` does with others.
+            Later masks: more accurate, and more that all pictures train together.
         augment: shift and mirror pictures in training.
         dropout: drop probability of ordinary dropout at the places of the masks; None for 0.5 where
             that is one place only (``cnn``), else 0.1.
