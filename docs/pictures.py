@@ -1,8 +1,9 @@
-"""Draw docs/images/halves.svg and masks.svg with the real masks: ``python docs/pictures.py``."""
+"""Draw halves.svg and masks.svg with the real masks; cut proof.png: ``python docs/pictures.py``."""
 
 from pathlib import Path
 
 import torch
+from PIL import Image
 
 from turnover.masks import mask
 
@@ -77,6 +78,14 @@ def masks(instances: int = 6, units: int = 12) -> None:
     svg("masks", left + units * (CELL + GAP) + 10, below + 2 * CELL + 22, parts)
 
 
+def proof(height: int = 590) -> None:
+    """The head of the demo's page, in 128 colours."""
+    with Image.open(HERE / "demo.png") as page:
+        head = page.convert("RGB").crop((0, 0, page.width, height))
+    head.quantize(128).save(HERE / "proof.png", optimize=True)
+
+
 if __name__ == "__main__":
+    proof()
     halves()
     masks()
