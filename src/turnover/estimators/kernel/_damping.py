@@ -22,7 +22,11 @@ START = GRID.index(0.3)
 
 
 def hill_climb(quality: Callable[[float], float]) -> float:
-    """The rung of the ladder with the highest quality, found uphill from 0.3."""
+    """The damping of highest quality, found uphill from 0.3 on the ladder.
+
+    Between its neighbours the best rung gives way to the vertex of the parabola through the three,
+    over log λ: the ladder is coarse, and each rung is a factorisation.
+    """
     known: dict[int, float] = {}
 
     def at(rung: int) -> float:
@@ -34,8 +38,17 @@ def hill_climb(quality: Callable[[float], float]) -> float:
     while True:
         higher = max((r for r in (best - 1, best + 1) if 0 <= r < len(GRID)), key=at)
         if at(higher) <= at(best):
-            return GRID[best]
+            break
         best = higher
+    if not 0 < best < len(GRID) - 1:
+        return GRID[best]
+    below, above = at(best - 1), at(best + 1)
+    bend = below - 2 * at(best) + above
+    if not bend < 0:
+        return GRID[best]
+    step = (below - above) / bend / 2
+    side = best + 1 if step > 0 else best - 1
+    return float(GRID[best] * (GRID[side] / GRID[best]) ** abs(step))
 
 
 def prediction_of_halves(
