@@ -33,8 +33,23 @@ Progress = Callable[[int, int], None]
 WAIT_SECONDS = 1.0
 
 
-def half_subsets(train: int, subsets: int, fraction: float = 0.5, seed: int = 0) -> Tensor:
+def half_subsets(
+    train: int,
+    subsets: int,
+    fraction: float = 0.5,
+    seed: int = 0,
+    *,
+    complements: bool = False,
+) -> Tensor:
     """Random subsets ``bool [subset, train]``, each of ``round(fraction · train)`` instances.
+
+    Args:
+        train: number of instances.
+        subsets: number of subsets.
+        fraction: of the instances in each.
+        seed: of the draw.
+        complements: let the complements of all follow, so that twice as many are returned
+            (:func:`turnover.evaluation.additivity`).
 
     Raises:
         DataError: for a fraction that leaves a subset empty or whole.
@@ -48,7 +63,8 @@ def half_subsets(train: int, subsets: int, fraction: float = 0.5, seed: int = 0)
     generator = torch.Generator("cpu").manual_seed(seed)
     keys = torch.rand(subsets, train, generator=generator, device="cpu")
     members = torch.zeros(subsets, train, dtype=torch.bool)
-    return members.scatter_(1, keys.argsort(dim=1)[:, :size], value=True)
+    members.scatter_(1, keys.argsort(dim=1)[:, :size], value=True)
+    return torch.cat([members, ~members]) if complements else members
 
 
 @final

@@ -16,6 +16,7 @@ from turnover.stats import benjamini_hochberg
 __all__ = ["Answer", "PairAgreement", "TopInstances", "rank_scored"]
 
 NOTEBOOK = 5  # queries that a notebook shows
+STRONG, FAIR = 0.7, 0.4
 
 
 @final
@@ -36,6 +37,21 @@ class PairAgreement:
     def tests(self) -> bool:
         """Whether scores have standard errors."""
         return self.pairs > 1
+
+    @property
+    def meaning(self) -> str:
+        """What the agreement says of the scores, in words; empty without one.
+
+        The limits are those of the tasks of the leaderboard, where an agreement of 0.7 and more
+        went with sums of scores that ranked re-trainings by 0.7 and more.
+        """
+        if self.agreement is None:
+            return ""
+        if self.agreement >= STRONG:
+            return "That is strong: scores of this kernel say most of what the halves did."
+        if self.agreement >= FAIR:
+            return "That is fair: trust the order of groups and of the first rows, not of all."
+        return "That is weak: single scores of this kernel are mostly chance. Train more pairs."
 
     def to_dict(self) -> dict[str, Any]:
         """The same as plain JSON values."""
@@ -111,6 +127,9 @@ class Answer:
     def _repr_html_(self) -> str:
         """What a notebook shows: verdict and tables of the first queries."""
         parts = []
+        if isinstance(self.agreement, PairAgreement) and self.agreement.agreement is not None:
+            said = f"Agreement of the pairs: {self.agreement.agreement:.2f}."
+            parts.append(block(f"{said} {self.agreement.meaning}"))
         for query in range(min(NOTEBOOK, len(self.helpful.ids))):
             parts.append(block(self.verdict(query)))
             for name, found in (("helped", self.helpful), ("harmed", self.harmful)):

@@ -9,7 +9,8 @@
 
 The first three ask for the truth: what would have happened. The others ask for something that is
 known by construction, and only stand in for it. ``reliability`` and ``ceiling`` say how well the
-truth agrees with itself, which no estimator can exceed.
+truth agrees with itself, which no estimator can exceed, and ``additivity`` how much of it any sum
+of scores can predict.
 
 Every number comes as an :class:`Estimate` with a 95 % interval over whatever was drawn: queries,
 subsets, instances. Ids bring scores and truth into one order. What has no defined value (scores
@@ -19,6 +20,7 @@ caller chooses to leave it out, and then its number is reported.
 SciPy and scikit-learn come with ``pip install 'turnover[eval]'``.
 """
 
+from turnover.evaluation._additivity import Additivity, additivity
 from turnover.evaluation._brittleness import Brittleness, Retrain, brittleness
 from turnover.evaluation._lds import Lds, lds, lds_difference
 from turnover.evaluation._loo import LooAgreement, loo_agreement
@@ -28,6 +30,7 @@ from turnover.evaluation._same_class import SameClass, same_class
 from turnover.evaluation._tracing import Tracing, tracing
 
 __all__ = [
+    "Additivity",
     "Brittleness",
     "Lds",
     "LooAgreement",
@@ -36,6 +39,7 @@ __all__ = [
     "Retrain",
     "SameClass",
     "Tracing",
+    "additivity",
     "brittleness",
     "ceiling",
     "lds",

@@ -117,7 +117,7 @@ def _reading_of_split_ensembles(measured: PairAgreement) -> str:
             f"q is the share to expect, among all scores with a q this small or smaller, whose "
             f"sign is chance: what {measured.pairs} trainings differ in, and not what is wrong "
             "with all of them. What scores predict of the networks' differences correlates with "
-            f"these differences by {measured.agreement:.2f}."
+            f"these differences by {measured.agreement:.2f}. {measured.meaning}"
         )
     return " ".join(parts)
 
