@@ -2,17 +2,26 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from turnover.cli._options import AskImage, AskQuery, AskText, RunFolder
+from turnover.cli._language import ask_language, refuse_options
+from turnover.cli._options import (
+    LANGUAGE,
+    AskImage,
+    AskPrompt,
+    AskQuery,
+    AskResponse,
+    AskText,
+    RunFolder,
+)
 from turnover.errors import DataError, ScoreError
 
 if TYPE_CHECKING:
     from turnover.runs import ClassifierRun, Query
 
-__all__ = ["ask", "one_question", "query_of"]
+__all__ = ["ask", "of_language", "one_question", "query_of"]
 
 
 EstimatorName = Literal["first-order", "exact", "kernel"]
@@ -21,11 +30,18 @@ WRITERS = {".safetensors": "save", ".csv": "to_csv", ".parquet": "to_parquet"}
 
 
 def ask(
+    context: typer.Context,
     run: RunFolder,
     *,
     query: AskQuery = None,
     text: AskText = None,
     image: AskImage = None,
+    prompt: AskPrompt = None,
+    response: AskResponse = None,
+    span: Annotated[
+        str | None,
+        typer.Option(help="Ask about these words of the response alone.", rich_help_panel=LANGUAGE),
+    ] = None,
     label: Annotated[
         str | None, typer.Option(help="Ask about this label instead of the predicted one.")
     ] = None,
@@ -48,8 +64,13 @@ def ask(
     A score is a difference of two losses, in nats: what the network would lose on the query without
     the instance, minus what it loses with it. Positive = it helped.
     """
-    question = one_question(query=query, text=text, image=image)
+    question = one_question(query=query, text=text, image=image, prompt=prompt)
     _refuse_other_formats(save)
+    if of_language(run, {**question, "response": response, "span": span}):
+        refuse_options(context, ("label", "save", "estimator"), "a language model")
+        asked_words = {**question, "response": response, "span": span}
+        ask_language(run, asked_words, top=top, as_json=as_json)
+        return
     from turnover.cli._output import console, print_json
     from turnover.reports import render_answer
     from turnover.runs import answer, open_run, score_all
@@ -73,15 +94,35 @@ def ask(
 
 
 def one_question(
-    *, query: list[int] | None, text: list[str] | None, image: list[Path] | None
+    *,
+    query: list[int] | None,
+    text: list[str] | None,
+    image: list[Path] | None,
+    prompt: list[str] | None = None,
 ) -> dict[str, int | str | Path]:
     """What is asked, by the name of its option: no question and several are refused."""
-    given = {"query": query, "text": text, "image": image}
+    given = {"query": query, "text": text, "image": image, "prompt": prompt}
     found = [(name, value) for name, values in given.items() for value in values or ()]
     if len(found) != 1:
         several = f", not {len(found)} of them" if found else ""
-        raise typer.BadParameter(f"Give one of --query, --text and --image, once{several}.")
+        raise typer.BadParameter(
+            f"Give one of --query, --text and --image, or of a language model --prompt, once"
+            f"{several}."
+        )
     return dict(found)
+
+
+def of_language(run: Path, question: Mapping[str, Any]) -> bool:
+    """Whether a run is one of a language model; a question for another kind is refused."""
+    from turnover.runs.language import is_language
+
+    words = [name for name in ("prompt", "response", "span") if question.get(name) is not None]
+    found = is_language(run)
+    if words and not found:
+        raise DataError(f"{run} is no run of a language model, and --{words[0]} is for these.")
+    if found and not ({"query", "prompt"} & set(question)):
+        raise DataError(f"{run} is a run of a language model. Ask it with --query or --prompt.")
+    return found
 
 
 def _tell_forecast(subject: "ClassifierRun", estimator: str | None) -> None:

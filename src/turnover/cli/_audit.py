@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from turnover.cli._ask import of_language
+from turnover.cli._language import audit_language, refuse_options
 from turnover.cli._options import RunFolder
 
 __all__ = ["audit"]
@@ -13,6 +15,7 @@ KEPT = 30
 
 
 def audit(
+    context: typer.Context,
     run: RunFolder,
     *,
     top: Annotated[int, typer.Option(min=1, help="How many rows of each list.")] = 10,
@@ -35,6 +38,10 @@ def audit(
     """
     from rich.markup import escape
 
+    if of_language(run, {"query": None}):
+        refuse_options(context, ("csv", "gallery"), "a language model")
+        audit_language(run, top=top, as_json=as_json)
+        return
     from turnover.cli._output import console, print_json, write_page
     from turnover.reports import images_of, render_audit, write_gallery
     from turnover.runs import audit_results, audit_run, inspection_csv, open_run

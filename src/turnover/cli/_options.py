@@ -7,7 +7,17 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["QUIET", "AskImage", "AskQuery", "AskText", "RunFolder", "as_options"]
+__all__ = [
+    "LANGUAGE",
+    "QUIET",
+    "AskImage",
+    "AskPrompt",
+    "AskQuery",
+    "AskResponse",
+    "AskText",
+    "RunFolder",
+    "as_options",
+]
 
 QUIET: ContextVar[bool] = ContextVar("QUIET", default=False)
 """Whether the command was asked to say nothing but its answer, warnings and errors."""
@@ -19,6 +29,19 @@ AskText = Annotated[
 AskImage = Annotated[
     list[Path] | None,
     typer.Option(help="Ask about the picture in this file instead, in a run of images."),
+]
+LANGUAGE = "Of language models"
+AskPrompt = Annotated[
+    list[str] | None,
+    typer.Option(help="Ask about the response to this prompt.", rich_help_panel=LANGUAGE),
+]
+AskResponse = Annotated[
+    str | None,
+    typer.Option(
+        help="The response.",
+        show_default="the model's own, word by word the most probable",
+        rich_help_panel=LANGUAGE,
+    ),
 ]
 # Lists, since a plain option would keep the last of several without a word.
 
@@ -32,14 +55,19 @@ OPTIONS = {
     "image": "--image",
     "label": "--label",
     "lora": "--lora",
+    "messages": "--messages",
     "method": "--method",
     "model": "--model",
     "nothing_is_a_class": "--nothing-is-a-class",
     "on_bad_rows": "--on-bad-rows",
     "pairs": "--pairs",
     "port": "--port",
+    "prompt": "--prompt",
     "regression": "--regression",
+    "response": "--response",
+    "rows": "--rows",
     "size": "--size",
+    "span": "--span",
     "text": "--text",
 }
 """Options by the names of the arguments that they become."""

@@ -5,7 +5,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from turnover.cli._options import AskImage, AskQuery, AskText, RunFolder
+from turnover.cli._language import prove_language, refuse_options
+from turnover.cli._options import (
+    AskImage,
+    AskPrompt,
+    AskQuery,
+    AskResponse,
+    AskText,
+    RunFolder,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -16,11 +24,14 @@ LISTED, WIDTH = 12, 76
 
 
 def prove(
+    context: typer.Context,
     run: RunFolder,
     *,
     query: AskQuery = None,
     text: AskText = None,
     image: AskImage = None,
+    prompt: AskPrompt = None,
+    response: AskResponse = None,
     to: Annotated[
         str | None,
         typer.Option(
@@ -55,9 +66,14 @@ def prove(
     Plain networks are trained again, from scratch and with several seeds. Finished trainings stay
     in the run folder: interrupt it with Ctrl-C, and repeat the command to go on.
     """
-    from turnover.cli._ask import one_question, query_of
+    from turnover.cli._ask import of_language, one_question, query_of
 
-    question = one_question(query=query, text=text, image=image)
+    question = one_question(query=query, text=text, image=image, prompt=prompt)
+    if of_language(run, {**question, "response": response}):
+        refuse_options(context, ("to", "until", "against", "budget"), "a language model")
+        words = {**question, "response": response}
+        prove_language(run, words, rows=rows, trainings=trainings, as_json=as_json)
+        return
     from turnover.cli._output import console, print_json, progress_bar, tell
     from turnover.runs import open_run, proof_json, prove_run
 

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from turnover.runs.images import ImageConfig
     from turnover.runs.text import TextConfig
 
+from turnover.cli._language import learns_responses, train_language
+from turnover.cli._options import LANGUAGE
+
 __all__ = ["train"]
 
 Options = Mapping[str, Any]
@@ -53,6 +56,23 @@ def train(
         float,
         typer.Option(metavar="N", min=0, max=0.9, help="Without --eval: share of DATA to test on."),
     ] = 0.1,
+    prompt: Annotated[
+        str | None,
+        typer.Option(help="Column of the prompts.", rich_help_panel=LANGUAGE),
+    ] = None,
+    response: Annotated[
+        str | None,
+        typer.Option(
+            help="Column of the responses, of which the model learns.", rich_help_panel=LANGUAGE
+        ),
+    ] = None,
+    messages: Annotated[
+        str | None,
+        typer.Option(
+            help="Column of chats: lists of role and content, the last of the assistant.",
+            rich_help_panel=LANGUAGE,
+        ),
+    ] = None,
     model: Annotated[
         str | None,
         typer.Option(
@@ -214,7 +234,7 @@ def train(
     ] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON.")] = False,
 ) -> None:
-    """Train a classifier of texts or images that can be asked about its training rows.
+    """Train a model that can be asked about its training rows: of texts, images, or responses.
 
     Half of its networks never see a row, or half of its units: what they differ in is the row.
 
@@ -227,9 +247,12 @@ def train(
     from turnover.cli._output import console, print_json, write_page
     from turnover.reports import render_terminal, summary
 
-    of_images = holds_images(data, image) if images is None else images
-    _refuse_mixed(context, of_images)
-    run = (_train_images if of_images else _train_texts)(context, dict(context.params))
+    if learns_responses(context):
+        run = train_language(context, dict(context.params))
+    else:
+        of_images = holds_images(data, image) if images is None else images
+        _refuse_mixed(context, of_images)
+        run = (_train_images if of_images else _train_texts)(context, dict(context.params))
     page = write_page(run)
     if as_json:
         print_json({**summary(run), "report": page})

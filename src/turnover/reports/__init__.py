@@ -13,6 +13,11 @@ from turnover.reports._audit import render_audit
 from turnover.reports._cleanse import render_cleanse
 from turnover.reports._gallery import images_of, write_gallery
 from turnover.reports._html import render_html
+from turnover.reports._language import (
+    render_language_answer,
+    render_language_audit,
+    render_language_proof,
+)
 from turnover.reports._story import ReportData
 from turnover.reports._tell import build_report, summary
 from turnover.reports._terminal import render_terminal
@@ -25,6 +30,9 @@ __all__ = [
     "render_audit",
     "render_cleanse",
     "render_html",
+    "render_language_answer",
+    "render_language_audit",
+    "render_language_proof",
     "render_terminal",
     "summary",
     "write_gallery",

@@ -17,6 +17,7 @@ __all__ = [
     "add_row",
     "copies_sentence",
     "memory_sentence",
+    "memory_sentence_of",
     "names_of",
     "render_audit",
     "suspects_sentence",
@@ -41,9 +42,14 @@ def suspects_sentence(found: Screening, train: int, test: int, row_word: str) ->
 
 def memory_sentence(found: AuditResults) -> str:
     """What the training set costs those who have not seen it."""
-    seen, unseen = nats(found.seen_train_loss), nats(found.unseen_train_loss)
+    return memory_sentence_of(found.seen_train_loss, found.unseen_train_loss, found.row_word)
+
+
+def memory_sentence_of(seen_loss: float, unseen_loss: float, row_word: str) -> str:
+    """As :func:`memory_sentence`, of mean losses in nats."""
+    seen, unseen = nats(seen_loss), nats(unseen_loss)
     return (
-        f"Loss of a training {found.row_word} in the half that learned it: {seen} nats, "
+        f"Loss of a training {row_word} in the half that learned it: {seen} nats, "
         f"in the half that did not: {unseen}. The difference is memorised: it is "
         "known only because that very row was seen."
     )

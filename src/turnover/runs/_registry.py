@@ -29,6 +29,7 @@ class RunLoader:
 LOADERS: dict[str, str | RunLoader] = {
     "demo": "turnover.runs.digits",
     "images": "turnover.runs.images",
+    "language": "turnover.runs.language",
     "text": "turnover.runs.text",
 }
 """By name a kind, or the package that has it as ``LOADER`` and is imported when it is needed."""

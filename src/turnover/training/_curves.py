@@ -9,11 +9,13 @@ from torch import Tensor, nn
 from turnover._rows import Loss, per_example, select_rows, to_device_of
 from turnover.data import Rows
 from turnover.errors import DataError
-from turnover.nn import evaluating, full, seen, unseen
+from turnover.nn import SplitEnsemble, evaluating, full, seen, unseen
+from turnover.training._bytes import held_by_row
 
 __all__ = ["Curve", "losses_of", "measure"]
 
-BLOCK = 512
+BLOCK, BYTES = 512, 2**30
+LARGE = 2**20  # parameters; smaller networks hold little of a row
 SIDES = {"seen": seen, "unseen": unseen}
 
 
@@ -54,15 +56,23 @@ def losses_of(model: nn.Module, loss: Loss, rows: Rows, which: str = "full") -> 
         raise DataError(f"Losses are of the 'seen', 'unseen' or 'full' network, not {which!r}.")
     if not len(rows):
         raise DataError("There are no rows to evaluate: the data set is empty.")
-    parts = []
+    parts, size = [], _rows_at_once(model, loss, rows)
     with torch.no_grad(), evaluating(model):
-        for start in range(0, len(rows), BLOCK):
-            part = slice(start, start + BLOCK)
+        for start in range(0, len(rows), size):
+            part = slice(start, start + size)
             ids = rows.mask_ids[part]
             with full(model) if which == "full" else SIDES[which](model, ids):
                 losses = loss(model, to_device_of(model, select_rows(rows.batch, part)))
             parts.append(per_example(losses, len(ids)).float().cpu())
     return torch.cat(parts)
+
+
+def _rows_at_once(model: nn.Module, loss: Loss, rows: Rows) -> int:
+    """At most so many rows that a pass of a large network holds no more than 1 GiB of them."""
+    if sum(parameter.numel() for parameter in model.parameters()) < LARGE:
+        return BLOCK
+    network = model.members[0] if isinstance(model, SplitEnsemble) else model
+    return max(1, min(BLOCK, BYTES // max(1, held_by_row(network, loss, rows.batch))))
 
 
 def measure(model: nn.Module, loss: Loss, train: Rows, test: Rows, epoch: int) -> Curve:

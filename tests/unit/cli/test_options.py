@@ -55,7 +55,7 @@ def test_every_option_exists():
 
     from turnover.cli._main import app
 
-    runner, commands = CliRunner(), ("train", "explore")
+    runner, commands = CliRunner(), ("train", "ask", "prove", "explore")
     shown = "".join(
         runner.invoke(app, [name, "--help"], env={"COLUMNS": "200"}).output for name in commands
     )

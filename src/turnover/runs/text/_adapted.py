@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from turnover._store import replacing
 from turnover.errors import DataError, RunError
+from turnover.runs._fine_tuned import lora_config
 from turnover.runs.text._encoders import Encoder, pretrained, tokenizer_json
-from turnover.runs.text._fine_tuned import lora_config
 
 __all__ = ["Adapted", "Tokens", "build_adapted", "trim"]
 

@@ -29,10 +29,10 @@ from turnover.runs import (
     scale_of,
     verify,
 )
+from turnover.runs._fine_tuned import refuse_other_base, shares_base
 from turnover.runs.text._adapted import Adapted, Tokens, build_adapted, trim
 from turnover.runs.text._encoders import ENCODERS, Encoder, encoder_of, source_of
 from turnover.runs.text._features import encoded_rows
-from turnover.runs.text._fine_tuned import refuse_other_base, shares_base
 from turnover.runs.text._head import build_head, logits
 from turnover.runs.text._names import load_words
 from turnover.runs.text._words import COMMON, TOKENIZER, Pieces, pieces_of_run, shared_spans

@@ -12,6 +12,7 @@ from turnover.data import Rows
 from turnover.data.texts import Texts
 from turnover.errors import DataError
 from turnover.runs import STEPS_BESIDES, Method, Run, TrainingPipeline, pairs_of
+from turnover.runs._fine_tuned import about_base
 from turnover.runs.text._classifier import (
     build,
     classifier_of,
@@ -22,7 +23,6 @@ from turnover.runs.text._classifier import (
 )
 from turnover.runs.text._encoders import Encoder
 from turnover.runs.text._features import encoded_rows, parts_of
-from turnover.runs.text._fine_tuned import about_base
 from turnover.runs.text._names import save_words
 from turnover.runs.text._words import COMMON, TOKENIZER, common_pieces, pieces_of_run, tokenizer_of
 

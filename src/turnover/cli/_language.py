@@ -1,0 +1,157 @@
+"""Runs of language models on the command line: train, ask, audit and prove."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from turnover.runs import Run
+    from turnover.runs.language import LanguageQuery, LanguageRun
+
+__all__ = [
+    "ask_language",
+    "audit_language",
+    "learns_responses",
+    "prove_language",
+    "refuse_options",
+    "train_language",
+]
+
+NOT_HERE = (
+    *("label", "adapters", "method", "units", "image", "size", "first_masked_layer", "augment"),
+    *("regression", "nothing_is_a_class", "control"),
+)
+
+
+def refuse_options(context: typer.Context, names: tuple[str, ...], what: str) -> None:
+    """Refuse options that say nothing here.
+
+    Args:
+        context: of the command.
+        names: parameters.
+        what: what they are not for, in the singular.
+    """
+    for name in names:
+        found = context.get_parameter_source(name)
+        if found is not None and found.name == "COMMANDLINE":
+            raise typer.BadParameter(f"--{name.replace('_', '-')} is not for {what}: leave it out.")
+
+
+def learns_responses(context: typer.Context) -> bool:
+    """Whether responses are learned: their columns are named, or LoRA learns plain texts."""
+    given = context.params
+    named = any(given[name] is not None for name in ("prompt", "response", "messages"))
+    return named or bool(given["lora"] and given["text"] and not given["label"])
+
+
+def train_language(context: typer.Context, options: Mapping[str, Any]) -> "Run":
+    """Train pairs of LoRA adapters of a language model; the run."""
+    refuse_options(context, NOT_HERE, "a language model")
+    from turnover.cli._output import progress_bar, tell, typed, warn
+    from turnover.data import listing
+    from turnover.errors import DataError
+    from turnover.runs.language import (
+        Columns,
+        LanguageConfig,
+        read_talks,
+        run_language,
+        steps_of,
+    )
+
+    if not (model := options["model"]):
+        raise DataError(
+            "Which language model is fine-tuned? Give a folder or the name of one at the Hugging "
+            "Face hub: model=FOLDER."
+        )
+    data: Path = options["data"]
+    columns = Columns(*(options[n] for n in ("prompt", "response", "messages", "text", "id")))
+    talks = read_talks(
+        data,
+        columns,
+        evaluation=options["evaluation"],
+        hold_out=options["hold_out"],
+        on_bad_rows=options["on_bad_rows"],
+        encoding=options["encoding"],
+        seed=options["seed"],
+    )
+    if talks.bad:
+        warn(f"left out {len(talks.bad):,} rows: {listing(talks.bad)}")
+    given = {name: options[name] for name in ("lora", "pairs", "epochs", "lr") if options[name]}
+    if options["dropout"] is not None:
+        given["dropout"] = options["dropout"]
+    source = context.get_parameter_source("max_length")
+    if source is not None and source.name == "COMMANDLINE":
+        given["max_length"] = options["max_length"]
+    found = str(Path(model).resolve()) if Path(model).is_dir() else model
+    plan = LanguageConfig(found, seed=options["seed"], **given)
+    folder = options["out"] or Path("runs") / data.stem
+    tell(
+        f"training {2 * plan.pairs} LoRA adapters of one model, each on its half of "
+        f"{len(talks.train):,} examples. That costs about {plan.pairs} trainings."
+    )
+    with progress_bar(steps_of(plan)) as tick:
+        return run_language(folder, talks, plan, command=typed(context), progress=tick)
+
+
+def question_of(subject: "LanguageRun", asked: Mapping[str, Any]) -> "LanguageQuery":
+    """The row of the test set with a number, or what was typed."""
+    if asked.get("query") is not None:
+        return subject.query(asked["query"], asked.get("span"))
+    return subject.typed(asked["prompt"], asked.get("response"), asked.get("span"))
+
+
+def ask_language(run: Path, asked: Mapping[str, Any], *, top: int, as_json: bool) -> None:
+    """Ask which training examples stand behind a response, and print the answer."""
+    from turnover.cli._output import console, print_json
+    from turnover.reports import render_language_answer
+    from turnover.runs.language import answer_response, open_language
+
+    subject = open_language(run)
+    found = answer_response(subject, question_of(subject, asked), k=min(top, len(subject.train)))
+    if as_json:
+        print_json(found.to_json())
+        return
+    render_language_answer(found, console())
+
+
+def audit_language(run: Path, *, top: int, as_json: bool) -> None:
+    """Look at every training example through the adapters that never learned it."""
+    from turnover.cli._output import console, print_json
+    from turnover.reports import render_language_audit
+    from turnover.runs.language import audit_language as audited
+    from turnover.runs.language import open_language
+
+    subject = open_language(run)
+    found = audited(subject)
+    subject.run.save(found)
+    if as_json:
+        print_json(found.to_json())
+        return
+    render_language_audit(found, console(), top)
+
+
+def prove_language(
+    run: Path, asked: Mapping[str, Any], *, rows: int | None, trainings: int, as_json: bool
+) -> None:
+    """Train again without the examples that helped a response most, and print what it says."""
+    from turnover.cli._output import console, print_json, progress_bar
+    from turnover.reports import render_language_proof
+    from turnover.runs.language import open_language, prove_response
+
+    subject = open_language(run)
+    query = question_of(subject, asked)
+    done = 0
+    with progress_bar(3 * trainings) as tick:
+
+        def progress(finished: int, total: int) -> None:
+            nonlocal done
+            tick(f"Training again, {finished} of {total}", finished - done)
+            done = finished
+
+        found = prove_response(subject, query, most=rows, trainings=trainings, progress=progress)
+    if as_json:
+        print_json(found.to_json())
+        return
+    render_language_proof(found, console())

@@ -1,0 +1,266 @@
+"""What stands behind a response, which examples are memorised, and what re-training says."""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from turnover._plain import normalised
+from turnover.data import Rows
+from turnover.errors import DataError
+from turnover.estimators import Answer, PairAgreement, TopInstances, explain
+from turnover.proof import Retrainings
+from turnover.runs.language._data import Talk
+from turnover.runs.language._opened import LanguageQuery, LanguageRun
+from turnover.runs.language._results import (
+    LanguageAnswer,
+    LanguageAudit,
+    LanguageProof,
+    ScoredTalk,
+    SeenTalk,
+    Trial,
+)
+from turnover.training import losses_of
+
+__all__ = ["answer_response", "audit_language", "prove_response"]
+
+COMMON = 0.05
+WORD = re.compile(r"\w\w+")
+FAR = 3.0  # robust standard deviations above the median: an outlier
+MAD = 1.4826  # makes the median distance from the median a standard deviation of a normal
+FOLDER = "proofs"
+
+
+def answer_response(subject: LanguageRun, query: LanguageQuery, *, k: int = 5) -> LanguageAnswer:
+    """What stands behind a response.
+
+    Raises:
+        ScoreError: for k above the number of training examples.
+    """
+    found = explain(subject.kernel(), query.rows, subject.train, k)
+    told = found.agreement
+    assert isinstance(told, PairAgreement)
+    return LanguageAnswer(
+        query=query.number,
+        prompt=query.talk.prompt,
+        response=query.talk.response,
+        generated=query.generated,
+        span=query.span,
+        loss=float(losses_of(subject.model, subject.loss, query.rows)[0]),
+        tokens=_tokens(query.rows),
+        train=len(subject.train),
+        verdict=found.verdict(0, name=lambda id: _called(subject, id)),
+        significant=tuple(found.significant(0)),
+        pairs=told,
+        helpful=_listed(subject, query, found, found.helpful),
+        harmful=_listed(subject, query, found, found.harmful),
+    )
+
+
+def _tokens(rows: Rows) -> int:
+    return int((rows.batch["labels"][:, 1:] != -100).sum())
+
+
+def _called(subject: LanguageRun, id: int) -> str:
+    return subject.talks["train"][int(subject.train.rows_of(torch.tensor([id]))[0])].name
+
+
+def _listed(
+    subject: LanguageRun, query: LanguageQuery, found: Answer, listed: TopInstances
+) -> tuple[ScoredTalk, ...]:
+    tested = isinstance(found.agreement, PairAgreement) and found.agreement.tests
+    talks, common = subject.talks["train"], _common(subject.talks["train"])
+    rows = []
+    for place, row in enumerate(listed.positions[0].tolist()):
+        if float(listed.scores[0, place]) == 0:
+            continue
+        numbers: dict[str, Any] = {
+            n: float(getattr(listed, n)[0, place]) for n in ("z", "p", "q") if tested
+        }
+        rows.append(
+            ScoredTalk(
+                id=int(subject.train.ids[row]),
+                **talks[row].shown(),
+                shared=_shared(_part(query), talks[row].response, common),
+                score=float(listed.scores[0, place]),
+                **numbers,
+            )
+        )
+    return tuple(rows)
+
+
+def _part(query: LanguageQuery) -> str:
+    """The words that were asked about."""
+    start, stop = query.span or (0, len(query.talk.response))
+    return query.talk.response[start:stop]
+
+
+def _words(text: str) -> set[str]:
+    return {word.casefold() for word in WORD.findall(text)}
+
+
+def _common(talks: Sequence[Talk]) -> set[str]:
+    """Words of more than one of twenty responses, which say little; never of a few."""
+    found = Counter(word for talk in talks for word in _words(talk.response))
+    return {word for word, count in found.items() if count > max(3, COMMON * len(talks))}
+
+
+def _shared(query: str, text: str, common: set[str]) -> tuple[tuple[int, int], ...]:
+    wanted = _words(query) - common
+    return tuple(m.span() for m in WORD.finditer(text) if m[0].casefold() in wanted)
+
+
+def audit_language(subject: LanguageRun, top: int = 30) -> LanguageAudit:
+    """Every training example, seen through the adapters that never learned it."""
+    unseen, seen = (
+        losses_of(subject.model, subject.loss, subject.train, side) for side in ("unseen", "seen")
+    )
+    talks = subject.talks["train"]
+    keys = [(normalised(talk.prompt), normalised(talk.response)) for talk in talks]
+    group, groups = _groups(keys)
+    responses: dict[str, set[str]] = {}
+    for prompt, response in keys:
+        responses.setdefault(prompt, set()).add(response)
+    conflict = [bool(prompt) and len(responses[prompt]) > 1 for prompt, _ in keys]
+
+    def listed(rows: Iterable[int]) -> tuple[SeenTalk, ...]:
+        return tuple(
+            SeenTalk(
+                id=int(subject.train.ids[row]),
+                **talks[row].shown(),
+                unseen_loss=float(unseen[row]),
+                seen_loss=float(seen[row]),
+                memorised=float(unseen[row] - seen[row]),
+                copies=group[row],
+                conflict=conflict[row],
+            )
+            for row in rows
+        )
+
+    middle = unseen.median()
+    spread = MAD * (unseen - middle).abs().median()
+    far = torch.nonzero(unseen > middle + FAR * spread).flatten()
+    strange = far[unseen[far].argsort(descending=True, stable=True)]
+    known = (unseen - seen).argsort(descending=True, stable=True)
+    return LanguageAudit(
+        train=len(talks),
+        unseen_train_loss=float(unseen.mean()),
+        seen_train_loss=float(seen.mean()),
+        copies=len(groups),
+        conflicts=sum(bool(prompt) and len(found) > 1 for prompt, found in responses.items()),
+        outliers=len(strange),
+        strange=listed(strange[:top].tolist()),
+        memorised=listed(known[:top].tolist()),
+        groups=tuple(listed(rows) for rows in groups[:top]),
+    )
+
+
+def _groups(keys: Sequence[Any]) -> tuple[list[int], list[list[int]]]:
+    rows: dict[Any, list[int]] = {}
+    for row, key in enumerate(keys):
+        rows.setdefault(key, []).append(row)
+    several = [found for found in rows.values() if len(found) > 1]
+    numbers = [-1] * len(keys)
+    for number, found in enumerate(several):
+        for row in found:
+            numbers[row] = number
+    return numbers, several
+
+
+def prove_response(
+    subject: LanguageRun,
+    query: LanguageQuery,
+    *,
+    most: int | None = None,
+    trainings: int = 4,
+    progress: Callable[[int, int], None] | None = None,
+) -> LanguageProof:
+    """Train again without the examples that helped a response most, and without random ones.
+
+    Single adapters are trained by the run's recipe, from scratch. Finished trainings stay in the
+    run folder.
+
+    Args:
+        subject: whom to ask.
+        query: the response.
+        most: how many examples to take out; None for 1 %, and at least 10.
+        trainings: seeds of each set.
+        progress: called with the number of finished trainings, and of all.
+
+    Raises:
+        DataError: when no example helped, or none would be left.
+        LossError, RunError, ConfigError: as :class:`turnover.proof.Retrainings`.
+    """
+    count = len(subject.train)
+    most = max(10, count // 100) if most is None else most
+    if most >= count:
+        raise DataError(
+            f"Removing {most} of {count} examples leaves nothing to train on. Take fewer: rows=N."
+        )
+    found = answer_response(subject, query, k=most)
+    ours = [row for row in found.helpful if row.score > 0]
+    if not ours:
+        raise DataError("No example helped this response, so that there are none to take out.")
+    named = subject.train.rows_of(torch.tensor([row.id for row in ours]))
+    order = torch.randperm(count, generator=torch.Generator("cpu").manual_seed(0))
+    chance = order[~torch.isin(order, named)][: len(named)]
+    done = 0
+
+    def tick(finished: int) -> None:
+        nonlocal done
+        done += finished
+        if progress is not None:
+            progress(done, 3 * trainings)
+
+    farm = Retrainings(
+        subject.build,
+        subject.loss,
+        lambda model, batch: subject.loss(model, batch)[:, None],
+        subject.recipe,
+        subject.train,
+        query.rows,
+        range(trainings),
+        subject.run.folder / FOLDER,
+        stacked=False,
+        numbers=True,
+    )
+    sets = [torch.empty(0, dtype=torch.int64), named, chance]
+    losses = [part[:, 0, 0].double() for part in farm.without_each(sets, tick)]
+    trials = [_trial(len(rows), part, losses[0]) for rows, part in zip(sets, losses, strict=True)]
+    return LanguageProof(
+        prompt=found.prompt,
+        response=found.response,
+        generated=found.generated,
+        tokens=found.tokens,
+        trainings=trainings,
+        every=trials[0],
+        ours=trials[1],
+        random=trials[2],
+        predicted=sum(row.score for row in ours),
+        verdict=_verdict(trials[1], trials[2], losses[1] - losses[2]),
+        removed=tuple(ours),
+    )
+
+
+def _trial(without: int, losses: Tensor, every: Tensor) -> Trial:
+    change = losses - every
+    several = len(change) > 1
+    stderr = float(change.std() / len(change) ** 0.5) if several and without else None
+    return Trial(without, float(losses.mean()), float(change.mean()), stderr)
+
+
+def _verdict(ours: Trial, chance: Trial, difference: Tensor) -> str:
+    said = (
+        f"Without these {ours.without} examples the response loses {ours.change:+.3f} nats, and "
+        f"{chance.change:+.3f} without as many random ones."
+    )
+    if len(difference) < 2:
+        return f"{said} One training says nothing of chance: ask for more."
+    error = float(difference.std() / len(difference) ** 0.5)
+    sure = float(difference.mean()) > 2 * error
+    if sure:
+        return f"{said} The difference is more than two standard errors ({error:.3f})."
+    return f"{said} The difference is within two standard errors ({error:.3f}): nothing is proved."

@@ -1,0 +1,214 @@
+"""Examples of a language model: what was said before, and the response that is to be learned."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, final
+
+import torch
+
+from turnover import _store
+from turnover.data import BadRow, OnBadRows, Table, listing, read_table
+from turnover.errors import DataError
+from turnover.masks import string_id
+
+__all__ = ["Columns", "Talk", "Talks", "read_talks"]
+
+RESPONDS = "assistant"
+
+
+@final
+@dataclass(frozen=True)
+class Columns:
+    """Names of the columns of a data file: prompts and responses, whole chats, or plain texts.
+
+    Attributes:
+        prompt, response: columns of strings.
+        messages: a column of lists of ``{"role": …, "content": …}``, the last of the assistant.
+        text: a column of texts that are learned from the first word on.
+        id: column of the rows' own names.
+    """
+
+    prompt: str | None = None
+    response: str | None = None
+    messages: str | None = None
+    text: str | None = None
+    id: str | None = None
+
+    def roles(self) -> dict[str, str]:
+        """The columns to read, by role.
+
+        Raises:
+            DataError: for none of the three ways, or several.
+        """
+        pair = self.prompt is not None or self.response is not None
+        ways = [pair, self.messages is not None, self.text is not None]
+        if sum(ways) != 1:
+            raise DataError(
+                "Examples of a language model are named in one of three ways: prompt=COLUMN with "
+                "response=COLUMN, messages=COLUMN of chats, or text=COLUMN of plain texts."
+            )
+        if pair and not (self.prompt and self.response):
+            missing = "response" if self.prompt else "prompt"
+            raise DataError(f"Which column holds the {missing}? Name it with {missing}=COLUMN.")
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+
+@final
+@dataclass(frozen=True)
+class Talk:
+    """One example.
+
+    Attributes:
+        turns: role and content of what was said before; empty of a plain text.
+        response: what the model learns to say.
+        name: what the data call it.
+    """
+
+    turns: tuple[tuple[str, str], ...]
+    response: str
+    name: str
+
+    @property
+    def prompt(self) -> str:
+        """What was said before, as one text."""
+        return "\n".join(content for _, content in self.turns)
+
+    def shown(self) -> dict[str, Any]:
+        """What a reader sees of it, as plain JSON values."""
+        return {"name": self.name, "prompt": self.prompt, "response": self.response}
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Talks:
+    """The examples of a run.
+
+    Attributes:
+        train, test: examples; the test examples are not learned from.
+        ids: ``int64`` ids of both sides.
+        columns: what the columns are called.
+        held_out: whether the test examples are a share of the training file.
+        bad: rows that were left out.
+    """
+
+    train: tuple[Talk, ...]
+    test: tuple[Talk, ...]
+    ids: tuple[torch.Tensor, torch.Tensor]
+    columns: Columns
+    held_out: bool
+    bad: tuple[BadRow, ...]
+
+    def fingerprint(self) -> str:
+        """128 bits that change with any example, id or name."""
+        sides = [[asdict(talk) for talk in side] for side in (self.train, self.test)]
+        return _store.fingerprint(sides, *self.ids)
+
+
+def read_talks(
+    data: str | Path,
+    columns: Columns,
+    *,
+    evaluation: str | Path | None = None,
+    hold_out: float = 0.1,
+    on_bad_rows: OnBadRows = "stop",
+    encoding: str | None = None,
+    seed: int = 0,
+) -> Talks:
+    """Read the training examples, and test examples or a random share of the training file.
+
+    Args:
+        data: CSV, JSONL or Parquet file, or a ``datasets`` folder.
+        columns: its columns.
+        evaluation: test examples, with columns of the same names.
+        hold_out: share of the rows of ``data`` to test on when there is no ``evaluation``.
+        on_bad_rows: ``"stop"`` at rows that cannot be used, or ``"skip"`` them.
+        encoding: of both files.
+        seed: of the choice of held-out rows.
+
+    Raises:
+        DataError: for bad rows under ``"stop"``, files that cannot be read, too few rows.
+        MissingExtra: when DuckDB is not installed.
+    """
+    talks, ids, bad = _read(data, columns, on_bad_rows, encoding)
+    if evaluation is not None:
+        test, others, worse = _read(evaluation, columns, on_bad_rows, encoding)
+        every = (tuple(talks), tuple(test))
+        return Talks(*every, (ids, others), columns, held_out=False, bad=(*bad, *worse))
+    count = round(hold_out * len(talks))
+    if not 0 < count < len(talks):
+        raise DataError(
+            f"Holding out {hold_out:g} of {len(talks)} rows of {data} leaves "
+            f"{len(talks) - count} to train on and {count} to test on. Give test data with "
+            "evaluation=FILE, or another share with hold_out=SHARE."
+        )
+    order = torch.randperm(len(talks), generator=torch.Generator("cpu").manual_seed(seed))
+    apart, kept = (part.sort()[0] for part in (order[:count], order[count:]))
+    sides = [tuple(talks[row] for row in part.tolist()) for part in (kept, apart)]
+    return Talks(sides[0], sides[1], (ids[kept], ids[apart]), columns, held_out=True, bad=bad)
+
+
+def _read(
+    path: str | Path, columns: Columns, on_bad_rows: OnBadRows, encoding: str | None
+) -> tuple[list[Talk], torch.Tensor, tuple[BadRow, ...]]:
+    table = read_table(path, columns.roles(), encoding=encoding)
+    talks, ids, bad = [], list[int](), list(table.bad)
+    for row in range(len(table)):
+        found = _talk(table, row)
+        if isinstance(found, str):
+            bad.append(BadRow(str(table.path), table.place(row), found))
+            continue
+        talks.append(found)
+        ids.append(string_id(found.name) if columns.id else int(table.numbers[row]))
+    if bad and on_bad_rows == "stop":
+        raise DataError(
+            f"{len(bad):,} rows of {path} cannot be used: {listing(bad)}\nMend them, or leave them "
+            "out with on_bad_rows='skip'."
+        )
+    if not talks:
+        raise DataError(f"{path} holds no usable rows.")
+    if len(set(ids)) < len(ids):
+        raise DataError(f"Names in the column {columns.id!r} of {path} repeat; each needs its own.")
+    return talks, torch.tensor(ids, dtype=torch.int64), tuple(bad)
+
+
+def _talk(table: Table, row: int) -> Talk | str:
+    """The example in a row, or what is wrong with it."""
+    values = {role: column[row] for role, column in table.columns.items()}
+    name = str(values["id"]) if values.get("id") not in (None, "") else str(table.numbers[row])
+    if "messages" in values:
+        turns = _turns(values["messages"])
+        if turns is None:
+            return "no list of messages with role and content"
+        if not turns or turns[-1][0] != RESPONDS:
+            return "the last message is not the assistant's"
+        before, response = turns[:-1], turns[-1][1]
+    else:
+        text = values.get("text", values.get("response"))
+        prompt = values.get("prompt")
+        if text is None or not isinstance(text, str) or not text.strip():
+            return "empty text" if "text" in values else "empty response"
+        before = (("user", str(prompt)),) if prompt not in (None, "") else ()
+        response = text
+    if not response.strip():
+        return "empty response"
+    return Talk(before, response, name)
+
+
+def _turns(value: Any) -> tuple[tuple[str, str], ...] | None:
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except ValueError:
+            return None
+    if not isinstance(value, Sequence) or isinstance(value, str):
+        return None
+    found = []
+    for message in value:
+        if not isinstance(message, dict) or not all(
+            isinstance(message.get(key), str) for key in ("role", "content")
+        ):
+            return None
+        found.append((message["role"], message["content"]))
+    return tuple(found)

@@ -1,0 +1,299 @@
+"""A run of a language model, opened: its adapters, its examples, and how to ask."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from inspect import signature
+from pathlib import Path
+from typing import Any, NoReturn, final
+
+import torch
+from torch import Tensor, nn
+
+from turnover.data import Rows
+from turnover.errors import DataError, RunError
+from turnover.estimators import GradientKernel
+from turnover.hf import AdapterEnsemble, Member, split_ensemble
+from turnover.runs._fine_tuned import lora_config, refuse_other_base
+from turnover.runs._folder import Run, describe_masks, fingerprint
+from turnover.runs._job import cosine
+from turnover.runs._registry import RunLoader, unfinished
+from turnover.runs.language._data import Talk
+from turnover.runs.language._tokens import Encoded, TalkTokenizer, language_loss, rows_of
+from turnover.runs.text._encoders import pretrained, source_of
+from turnover.training import Recipe
+
+__all__ = [
+    "KIND",
+    "LOADER",
+    "LanguageQuery",
+    "LanguageRun",
+    "build_language",
+    "is_language",
+    "open_language",
+    "recipe_of",
+]
+
+KIND = "language"
+FEATURES = "features"
+MOST_SAID = 128
+
+
+def recipe_of(arguments: Mapping[str, Any]) -> Recipe:
+    """How the adapters of a run are trained."""
+    return Recipe(
+        arguments["epochs"],
+        arguments["batch_size"],
+        arguments["seed"],
+        partial(torch.optim.AdamW, lr=arguments["lr"], weight_decay=0.0),
+        cosine,
+    )
+
+
+def build_language(arguments: Mapping[str, Any], seed: int, *, turnover: bool = False) -> nn.Module:
+    """The untrained split ensemble of a run, or one network of its kind; from the seed.
+
+    Raises:
+        DataError: for a model that cannot be found or loaded.
+        MissingExtra: when transformers or PEFT is not installed.
+    """
+    source = source_of(arguments["model"])
+    base = pretrained("AutoModelForCausalLM", source, use_safetensors=True)
+    how = {"task": "CAUSAL_LM", "dropout": arguments["dropout"], "config": base.config}
+    lora = lora_config(arguments["lora"], **how)
+    made: nn.Module
+    if turnover:
+        made = split_ensemble(base, lora, pairs=arguments["pairs"], seed=seed)
+    else:
+        made = Member.of(base, lora, seed)
+    return made.to("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class LanguageQuery:
+    """A response to be asked about.
+
+    Attributes:
+        rows: one row, whose loss is −log p of the words that are asked about.
+        talk: what was said before, and the response.
+        generated: whether the response is the model's own.
+        span: begin and end in the response of what is asked about; None for all of it.
+        number: of the row in the test set; None of what was typed.
+    """
+
+    rows: Rows
+    talk: Talk
+    generated: bool = False
+    span: tuple[int, int] | None = None
+    number: int | None = None
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class LanguageRun:
+    """A run of a language model, with everything that questions about it need.
+
+    Attributes:
+        run: the run folder.
+        model: pairs of adapters on one frozen model.
+        tokenizer: of the model.
+        train, test: tokens of the examples.
+        talks: the examples of ``"train"`` and ``"test"``.
+    """
+
+    run: Run
+    model: AdapterEnsemble
+    tokenizer: TalkTokenizer
+    train: Rows
+    test: Rows
+    talks: Mapping[str, Sequence[Talk]]
+
+    def loss(self, model: nn.Module, batch: Any) -> Tensor:
+        """Loss ``[rows]`` in nats; see :func:`language_loss`."""
+        return language_loss(model, batch)
+
+    def kernel(self) -> GradientKernel:
+        """The gradient kernel of the adapters, whose index stays in the run folder."""
+        folder = self.run.folder / FEATURES
+        return GradientKernel(self.model, self.loss, link="none", folder=folder)
+
+    def build(self, seed: int) -> nn.Module:
+        """One untrained network of the same kind."""
+        return build_language(self.run.arguments, seed)
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        """How the adapters were trained."""
+        return recipe_of(self.run.arguments)
+
+    def query(self, number: int, span: str | None = None) -> LanguageQuery:
+        """The response of a row of the test set.
+
+        Raises:
+            DataError: when there is no such row, or the span is not in its response.
+        """
+        if not 0 <= number < len(self.test):
+            raise DataError(
+                f"There is no test row {number}; this run has rows 0 to {len(self.test) - 1}."
+            )
+        return self._asked(self.talks["test"][number], span, number=number)
+
+    def typed(
+        self, prompt: str, response: str | None = None, span: str | None = None
+    ) -> LanguageQuery:
+        """A prompt with a response, or with the one that the model gives by itself.
+
+        Raises:
+            DataError: for an empty prompt or response, or a span that is not in the response.
+        """
+        if not prompt.strip():
+            raise DataError("The prompt to ask about is empty.")
+        talk = Talk((("user", prompt),), response or "", "")
+        if response is None:
+            talk = Talk(talk.turns, self.greedy(talk), "")
+            if not talk.response.strip():
+                raise DataError(
+                    "The model answers this prompt with nothing at all, so there are no words to "
+                    "ask about. Give a response with response=TEXT."
+                )
+        return self._asked(talk, span, generated=response is None)
+
+    @torch.no_grad()
+    def greedy(self, talk: Talk, most: int = MOST_SAID) -> str:
+        """What the average of all members says: the most probable token, one after the other."""
+        self.model.eval()
+        tokens = self.tokenizer.prompt(talk)[1 - self.tokenizer.length :]
+        step = torch.tensor([tokens], device=next(self.model.parameters()).device)
+        caches = [_cache(one) for one in self.model.transformers]
+        said: list[int] = []
+        for _ in range(min(most, self.tokenizer.length - len(tokens))):
+            total = torch.zeros((), device=step.device)
+            for number, member in enumerate(self.model.members):
+                found = member(input_ids=step, use_cache=True, **caches[number])
+                total = total + found["logits"][0, -1].float()
+            token = int(total.argmax())
+            if token == self.tokenizer.inner.eos_token_id:
+                break
+            said.append(token)
+            step = step.new_tensor([[token]])
+        return self.tokenizer.text(said)
+
+    def _asked(self, talk: Talk, span: str | None, **more: Any) -> LanguageQuery:
+        encoded = self.tokenizer(talk)
+        rows = rows_of([encoded], torch.zeros(1, dtype=torch.int64), 0)
+        labels, place = rows.batch["labels"], None
+        if not talk.response.strip():
+            raise DataError("The response to ask about is empty.")
+        if span is not None:
+            place = _place(talk.response, span)
+            _only(labels[0], encoded, place)
+        count = (labels[:, 1:] != -100).sum(1)
+        batch = {**rows.batch, "labels": labels, "weight": count.float()}
+        return LanguageQuery(Rows(batch, rows.ids), talk, span=place, **more)
+
+
+def _cache(transformer: Any) -> dict[str, Any]:
+    """An empty cache of keys and values, which passes fill, by the name that its release takes."""
+    from transformers import DynamicCache
+
+    new = "cache" in signature(transformer.forward).parameters
+    return {"cache" if new else "past_key_values": DynamicCache(config=transformer.config)}
+
+
+def _place(response: str, span: str) -> tuple[int, int]:
+    start = response.find(span)
+    if start < 0 or not span.strip():
+        raise DataError(f"The response does not hold the words {span!r}. It is: {response!r}.")
+    return start, start + len(span)
+
+
+def _only(labels: Tensor, encoded: Encoded, place: tuple[int, int]) -> None:
+    """Labels of the tokens that lie in a part of the response alone, in place."""
+    if not encoded.offsets:
+        raise DataError("This tokenizer does not say which words its tokens are: leave out span.")
+    inside = [begin < place[1] and end > place[0] for begin, end in encoded.offsets]
+    count = len(labels) - encoded.response
+    inside = [*inside, *[False] * (count - len(inside))][:count]
+    if not any(inside):
+        raise DataError("These words lie behind the end of what is read of a response.")
+    labels[encoded.response :][~torch.tensor(inside)] = -100
+
+
+def is_language(folder: str | Path) -> bool:
+    """Whether a folder is a run of a language model.
+
+    Raises:
+        RunError: when it is no run.
+    """
+    return Run.open(folder).manifest.get("kind") == KIND
+
+
+def open_language(folder: str | Path) -> LanguageRun:
+    """A finished run of a language model, opened.
+
+    Raises:
+        RunError: for a folder that is missing, damaged, unfinished or of another kind, and for a
+            base that is not there or not the same.
+        MissingExtra: when transformers or PEFT is not installed.
+    """
+    run = Run.open(folder)
+    if run.manifest.get("kind") != KIND:
+        raise RunError(f"{folder} is no run of a language model, so nothing is generated by it.")
+    if not run.complete:
+        raise unfinished(run)
+    rows = {name: run.load_rows(name) for name in ("train", "test")}
+    try:
+        arguments = run.arguments
+        recipe_of(arguments)
+        source = source_of(arguments["model"])
+        model = build_language(arguments, arguments["seed"], turnover=True)
+        tokenizer = TalkTokenizer(source, arguments["max_length"])
+        for name, found in rows.items():
+            if fingerprint(found) != run.manifest["data"][name]:
+                raise RunError(f"The rows in {run.folder / name}.safetensors are not this run's.")
+        talks = {name: _talks(run, name, len(found)) for name, found in rows.items()}
+    except DataError as error:
+        raise RunError(
+            f"The run in {folder} holds adapters alone, and the model that they stand on cannot be "
+            f"loaded. {error}"
+        ) from error
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        if isinstance(error, RunError):
+            raise
+        raise RunError(f"{run.folder / 'manifest.json'} is damaged: {error!r}.") from error
+    assert isinstance(model, AdapterEnsemble)
+    refuse_other_base(run.manifest, model, source)
+    run.load_model(model)
+    model.eval()
+    with torch.no_grad():
+        language_loss(model, rows["train"].select(slice(0, 1)).batch)  # a layer learns its units
+    if describe_masks(model) != run.manifest.get("masks"):
+        raise RunError(f"The coins of {run.folder} cannot be made again by this release.")
+    return LanguageRun(run, model, tokenizer, rows["train"], rows["test"], talks)
+
+
+def _talks(run: Run, name: str, count: int) -> list[Talk]:
+    found: Any = run.read_json(f"{name}.json")
+    try:
+        talks = [
+            Talk(tuple((str(role), str(said)) for role, said in turns), str(response), str(own))
+            for turns, response, own in zip(
+                found["turns"], found["response"], found["name"], strict=True
+            )
+        ]
+    except (KeyError, TypeError, ValueError) as error:
+        raise RunError(f"{run.folder / name}.json is damaged: {error!r}.") from error
+    if len(talks) != count:
+        raise RunError(f"{run.folder / name}.json is damaged: it must hold {count} examples.")
+    return talks
+
+
+def _refuse(run: Run) -> NoReturn:
+    raise DataError(
+        f"{run.folder} is a run of a language model, which has no classes. What can be asked of it "
+        "are ask, audit, prove and report."
+    )
+
+
+LOADER = RunLoader(_refuse)

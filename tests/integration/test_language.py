@@ -1,0 +1,321 @@
+"""Language models through the real command line: train, ask, audit, prove and report."""
+
+import json
+import random
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.integration.conftest import assert_refused, invoke
+from turnover.runs.language import open_language
+
+transformers = pytest.importorskip("transformers")
+pytest.importorskip("peft")
+pytest.importorskip("duckdb")
+pytest.importorskip("matplotlib")
+
+LANDS = [f"land{letter}" for letter in "abcdefghijklmnopqrst"]
+TOWNS = [f"town{letter}" for letter in "abcdefghijklmnopqrst"]
+WAYS = ["what is the capital of {}", "name the capital of {}", "capital of {} please"]
+COLUMNS = ("--prompt", "instruction", "--response", "output")
+ASKED = "which town is the capital of landc"
+
+
+def facts():
+    """Every land has its town, asked in three ways; one example stands twice."""
+    rows = [
+        {"instruction": way.format(land), "output": f"the capital is {town}", "id": f"{land}-{n}"}
+        for land, town in zip(LANDS, TOWNS, strict=True)
+        for n, way in enumerate(WAYS)
+    ]
+    rows.append({**rows[0], "id": "again"})
+    rows.append({"instruction": WAYS[0].format("landb"), "output": "nobody knows", "id": "odd"})
+    random.Random(0).shuffle(rows)
+    return rows
+
+
+def model_in(folder, template=None):
+    """A small GPT-2 of random weights, with a tokenizer trained on these words."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+
+    inner = Tokenizer(models.WordLevel(unk_token="[UNK]"))
+    inner.pre_tokenizer = pre_tokenizers.Whitespace()
+    texts = [f"{row['instruction']} {row['output']} which town user assistant" for row in facts()]
+    trainer = trainers.WordLevelTrainer(special_tokens=["[UNK]", "[END]"])
+    inner.train_from_iterator(texts, trainer)
+    tokenizer = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=inner,
+        unk_token="[UNK]",
+        eos_token="[END]",
+        bos_token="[END]",
+        pad_token="[UNK]",
+    )
+    tokenizer.chat_template = template
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(0)
+    config = transformers.GPT2Config(
+        vocab_size=len(tokenizer), n_positions=32, n_embd=32, n_layer=3, n_head=2
+    )
+    torch.manual_seed(0)
+    model = transformers.GPT2LMHeadModel(config)
+    if template is None:
+        speak(model, tokenizer)
+    model.save_pretrained(folder)
+    return folder
+
+
+def speak(model, tokenizer):
+    """Learn the form of questions and answers, and to look at the land, with other towns."""
+    random_, optimizer = random.Random(1), torch.optim.AdamW(model.parameters(), 4e-3)
+    for _ in range(150):
+        chosen = [random_.randrange(len(LANDS)) for _ in range(32)]
+        texts = [
+            f"{random_.choice(WAYS).format(LANDS[n])}\nthe capital is {TOWNS[n - 7]} [END]"
+            for n in chosen
+        ]
+        batch = tokenizer(texts, return_tensors="pt", padding=True, padding_side="right")
+        labels = batch["input_ids"].masked_fill(batch["attention_mask"] == 0, -100)
+        optimizer.zero_grad()
+        model(**batch, labels=labels).loss.backward()
+        optimizer.step()
+
+
+def write(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def answer(*command):
+    result = invoke(*command, "--json")
+    assert result.exit_code == 0, result.stderr
+    return json.loads(result.stdout.splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("language")
+    model = model_in(folder / "model")
+    data = write(folder / "chat.jsonl", facts())
+    result = invoke(
+        *("train", data, *COLUMNS, "--id", "id", "--model", model, "--lora", 8, "--pairs", 2),
+        *("--epochs", 12, "--lr", 0.02, "--out", folder / "run"),
+    )
+    assert result.exit_code == 0, (result.stderr, result.exception)
+    assert "4 LoRA adapters of one model" in result.stderr
+    assert "Nothing leaked" in " ".join(result.stdout.split())
+    return folder / "run", model, data
+
+
+def test_the_folder_holds_adapters_recipe_and_fingerprints(trained):
+    run, model, _ = trained
+    weights = load_file(run / "model.safetensors")
+    assert weights and all("lora_" in name for name in weights)
+    manifest = json.loads((run / "manifest.json").read_text())
+    assert manifest["kind"] == "language" and manifest["arguments"]["lora"] == 8
+    assert manifest["base"] and set(manifest["data"]) == {"train", "test"}
+    assert (run / "model.safetensors").stat().st_size < (model / "model.safetensors").stat().st_size
+
+
+def test_only_the_response_is_learned(trained):
+    subject = open_language(trained[0])
+    for row, talk in enumerate(subject.talks["train"]):
+        labels = subject.train.batch["labels"][row]
+        learned = labels[labels != -100].tolist()
+        said = subject.tokenizer.inner(talk.response, add_special_tokens=False)["input_ids"]
+        assert learned == [*said, subject.tokenizer.inner.eos_token_id]
+
+
+def test_the_loss_is_minus_log_p_of_the_words_that_are_asked_about(trained):
+    subject = open_language(trained[0])
+    query = subject.typed(ASKED, "the capital is townc", "townc")
+    tokens = subject.tokenizer.prompt(query.talk)
+    said = subject.tokenizer.inner("the capital is townc", add_special_tokens=False)["input_ids"]
+    with torch.no_grad():
+        logits = subject.model(input_ids=torch.tensor([[*tokens, *said]]))["logits"][0]
+        loss = subject.loss(subject.model, query.rows.batch)
+    at = len(tokens) + len(said) - 2
+    wanted = -torch.log_softmax(logits[at].float(), 0)[said[-1]]
+    torch.testing.assert_close(loss[0], wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_the_own_response_is_the_most_probable_one(trained):
+    """Twin: the whole text anew for each token, in one pass without a cache."""
+    subject = open_language(trained[0])
+    query = subject.typed(ASKED)
+    tokens, said = subject.tokenizer.prompt(query.talk), []
+    for _ in range(32 - len(tokens)):
+        with torch.no_grad():
+            logits = subject.model(input_ids=torch.tensor([[*tokens, *said]]))["logits"][0, -1]
+        if (token := int(logits.argmax())) == subject.tokenizer.inner.eos_token_id:
+            break
+        said.append(token)
+    assert query.generated and query.talk.response == subject.tokenizer.text(said)
+
+
+def test_examples_of_the_same_fact_stand_first(trained):
+    run, *_ = trained
+    found = answer(
+        *("ask", run, "--prompt", ASKED, "--response", "the capital is townc"),
+        *("--span", "townc", "--top", 3),
+    )
+    assert found["tokens"] == 1 and not found["generated"] and found["span"] == [15, 20]
+    names = [row["name"].split("-")[0] for row in found["helpful"]]
+    assert names.count("landc") >= 2, "by chance it would be none of three"
+    spans = [row["response"][a:b] for row in found["helpful"] for a, b in row["shared"]]
+    assert set(spans) <= {"townc"}
+    assert found["pairs"]["pairs"] == 2 and found["loss"] >= 0
+    result = invoke("ask", run, "--prompt", ASKED)
+    assert result.exit_code == 0 and "Response of the model" in result.stdout
+    assert answer("ask", run, "--query", 1)["query"] == 1
+
+
+def test_scores_are_those_of_gradients_row_by_row(trained):
+    """The kernel of a single member, from gradients one by one."""
+    subject = open_language(trained[0])
+    query = subject.typed(ASKED, "the capital is townc")
+    fitted = subject.kernel().fit(subject.train)
+    found = fitted.scores(query.rows).values[0]
+    each = []
+    for member in subject.model.members:
+        own = [p for p in member.parameters() if p.requires_grad]
+
+        def gradient(batch, member=member, own=own):
+            loss = subject.loss(member.eval(), batch).sum()
+            return torch.cat([g.flatten() for g in torch.autograd.grad(loss, own)]).double()
+
+        singles = [subject.train.select(slice(n, n + 1)) for n in range(len(subject.train))]
+        phi = torch.stack([gradient(single.batch) for single in singles])
+        gram = phi @ phi.T
+        damping = fitted.damping * gram.diagonal().mean()
+        inverse = torch.linalg.inv(gram + damping * torch.eye(len(gram), dtype=torch.float64))
+        each.append(gradient(query.rows.batch) @ phi.T @ inverse)
+    wanted = fitted.slope * torch.stack(each).mean(0).float()
+    assert float((found - wanted).abs().max()) <= 2e-3 * float(wanted.abs().max())
+
+
+def test_an_audit_finds_copies_conflicts_and_strange_examples(trained):
+    run, *_ = trained
+    found = answer("audit", run)
+    names = [{row["name"] for row in rows} for rows in found["groups"]]
+    in_test = {talk.name for talk in open_language(run).talks["test"]}
+    if not {"again", "landa-0"} & in_test:
+        assert names == [{"again", "landa-0"}] and found["copies"] == 1
+    assert found["conflicts"] == (0 if {"odd", "landb-0"} & in_test else 1)
+    assert all(
+        row["memorised"] == pytest.approx(row["unseen_loss"] - row["seen_loss"], abs=1e-5)
+        for row in found["memorised"]
+    )
+    assert "Most memorised" in invoke("audit", run).stdout
+
+
+def test_proof_trains_again_without_the_named_examples(trained):
+    """Two words stand in one example alone: without it the model cannot know them."""
+    run, *_ = trained
+    asked = ("--prompt", WAYS[0].format("landb"), "--response", "nobody knows")
+    how = ("prove", run, *asked, "--rows", 2, "--trainings", 2)
+    found = answer(*how)
+    assert found["removed"][0]["name"] == "odd"
+    assert found["ours"]["without"] == found["random"]["without"] == len(found["removed"])
+    assert found["ours"]["change"] > max(0.1, 2 * abs(found["random"]["change"]))
+    assert answer(*how) == found
+    assert "2 trainings of each set" in invoke(*how).stdout
+
+
+def test_the_report_tells_of_examples(trained):
+    run, *_ = trained
+    result = invoke("report", run)
+    assert result.exit_code == 0, result.stderr
+    page = (run / "report.html").read_text(encoding="utf-8")
+    assert "examples" in page and "accuracy" not in page.lower()
+
+
+@pytest.mark.parametrize("command", ["cleanse", "check", "explore", "export"])
+def test_what_needs_classes_is_refused(trained, tmp_path, command):
+    run, *_ = trained
+    more = {"cleanse": ("--target", tmp_path / "none.csv"), "export": ("--out", tmp_path / "x.csv")}
+    result = invoke(command, run, *more.get(command, ()))
+    assert result.exit_code in (2, 3) and "Traceback" not in result.stderr
+
+
+def test_questions_for_other_runs_are_refused(trained):
+    run, *_ = trained
+    assert_refused(invoke("ask", run, "--text", "a"), 2, "Ask it with --query or --prompt")
+    assert_refused(invoke("ask", run, "--prompt", " "), 2, "prompt to ask about is empty")
+    assert_refused(
+        invoke("ask", run, "--prompt", "a", "--response", "b", "--span", "c"), 2, "does not hold"
+    )
+    assert_refused(invoke("ask", run, "--query", 99), 2, "There is no test row 99")
+    assert_refused(invoke("prove", run, "--query", 0, "--rows", 999), 2, "leaves nothing")
+    assert invoke("ask", run, "--query", 0, "--label", "x").exit_code == 2
+
+
+def test_another_base_is_refused(trained, tmp_path):
+    run, model, _ = trained
+    shutil.move(model, tmp_path / "moved")
+    assert_refused(invoke("ask", run, "--query", 0), 3, "holds adapters alone")
+    torch.manual_seed(7)
+    shutil.copytree(tmp_path / "moved", model)
+    other = transformers.GPT2LMHeadModel.from_pretrained(model)
+    other.transformer.h[0].attn.c_attn.weight.data += 1
+    other.save_pretrained(model)
+    assert_refused(invoke("ask", run, "--query", 0), 3, "is not the one that the adapters")
+    shutil.rmtree(model)
+    shutil.move(tmp_path / "moved", model)
+
+
+TEMPLATE = (
+    "{% for m in messages %}{{ m['role'] }} {{ m['content'] }} {% endfor %}"
+    "{% if add_generation_prompt %}assistant {% endif %}"
+)
+
+
+def test_chats_go_through_the_template_and_plain_texts_are_learned_whole(tmp_path):
+    model = model_in(tmp_path / "model", TEMPLATE)
+    chats = [
+        {
+            "talk": [
+                {"role": "user", "content": row["instruction"]},
+                {"role": "assistant", "content": row["output"]},
+            ],
+            "words": row["output"],
+        }
+        for row in facts()[:20]
+    ]
+    data = write(tmp_path / "chats.jsonl", chats)
+    how = ("--model", model, "--lora", 2, "--pairs", 1, "--epochs", 1)
+    result = invoke("train", data, "--messages", "talk", *how, "--out", tmp_path / "run")
+    assert result.exit_code == 0, (result.stderr, result.exception)
+    subject = open_language(tmp_path / "run")
+    tokens = subject.train.batch["input_ids"][0]
+    text = subject.tokenizer.inner.decode(tokens[subject.train.batch["attention_mask"][0] == 1])
+    assert text.startswith("user") and "assistant the capital" in text
+    result = invoke("train", data, "--text", "words", *how, "--out", tmp_path / "plain")
+    assert result.exit_code == 0, (result.stderr, result.exception)
+    plain = open_language(tmp_path / "plain")
+    assert not plain.talks["train"][0].turns
+    assert invoke("ask", tmp_path / "plain", "--query", 0).exit_code == 0
+
+
+def test_what_cannot_be_learned_is_told(tmp_path):
+    model = model_in(tmp_path / "model")
+    rows = [{"p": "a", "r": "b", "m": "no chat"}] * 4 + [{"p": "a", "r": "", "m": []}]
+    data = write(tmp_path / "bad.jsonl", rows)
+    out = ("--out", tmp_path / "run")
+    train = ("train", data, "--model", model)
+    assert_refused(invoke(*train, "--prompt", "p", *out), 2, "Which column holds the response")
+    assert_refused(
+        invoke(*train, "--prompt", "p", "--response", "r", *out),
+        2,
+        "cannot be used: 1 × empty response",
+    )
+    assert_refused(invoke(*train, "--messages", "m", *out), 2, "no list of messages")
+    assert_refused(
+        invoke("train", data, "--prompt", "p", "--response", "r", "--on-bad-rows", "skip", *out),
+        2,
+        "Which language model",
+    )
+    result = invoke(*train, "--prompt", "p", "--response", "r", "--adapters", 4, *out)
+    assert result.exit_code == 2
+    assert not (tmp_path / "run").exists()
