@@ -21,7 +21,7 @@ from benchmarks.peers import save_case
 from turnover._store import replacing
 from turnover.data import Rows
 from turnover.nn import SplitEnsemble
-from turnover.training import fit, fit_split_ensemble
+from turnover.training import fit, fit_split_ensemble, within
 
 __all__ = ["Clock", "Lab", "Trained"]
 
@@ -120,6 +120,21 @@ class Lab:
             return fit_split_ensemble(self.task.plain, self.task.train, loss, recipe, pairs=pairs)
 
         return self._kept(f"split-ensemble-{pairs}-{seed}", build, train)
+
+    def budgeted(self, budget: int, seed: int = 0) -> Trained:
+        """A split ensemble that costs as much as so many trainings."""
+        recipe = replace(self.task.recipe, seed=seed)
+        shorter, pairs = within(budget, recipe)
+        length = shorter.epochs / recipe.epochs
+
+        def build() -> nn.Module:
+            members = [self.task.plain(k) for k in range(2 * pairs)]
+            return SplitEnsemble(members, seed=seed, length=length)
+
+        def train() -> nn.Module:
+            return fit_split_ensemble(self.task.plain, self.task.train, loss, recipe, budget=budget)
+
+        return self._kept(f"budget-{budget}-{seed}", build, train)
 
     def case(self, runs: int, queries: Rows) -> tuple[Path, float]:
         """The case of the peers: a folder, and the seconds that its networks took to train."""

@@ -219,6 +219,20 @@ def kernel_rows() -> list[Method]:
         for pairs in (1, 2, 4, 8)
     ]
 
+    def budgeted(budget: int, link: str) -> OwnMethod:
+        """Half as long and twice as many networks as pairs that are trained in full."""
+        classes = ", all classes" if link == "classes" else ""
+        return OwnMethod(
+            f"gradient kernel, {4 * budget} networks half as long{classes}",
+            "turn-over",
+            networks=lambda lab, run: lab.budgeted(budget, run),
+            ask=lambda trained, task: gradients(trained, task, link=link),
+            tasks=tuple(t for t in ALL if link == "log-odds" or t != "sst2"),
+            quick=budget == 1,
+        )
+
+    split_ensemble += [budgeted(b, link) for b in (1, 2, 4, 8) for link in ("log-odds", "classes")]
+
     def wide(name: str, ask: Ask, dropout: float, **facts: Any) -> Method:
         return OwnMethod(
             f"{name} kernel, 4× wide, dropout {dropout:g}",

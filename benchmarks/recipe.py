@@ -14,6 +14,7 @@ import json
 import time
 import warnings
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -83,31 +84,25 @@ def main() -> None:
     task = TASKS[options.task]()
     truth = truth_of(task, options.truth_seeds)
     links = options.links if task.classes > 2 else ["log-odds"]
-    for seed in options.seeds:
-        for budget in options.budgets:
-            for part in options.parts:
-                wanted = [
-                    link
-                    for link in links
-                    if not is_there(options.json, key(options, budget, part, seed, link))
-                ]
-                if not wanted:
-                    continue
-                start = time.process_time()
-                model = trained(task, budget, part, seed)
-                seconds = round(time.process_time() - start, 3)
-                for link in wanted:
-                    facts = measured(task, truth, model, link, options.fixed)
-                    row = key(options, budget, part, seed, link) | {
-                        "pairs": model.pairs,
-                        "epochs": round(model.length * task.recipe.epochs),
-                        "train_seconds": seconds,
-                        **facts,
-                        "subsets": len(truth.members),
-                        "seeds": truth.losses.shape[1],
-                    }
-                    save(options.json, row)
-                    print(row, flush=True)
+    cases = product(options.parts, options.budgets, options.seeds)
+    for part, budget, seed in cases:
+        names = [key(options, budget, part, seed, link) for link in links]
+        wanted = [name for name in names if not is_there(options.json, name)]
+        if not wanted:
+            continue
+        start = time.process_time()
+        model = trained(task, budget, part, seed)
+        about = {
+            "pairs": model.pairs,
+            "epochs": round(model.length * task.recipe.epochs),
+            "train_seconds": round(time.process_time() - start, 3),
+            "subsets": len(truth.members),
+            "seeds": truth.losses.shape[1],
+        }
+        for name in wanted:
+            row = name | about | measured(task, truth, model, name["link"], options.fixed)
+            save(options.json, row)
+            print(row, flush=True)
 
 
 def key(

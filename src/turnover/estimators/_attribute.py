@@ -99,6 +99,12 @@ def _why_kernel(model: nn.Module, scores: Scores) -> str:
         if not names
         else f"all trainable parameters are read, {len(names)} of them row by row, which is slower"
     )
+    if (landmarks := scores.about["landmarks"]) and isinstance(landmarks, int):
+        seen = scores.about["seen_by_landmarks"]
+        read += (
+            f", and rows are seen from {landmarks:,} landmarks, which see {seen:.0%} of the "
+            "curvature"
+        )
     if isinstance(model, SplitEnsemble):
         return (
             f"{read}; {model.pairs} pairs of networks were trained on complementary halves, which "

@@ -187,6 +187,7 @@ def _manifest(
         "agreement": fitted.agreement,
         "slope": fitted.slope,
         "rounding": fitted.rounding,
+        "seen_by_landmarks": fitted.about["seen_by_landmarks"],
         "bytes_per_instance": fitted.bytes_per_instance,
         "files": files,
     }
@@ -222,7 +223,7 @@ def _opened(config: KernelConfig, manifest: Manifest, folder: Path) -> FittedKer
         manifest["agreement"],
         manifest["slope"],
         manifest["bytes_per_instance"],
-        about | {"networks": len(networks)},
+        about | {"networks": len(networks), "seen_by_landmarks": manifest["seen_by_landmarks"]},
         config,
         tuple(networks),
         tuple(solves),

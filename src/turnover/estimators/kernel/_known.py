@@ -95,13 +95,18 @@ class ExactClasses:
 @final
 @dataclass(frozen=True)
 class Projected:
-    """What landmarks see of all rows, and Σ w z zᵀ; ``rounding`` is what half precision loses."""
+    """What landmarks see of all rows, and Σ w z zᵀ.
+
+    ``rounding`` is what half precision loses, and ``share`` is Σ w ‖z‖² over Σ w ‖φ‖²: how much of
+    the curvature the landmarks see.
+    """
 
     basis: Basis
     parts: Sequence[Tensor]
     hessian: Tensor
     mean: float
     rounding: float
+    share: float
 
     def at(self, damping: float) -> LandmarkRidge:
         """The factorised H."""
@@ -255,7 +260,8 @@ class _Maker:
             hessian += tensors["hessian"]
             total, count = total + float(tensors["sums"][0]), count + part.size
             rounding = max(rounding, float(tensors["sums"][1]))
-        return Projected(basis, found, hessian, total / count, rounding)
+        share = float(hessian.diagonal().double().sum()) / max(total, 1e-30)
+        return Projected(basis, found, hessian, total / count, rounding, min(1.0, share))
 
     def _basis(self, parts: PartRows, plan: Plan) -> dict[str, Tensor]:
         """Landmarks among all rows, or among all directions of all rows."""
