@@ -134,6 +134,7 @@ _PACKAGES = {
     "cli",
     "errors",
     "evaluation",
+    "executors",
     "explore",
     "hf",
     "reports",

@@ -16,6 +16,7 @@ CHAIN = [
     "data",
     "stats",
     "scores",
+    "executors",
     "training",
     "leaks",
     "estimators",

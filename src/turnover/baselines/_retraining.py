@@ -10,7 +10,9 @@ out over the ranks: trainings need no communication, only a folder that all rank
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import final
 
@@ -23,8 +25,16 @@ from turnover.baselines._truth import Truth
 from turnover.data import Rows
 from turnover.errors import DataError, RunError
 from turnover.estimators import PairwiseEstimator, as_rows
+from turnover.executors import Task, opened, refuse_crowded, refuse_unseen, run_tasks
 from turnover.scores import Scores
-from turnover.training import Recipe, Stack, describe_recipe, fit, losses_of
+from turnover.training import (
+    Recipe,
+    Stack,
+    bytes_of_training,
+    describe_recipe,
+    fit,
+    losses_of,
+)
 
 __all__ = ["LeaveOneOut", "Retraining", "half_subsets"]
 
@@ -78,6 +88,7 @@ class Retraining:
         recipe: training with seed e takes ``build(e)`` and the order of ``recipe.seed = e``.
         at_once: models in one stack; 1 trains each by itself, as models with BatchNorm need.
         folder: keeps every finished part; required under ``torchrun``.
+        executor: trains elsewhere, a stack in each task; see :mod:`turnover.executors`.
     """
 
     build: Build
@@ -85,6 +96,7 @@ class Retraining:
     recipe: Recipe
     at_once: int = 25
     folder: Path | None = None
+    executor: Executor | str | None = None
 
     def truth(
         self,
@@ -126,12 +138,24 @@ class Retraining:
         losses = torch.empty(len(members), len(seeds), len(queries))
         work = self._work(rows, queries, members)
         done = 0
-        for seed, subsets in self._mine(members, seeds):
-            part = self._part(rows, queries, members, seed, subsets, work)
+        mine = self._mine(members, seeds)
+
+        def keep(number: int, part: Tensor) -> None:
+            nonlocal done
+            seed, subsets = mine[number]
             losses[subsets, seeds.index(seed)] = part
             done += len(subsets)
             if progress is not None:
                 progress(done, len(members) * len(seeds))
+
+        folder = None if self.folder is None else self.folder.resolve()
+        farm = partial(replace(self, executor=None, folder=folder)._part, rows, queries, members)
+        tasks = [Task(_named(seed, subsets), (seed, subsets, work)) for seed, subsets in mine]
+        with opened(self.executor) as engine:
+            if engine is not None:
+                each = bytes_of_training(self.build(0), rows, self.loss, self.recipe)
+                refuse_crowded(engine, min(self.at_once, len(members)) * each)
+            run_tasks(farm, tasks, engine, keep)
         for seed, subsets in self._theirs(members, seeds):
             losses[subsets, seeds.index(seed)] = self._awaited(seed, subsets, work)
         return losses
@@ -159,6 +183,7 @@ class Retraining:
     def _part(
         self, rows: Rows, queries: Rows, members: Tensor, seed: int, subsets: Tensor, work: str
     ) -> Tensor:
+        refuse_unseen(self.folder)
         path = self._path(seed, subsets)
         if path is not None and path.exists():
             return _store.load(path, work)["losses"]
@@ -232,6 +257,13 @@ class LeaveOneOut(PairwiseEstimator):
         stderr = each.std(dim=0) / len(each) ** 0.5 if len(each) > 1 else None
         about = {"estimator": "leave-one-out", "seeds": list(self.seeds)}
         return Scores(each.mean(dim=0), rows.ids, queries.ids, about=about, stderr=stderr)
+
+
+def _named(seed: int, subsets: Tensor) -> str:
+    """Which trainings, as the subject of a sentence."""
+    first, last = int(subsets[0]), int(subsets[-1])
+    which = f"subset {first}" if first == last else f"subsets {first} to {last}"
+    return f"Training with seed {seed} on {which}"
 
 
 def _rank() -> tuple[int, int]:

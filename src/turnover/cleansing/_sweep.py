@@ -13,8 +13,10 @@ Reference: Kobayashi et al. 2020, section 4.3 and Table 2 (there one fraction, 1
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import count
 from pathlib import Path
 from typing import final
 
@@ -25,7 +27,8 @@ from turnover import _store
 from turnover._rows import Loss, tensors_of
 from turnover.data import Rows
 from turnover.errors import DataError, RunError
-from turnover.training import Recipe, fit
+from turnover.executors import Task, opened, refuse_crowded, refuse_unseen, run_tasks
+from turnover.training import Recipe, bytes_of_training, fit
 
 __all__ = ["NONE", "RANDOM", "Outcome", "Sweep", "most_harmful"]
 
@@ -79,6 +82,7 @@ class Sweep:
         fractions: shares of the training set to remove.
         seeds: of weights, order and random removal.
         folder: keeps finished trainings.
+        executor: trains elsewhere; see :mod:`turnover.executors`.
     """
 
     build: Callable[[int], nn.Module]
@@ -90,6 +94,7 @@ class Sweep:
     fractions: Sequence[float]
     seeds: Sequence[int]
     folder: Path | None = None
+    executor: Executor | str | None = None
 
     def trainings(self, arms: int) -> int:
         """How many trainings a sweep with so many kinds of totals takes."""
@@ -110,19 +115,44 @@ class Sweep:
         """
         if taken := {NONE, RANDOM} & set(totals):
             raise DataError(f"An arm of the sweep cannot be called {min(taken)!r}: one is already.")
+        done, all_of_them = count(1), self.trainings(len(totals))
+
+        def tick(number: int, answer: object) -> None:
+            if progress is not None:
+                progress(next(done), all_of_them)
+
+        cells = [
+            (arm, fraction, gone, seed)
+            for seed in self.seeds
+            for arm, fraction, gone in self._removals(totals, seed)
+        ]
+        answers = self._all(cells, tick)
         found: dict[tuple[str, float], list[tuple[Tensor, Tensor]]] = {}
-        done, all_of_them = 0, self.trainings(len(totals))
-        for seed in self.seeds:
-            for arm, fraction, gone in self._removals(totals, seed):
-                found.setdefault((arm, fraction), []).append(self._trained(gone, seed))
-                done += 1
-                if progress is not None:
-                    progress(done, all_of_them)
+        for (arm, fraction, _, _), answer in zip(cells, answers, strict=True):
+            found.setdefault((arm, fraction), []).append(answer)
         return Outcome(
             {cell: torch.stack([losses for losses, _ in each]) for cell, each in found.items()},
             {cell: torch.stack([right for _, right in each]) for cell, each in found.items()},
             {f: max(1, round(f * len(self.train))) for f in self.fractions},
         )
+
+    def _all(
+        self, cells: list[tuple[str, float, Tensor, int]], tick: Callable[[int, object], None]
+    ) -> list[tuple[Tensor, Tensor]]:
+        """What the test rows say after each training, on the engine or here."""
+        if self.folder is not None:
+            _make(self.folder)
+        folder = None if self.folder is None else self.folder.resolve()
+        alone = replace(self, executor=None, folder=folder)
+        tasks = [
+            Task(f"Training with seed {seed} without {len(gone):,} rows ({arm})", (gone, seed))
+            for arm, _, gone, seed in cells
+        ]
+        with opened(self.executor) as engine:
+            if engine is not None:
+                model = self.build(self.seeds[0])
+                refuse_crowded(engine, bytes_of_training(model, self.train, self.loss, self.recipe))
+            return run_tasks(alone._trained, tasks, engine, tick)
 
     def _removals(
         self, totals: Mapping[str, Tensor], seed: int
@@ -142,6 +172,7 @@ class Sweep:
         if self.folder is not None:
             work = _store.fingerprint(self._common, seed, kept)
             path = self.folder / f"training-{work}.safetensors"
+            refuse_unseen(self.folder)
             if path.exists():
                 parts = _store.load(path, work)
                 return parts["losses"], parts["right"]
@@ -153,7 +184,6 @@ class Sweep:
         losses = -own.clamp(min=torch.finfo(own.dtype).tiny).log()
         right = says.argmax(dim=1) == labels
         if path is not None:
-            _make(path.parent)
             _store.save(path, {"losses": losses, "right": right}, work)
         return losses, right
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from turnover.cli._options import RunFolder
+from turnover.cli._options import Engine, RunFolder
 from turnover.errors import DataError
 
 if TYPE_CHECKING:
@@ -74,6 +74,7 @@ def cleanse(
             help="Also write all training rows, the most harmful first.", rich_help_panel=MORE
         ),
     ] = None,
+    executor: Engine = None,
     top: Annotated[int, typer.Option(min=1, help="How many harmful rows to show.")] = 5,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
@@ -102,7 +103,7 @@ def cleanse(
     fractions = _fractions(remove)
     subject = open_run(run)
     if decisions:
-        _with_decisions(subject, seeds, as_json)
+        _with_decisions(subject, seeds, executor, as_json)
         return
     _refuse_unreadable(subject)
     arms = [estimator_for(subject, name) for name in scores or (None,)]
@@ -120,7 +121,7 @@ def cleanse(
         totals = {_named(name): _totals(subject, name, aimed) for name in arms}
     aim = CleansingConfig(aimed, tested, fractions, seeds)
     with progress_bar(seeds * (1 + len(fractions) * (1 + len(totals)))) as tick:
-        said = cleanse_run(subject, aim, totals, tick)
+        said = cleanse_run(subject, aim, totals, tick, executor=executor)
     subject.run.save(said)
     if csv is not None:
         cleansing_csv(subject, totals, csv)
@@ -146,7 +147,9 @@ def _refuse_unreadable(subject: "ClassifierRun") -> None:
         )
 
 
-def _with_decisions(subject: "ClassifierRun", seeds: int, as_json: bool) -> None:
+def _with_decisions(
+    subject: "ClassifierRun", seeds: int, executor: str | None, as_json: bool
+) -> None:
     """Train with the decisions of the run and without, and say what they gain."""
     from turnover.cli._output import console, print_json, progress_bar
     from turnover.runs import Decisions, retrain_with_decisions
@@ -160,7 +163,7 @@ def _with_decisions(subject: "ClassifierRun", seeds: int, as_json: bool) -> None
             tick("Training again", done - last)
             last = done
 
-        said = retrain_with_decisions(subject, found.current, seeds, progress)
+        said = retrain_with_decisions(subject, found.current, seeds, progress, executor=executor)
     if as_json:
         print_json(said.to_json())
         return

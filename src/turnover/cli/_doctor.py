@@ -26,6 +26,10 @@ PURPOSES = {
     "hf": "transformers, fine-tuned and pretrained",
     "timm": "more networks for pictures",
     "lightning": "a callback for its Trainer",
+    "parallel": "--executor local: many processes of this machine",
+    "dask": "--executor dask",
+    "ray": "--executor ray",
+    "slurm": "--executor slurm",
 }
 """What each extra of ``pip install 'turnover[...]'`` is for."""
 REQUIREMENT = re.compile(

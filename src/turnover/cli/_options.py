@@ -15,6 +15,7 @@ __all__ = [
     "AskQuery",
     "AskResponse",
     "AskText",
+    "Engine",
     "RunFolder",
     "as_options",
 ]
@@ -43,6 +44,17 @@ AskResponse = Annotated[
         rich_help_panel=LANGUAGE,
     ),
 ]
+Engine = Annotated[
+    str | None,
+    typer.Option(
+        "--executor",
+        metavar="ENGINE",
+        help="Train elsewhere, many at once: serial, local[:N], dask[:ADDRESS], ray[:ADDRESS], "
+        "slurm[:NAME=VALUE,...].",
+        show_default="here, with all threads",
+        rich_help_panel="More",
+    ),
+]
 # Lists, since a plain option would keep the last of several without a word.
 
 OPTIONS = {
@@ -50,6 +62,7 @@ OPTIONS = {
     "beyond_this_machine": "--beyond-this-machine",
     "encoding": "--encoding",
     "evaluation": "--eval",
+    "executor": "--executor",
     "hold_out": "--hold-out",
     "id": "--id",
     "image": "--image",

@@ -12,6 +12,7 @@ from turnover.cli._options import (
     AskQuery,
     AskResponse,
     AskText,
+    Engine,
     RunFolder,
 )
 
@@ -59,6 +60,7 @@ def prove(
     budget: Annotated[
         float | None, typer.Option(help="Seconds; the search ends early, not the comparison.")
     ] = None,
+    executor: Engine = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the proof as JSON.")] = False,
 ) -> None:
     """Name the fewest training rows behind a prediction, train again without them, and compare.
@@ -70,7 +72,8 @@ def prove(
 
     question = one_question(query=query, text=text, image=image, prompt=prompt)
     if of_language(run, {**question, "response": response}):
-        refuse_options(context, ("to", "until", "against", "budget"), "a language model")
+        own = ("to", "until", "against", "budget", "executor")
+        refuse_options(context, own, "a language model")
         words = {**question, "response": response}
         prove_language(run, words, rows=rows, trainings=trainings, as_json=as_json)
         return
@@ -100,6 +103,7 @@ def prove(
             trainings=trainings,
             against=against or None,
             budget=budget,
+            executor=executor,
             forecast=forecast,
             progress=progress,
         )

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from turnover._rows import Loss
 from turnover.data import Rows
 from turnover.errors import DataError
+from turnover.executors import opened
 from turnover.proof._change import Change, refuse_classes, unit_of
 from turnover.proof._controls import first_of, leaves_every_class, random_rows, same_labels
 from turnover.proof._proof import Proof
@@ -58,6 +60,7 @@ def prove(
     folder: str | Path | None = None,
     stacked: bool | None = None,
     budget: float | None = None,
+    executor: Executor | str | None = None,
     forecast: Callable[[float], None] | None = None,
     progress: Progress | None = None,
 ) -> Proof:
@@ -94,6 +97,7 @@ def prove(
         folder: keeps finished trainings; an interrupted proof goes on, and ends with the same bits.
         stacked: train all seeds at once; by default where that is sooner.
         budget: seconds; the search ends early, and leaves the time of the controls.
+        executor: trains elsewhere; see :mod:`turnover.executors`.
         forecast: called before the trainings with the seconds that they may take.
         progress: called with the number of finished trainings, and the most there can be.
 
@@ -107,13 +111,13 @@ def prove(
     """
     if len(query) != 1:
         raise DataError(f"A proof is about one query, but {len(query)} rows were given.")
-    (proof,) = _together(
+    (proof,) = prove_all(
         estimator,
         query,
         train,
-        None if said is None else [said],
-        None if wanted is None else [wanted],
-        {name: values.unsqueeze(0) for name, values in (against or {}).items()},
+        said=None if said is None else [said],
+        wanted=None if wanted is None else [wanted],
+        against={name: values.unsqueeze(0) for name, values in (against or {}).items()},
         build=build,
         loss=loss,
         logits=logits,
@@ -130,6 +134,7 @@ def prove(
         folder=folder,
         stacked=stacked,
         budget=budget,
+        executor=executor,
         forecast=forecast,
         progress=progress,
     )
@@ -144,6 +149,7 @@ def prove_all(
     said: Sequence[int] | None = None,
     wanted: Sequence[int] | None = None,
     against: Mapping[str, Tensor] | None = None,
+    executor: Executor | str | None = None,
     **how: Any,
 ) -> list[Proof]:
     """:func:`prove` for several queries side by side, each proof as it would be by itself.
@@ -158,12 +164,15 @@ def prove_all(
         said: for each query, as of :func:`prove`.
         wanted: for each query, as of :func:`prove`.
         against: further controls: by name, values ``[query, train]``.
+        executor: as of :func:`prove`.
         **how: the other arguments of :func:`prove`; ``budget`` is that of all queries together.
 
     Raises:
         DataError, IdError, ScoreError, LossError, RunError: as :func:`prove`.
     """
-    return _together(estimator, queries, train, said, wanted, against or {}, **how)
+    with opened(executor) as engine:
+        asked = (estimator, queries, train, said, wanted, against or {})
+        return _together(*asked, executor=engine, **how)
 
 
 def _together(
@@ -174,6 +183,7 @@ def _together(
     wanted: Sequence[int] | None,
     against: Mapping[str, Tensor],
     *,
+    executor: Executor | None,
     build: Callable[[int], nn.Module],
     loss: Loss,
     logits: Logits,
@@ -203,9 +213,8 @@ def _together(
     places = asked.rows_of(queries.ids).tolist()
     seeds = range(seed * trainings, (seed + 1) * trainings)
     where = None if folder is None else Path(folder)
-    farm = Retrainings(
-        build, loss, logits, recipe, train, asked, seeds, where, stacked, numbers=by is not None
-    )
+    how = (build, loss, logits, recipe, train, asked, seeds, where, stacked, by is not None)
+    farm = Retrainings(*how, executor=executor)
     unit, labels = 1.0, torch.zeros(len(train), dtype=torch.int64)
     if by is None:
         labels = labels_of(train, label)

@@ -9,6 +9,8 @@ on the sizes of those beside it.
 
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -19,9 +21,18 @@ from torch import Tensor, nn
 
 from turnover import _store
 from turnover._memory import refuse_more
-from turnover._rows import Loss, select_rows, tensors_of, to_device_of
+from turnover._rows import Batch, Loss, select_rows, tensors_of, to_device_of
 from turnover.data import Rows
 from turnover.errors import DataError, RunError
+from turnover.executors import (
+    Task,
+    refuse_crowded,
+    refuse_unseen,
+    run_tasks,
+    threads_of,
+    with_threads,
+    workers_of,
+)
 from turnover.nn import evaluating
 from turnover.training import (
     PADDING,
@@ -42,6 +53,8 @@ PROBED_LOSSES = 16
 AT_ONCE = 64  # more networks in a stack gain nothing on two cores
 PADDED = 2  # version of how stacked trainings are made of sets
 Tick = Callable[[int], None]
+Wanted = tuple[Tensor, list[int]]
+"""Which rows are trained on, bool ``[train]``, and with which seeds."""
 
 
 @final
@@ -60,6 +73,7 @@ class Retrainings:
         folder: keeps answers of finished trainings; None keeps nothing.
         stacked: train all seeds at once; ``None`` does where that is sooner.
         numbers: answers are predicted numbers, not classes.
+        executor: trains elsewhere; None in this process. Equal numbers of threads give equal bits.
     """
 
     build: Callable[[int], nn.Module]
@@ -72,6 +86,7 @@ class Retrainings:
     folder: Path | None = None
     stacked: bool | None = None
     numbers: bool = False
+    executor: Executor | None = None
 
     def without(self, removed: Tensor, tick: Tick = lambda trainings: None) -> Tensor:
         """Train without these rows.
@@ -100,40 +115,82 @@ class Retrainings:
         Equal sets are trained once. Raises as :meth:`without`.
         """
         sets = [self._kept(rows) for rows in removed]
-        groups = [list(self.seeds)] if self.at_once else [[seed] for seed in self.seeds]
         found: dict[tuple[bytes, int], Tensor] = {}
-        missing: dict[int, list[tuple[Tensor, list[int]]]] = {}
+        missing: dict[int, list[Wanted]] = {}
         for kept in sets:
-            for seeds in groups:
-                if (key := _key(kept, seeds)) in found:
-                    continue
-                if (answers := self._finished(kept, seeds)) is not None:
-                    found[key] = answers
-                    tick(len(seeds))
-                else:
-                    size = self._padded(kept) if self.at_once else 0
-                    missing.setdefault(size, []).append((kept, seeds))
-                    found[key] = torch.empty(0)
+            seeds = [seed for seed in self.seeds if (kept.numpy().tobytes(), seed) not in found]
+            left = []
+            for seed, answers in self._finished(kept, seeds).items():
+                found[kept.numpy().tobytes(), seed] = torch.empty(0) if answers is None else answers
+                left += [seed] if answers is None else []
+            if len(seeds) > len(left):
+                tick(len(seeds) - len(left))
+            if left:
+                size = self._padded(kept) if self.at_once else 0
+                missing.setdefault(size, []).append((kept, left))
         if missing:
-            self._refuse_large(max(map(len, missing.values())))
-        for work in missing.values():
-            step = max(1, AT_ONCE // len(self.seeds)) if self.at_once else 1
-            for start in range(0, len(work), step):
-                part = work[start : start + step]
-                for (kept, seeds), answers in zip(
-                    part, self._trained(part, self.recipe), strict=True
-                ):
-                    self._keep(kept, seeds, answers)
-                    found[_key(kept, seeds)] = answers
-                tick(sum(len(seeds) for _, seeds in part))
-        return [torch.cat([found[_key(kept, seeds)] for seeds in groups]) for kept in sets]
+            self._train(missing, found, tick)
+        each = [[found[kept.numpy().tobytes(), seed] for seed in self.seeds] for kept in sets]
+        return [torch.stack(answers) for answers in each]
 
-    def _refuse_large(self, sets: int) -> None:
+    def _train(
+        self,
+        missing: dict[int, list[Wanted]],
+        found: dict[tuple[bytes, int], Tensor],
+        tick: Tick,
+    ) -> None:
+        """Fill in what was not found, in stacks that an engine trains side by side."""
+        parts = [part for work in missing.values() for part in self._stacks(work)]
+        self._refuse_large(max(sum(len(seeds) for _, seeds in part) for part in parts))
+        self._make_folder()
+
+        def keep(number: int, answers: list[Tensor]) -> None:
+            for (kept, seeds), said in zip(parts[number], answers, strict=True):
+                for seed, own in zip(seeds, said, strict=True):
+                    found[kept.numpy().tobytes(), seed] = own
+            tick(sum(len(seeds) for _, seeds in parts[number]))
+
+        folder = None if self.folder is None else self.folder.resolve()
+        alone = replace(self, executor=None, folder=folder)
+        tasks = [Task(_named(part), (part,)) for part in parts]
+        run_tasks(alone._trained_and_kept, tasks, self.executor, keep)
+
+    def _stacks(self, work: list[Wanted]) -> list[list[Wanted]]:
+        """Trainings that are stacked: many, or as many as leave none of the workers idle."""
+        trainings = sum(len(seeds) for _, seeds in work)
+        most = AT_ONCE if self.at_once and not self._draws else 1
+        if self.at_once and self._draws:  # what a network draws depends on those beside it
+            return [[part] for part in work]
+        if self.executor is not None:
+            most = min(most, -(-trainings // workers_of(self.executor)))
+        pieces = [
+            (kept, seeds[i : i + most]) for kept, seeds in work for i in range(0, len(seeds), most)
+        ]
+        stacks: list[list[Wanted]] = []
+        for kept, seeds in pieces:
+            if stacks and sum(len(s) for _, s in stacks[-1]) + len(seeds) <= most:
+                stacks[-1].append((kept, seeds))
+            else:
+                stacks.append([(kept, seeds)])
+        return stacks
+
+    def _trained_and_kept(self, part: list[Wanted]) -> list[Tensor]:
+        """Train a stack and leave its files, unless another driver was here meanwhile."""
+        refuse_unseen(self.folder)
+        ready = [self._finished(kept, seeds) for kept, seeds in part]
+        if all(said is not None for each in ready for said in each.values()):
+            return [torch.stack(list(each.values())) for each in ready]  # type: ignore[arg-type]
+        answers = list(self._trained(part, self.recipe))
+        for (kept, seeds), said in zip(part, answers, strict=True):
+            self._keep(kept, seeds, said)
+        return answers
+
+    def _refuse_large(self, count: int) -> None:
         """Refuse trainings that do not fit into memory, before the first of them."""
-        count = 1
-        if self.at_once:
-            count = len(self.seeds) * min(sets, max(1, AT_ONCE // len(self.seeds)))
         each = bytes_of_training(self.build(self.seeds[0]), self.train, self.loss, self.recipe)
+        if self.executor is not None:
+            refuse_crowded(self.executor, count * each)
+            return
         less = "fewer trainings, or stacked=False" if count > 1 else "a smaller network"
         networks = f"{count} networks again, at once," if count > 1 else "a network again"
         refuse_more(count * each, f"Training {networks}", f"Take {less}, or smaller batches.")
@@ -151,13 +208,25 @@ class Retrainings:
         return -(-int(kept.sum()) // batch) * batch
 
     def seconds(self) -> float:
-        """About how long one set of trainings takes, from one epoch of it."""
+        """About how long one set of trainings takes, from one epoch of it in this process."""
         every = torch.ones(len(self.train), dtype=torch.bool)
-        seeds = list(self.seeds) if self.at_once else list(self.seeds[:1])
+        stack = self._stacks([(every, list(self.seeds))])[0]
+        trainings = sum(len(seeds) for _, seeds in stack)
         start = time.perf_counter()
-        self._trained([(every, seeds)], replace(self.recipe, epochs=min(1, self.recipe.epochs)))
-        passed = time.perf_counter() - start
-        return passed * max(1, self.recipe.epochs) * len(self.seeds) / len(seeds)
+        with nullcontext() if self.executor is None else with_threads(threads_of(self.executor)):
+            self._trained(stack, replace(self.recipe, epochs=min(1, self.recipe.epochs)))
+        passed = (time.perf_counter() - start) * max(1, self.recipe.epochs)
+        stacks = -(-len(self.seeds) // trainings)
+        return passed * -(-stacks // workers_of(self.executor))
+
+    @cached_property
+    def _draws(self) -> bool:
+        """Whether training draws numbers, as ordinary dropout does: two passes then differ."""
+        model = self.build(self.seeds[0]).train()
+        few = select_rows(self.train.batch, slice(0, PROBED_LOSSES))
+        with torch.random.fork_rng(), torch.no_grad():
+            first, second = (_seeded_losses(model, self.loss, few, seed) for seed in (1, 2))
+        return not torch.equal(first, second)
 
     @cached_property
     def at_once(self) -> bool:
@@ -167,19 +236,40 @@ class Retrainings:
         first = self.build(self.seeds[0])
         return len(self.seeds) > 1 and stacks_well(first) and _all_trained(first)
 
-    def _finished(self, kept: Tensor, seeds: list[int]) -> Tensor | None:
-        if self.folder is None or not (path := self._path(kept, seeds)).exists():
-            return None
-        return _store.load(path, self._work(kept, seeds))["answers"]
+    def _finished(self, kept: Tensor, seeds: Sequence[int]) -> dict[int, Tensor | None]:
+        """What is known of each seed: one file holds all of a set, or a few of them."""
+        found: dict[int, Tensor | None] = dict.fromkeys(seeds)
+        if self.folder is None or not self.folder.is_dir() or not found:
+            return found
+        groups = [list(self.seeds)] if self.at_once else []
+        groups += [[seed] for seed in seeds]
+        for group in groups:
+            if any(found.get(seed, self) is None for seed in group):
+                path, work = self._path(kept, group), self._work(kept, group)
+                if path.exists():
+                    answers = _store.load(path, work)["answers"]
+                    of_group = zip(group, answers, strict=True)
+                    found.update({seed: own for seed, own in of_group if seed in found})
+        return found
 
-    def _keep(self, kept: Tensor, seeds: list[int], answers: Tensor) -> None:
-        if self.folder is None:
-            return
+    def _make_folder(self) -> None:
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            if self.folder is not None:
+                self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise RunError(f"Cannot make the folder {self.folder}: {error}") from error
-        _store.save(self._path(kept, seeds), {"answers": answers}, self._work(kept, seeds))
+
+    def _keep(self, kept: Tensor, seeds: list[int], answers: Tensor) -> None:
+        """One file for a whole set that was stacked; else one for each training."""
+        if self.folder is None:
+            return
+        whole = self.at_once and seeds == list(self.seeds)
+        for group, said in (
+            [(seeds, answers)]
+            if whole
+            else zip(([seed] for seed in seeds), answers.split(1), strict=True)
+        ):
+            _store.save(self._path(kept, group), {"answers": said}, self._work(kept, group))
 
     def _path(self, kept: Tensor, seeds: list[int]) -> Path:
         assert self.folder is not None
@@ -257,8 +347,19 @@ def _classes(said: Tensor) -> Tensor:
     return torch.log_softmax(said, dim=1).cpu()
 
 
-def _key(kept: Tensor, seeds: list[int]) -> tuple[bytes, int]:
-    return kept.numpy().tobytes(), seeds[0]
+def _seeded_losses(model: nn.Module, loss: Loss, batch: Batch, seed: int) -> Tensor:
+    torch.manual_seed(seed)
+    return loss(model, to_device_of(model, batch)).cpu()
+
+
+def _named(part: Sequence[Wanted]) -> str:
+    """Which trainings, as the subject of a sentence."""
+    each = [
+        f"seed {', '.join(map(str, seeds))} without {int((~kept).sum()):,} rows"
+        for kept, seeds in part[:3]
+    ]
+    more = "" if len(part) <= 3 else f" and {len(part) - 3} other sets"
+    return f"Training with {'; '.join(each)}{more}"
 
 
 def _shuffled(rows: Tensor, seed: int, size: int) -> Tensor:

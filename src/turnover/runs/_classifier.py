@@ -2,10 +2,10 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, ClassVar, Literal, final
+from typing import Any, ClassVar, Literal, Self, final
 
 import torch
 import torch.nn.functional as F
@@ -158,6 +158,10 @@ class ClassifierRun(ABC):
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """Loss of every row, in nats; see :func:`row_losses`."""
         return row_losses(self.logits(model, batch), batch["label"])
+
+    def to_send(self) -> Self:
+        """The same without its model and test rows, which trainings on a worker do not need."""
+        return replace(self, model=nn.Identity(), test=self.test.select(slice(0, 1)), masked=None)
 
     def error(self, model: nn.Module, batch: Batch) -> Tensor:
         """Of a regression: y − f ``[rows]``, in standard deviations."""

@@ -2,7 +2,9 @@
 
 import csv
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, final
 
@@ -27,7 +29,7 @@ from turnover.errors import DataError, RunError
 from turnover.runs._classifier import ClassifierRun
 from turnover.runs._verify import refuse_numbers
 from turnover.runs.results import CleansingResults, HarmfulRow
-from turnover.training import probabilities
+from turnover.training import Logits, probabilities
 
 __all__ = ["ARMS", "CleansingConfig", "cleanse_run", "cleansing_csv", "split"]
 
@@ -80,6 +82,8 @@ def cleanse_run(
     aim: CleansingConfig,
     totals: Mapping[str, Tensor],
     progress: Progress = lambda what, steps: None,
+    *,
+    executor: Executor | str | None = None,
 ) -> CleansingResults:
     """Remove, train again and compare.
 
@@ -88,6 +92,7 @@ def cleanse_run(
         aim: for what.
         totals: by name ``[train]``, positive = helped the target; such as those of ``ARMS``.
         progress: called with what is going on and the number of trainings just finished.
+        executor: trains elsewhere; see :mod:`turnover.executors`.
 
     Raises:
         DataError: for a fraction that cannot be removed, or fewer than two seeds or test rows.
@@ -99,17 +104,7 @@ def cleanse_run(
         most_harmful(torch.zeros(len(subject.train)), fraction)
     if aim.seeds < 2:
         raise DataError("One seed has no spread, so that nothing can be tested; use at least two.")
-    sweep = Sweep(
-        subject.build,
-        subject.loss,
-        subject.recipe,
-        subject.train,
-        aim.test,
-        lambda model, rows: probabilities(model, subject.logits, rows),
-        aim.fractions,
-        range(aim.seeds),
-        subject.run.folder / "cleanse",
-    )
+    sweep = _sweep(subject, aim, executor)
     cells = cells_of(sweep.run(totals, lambda done, whole: progress("Training again", 1)))
     first = next(iter(totals))
     return CleansingResults(
@@ -127,6 +122,29 @@ def cleanse_run(
             for row in torch.argsort(totals[first], stable=True)[:LISTED].tolist()
         ),
     )
+
+
+def _sweep(
+    subject: ClassifierRun, aim: CleansingConfig, executor: Executor | str | None = None
+) -> Sweep:
+    """The re-trainings of a run for an aim."""
+    sent = subject.to_send()
+    return Sweep(
+        sent.build,
+        sent.loss,
+        subject.recipe,
+        subject.train,
+        aim.test,
+        partial(_probabilities, sent.logits),
+        aim.fractions,
+        range(aim.seeds),
+        subject.run.folder / "cleanse",
+        executor,
+    )
+
+
+def _probabilities(logits: Logits, model: nn.Module, rows: Rows) -> Tensor:
+    return probabilities(model, logits, rows)
 
 
 def cleansing_csv(subject: ClassifierRun, totals: Mapping[str, Tensor], path: str | Path) -> None:

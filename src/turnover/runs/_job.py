@@ -2,6 +2,8 @@
 
 import math
 from collections.abc import Callable
+from concurrent.futures import Executor
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from itertools import count
 from pathlib import Path
@@ -12,6 +14,7 @@ from torch import nn
 from turnover._rows import Loss
 from turnover.data import Rows
 from turnover.errors import RunError
+from turnover.executors import threads_of, with_threads
 from turnover.nn import SplitEnsemble
 from turnover.runs._folder import Run
 from turnover.training import Curve, Recipe, fit, measure, stacks_well, train_split_ensemble
@@ -35,6 +38,8 @@ class TrainingJob:
         train: training rows.
         test: rows that are not trained on.
         measured: training rows that the learning curve looks at; None for no curve.
+        executor: trains the members of a split ensemble; one network is trained here, with the
+            threads of a task.
     """
 
     loss: Loss
@@ -42,6 +47,7 @@ class TrainingJob:
     train: Rows
     test: Rows
     measured: Rows | None = None
+    executor: Executor | None = None
 
 
 def train(
@@ -74,7 +80,7 @@ def train(
         for _ in range(epochs):
             tick()
         return curves.points
-    passes, calls = _passes(model), count(1)
+    passes, calls = _passes(model, course.executor), count(1)
 
     def on_epoch(epoch: int) -> None:
         if passes == 1:
@@ -88,9 +94,13 @@ def train(
 
     how = (course.train, course.loss, course.recipe)
     if isinstance(model, SplitEnsemble):
-        train_split_ensemble(model, *how, on_epoch=on_epoch, checkpoint=checkpoint)
+        train_split_ensemble(
+            model, *how, on_epoch=on_epoch, checkpoint=checkpoint, executor=course.executor
+        )
     else:
-        fit(model, *how, on_epoch=on_epoch, checkpoint=checkpoint)
+        engine = course.executor
+        with nullcontext() if engine is None else with_threads(threads_of(engine)):
+            fit(model, *how, on_epoch=on_epoch, checkpoint=checkpoint)
     if passes > 1:
         look(epochs)
     run.save_model(model, name)
@@ -104,9 +114,11 @@ def _forget(checkpoint: Path) -> None:
         left.unlink(missing_ok=True)
 
 
-def _passes(model: nn.Module) -> int:
+def _passes(model: nn.Module, executor: Executor | None) -> int:
     """How many trainings come one after the other: one, or one for each member."""
-    if not isinstance(model, SplitEnsemble) or stacks_well(model.members[0]):
+    if not isinstance(model, SplitEnsemble):
+        return 1
+    if executor is None and stacks_well(model.members[0]):
         return 1
     return len(model.members)
 

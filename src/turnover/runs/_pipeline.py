@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Literal, final
@@ -12,7 +13,9 @@ from torch import nn
 from turnover._rows import Loss
 from turnover.data import BadRow, Rows
 from turnover.errors import ConfigError
+from turnover.executors import opened
 from turnover.leaks import LeakReport
+from turnover.nn import SplitEnsemble
 from turnover.runs._check import batch_rows, check_leaks, sample_rows
 from turnover.runs._classifier import ClassifierRun
 from turnover.runs._folder import Run, describe_masks, fingerprint
@@ -80,6 +83,7 @@ class TrainingPipeline:
         row_word: what a row is called.
         progress: called with what is going on and the number of steps just finished: one for each
             epoch, and ``STEPS_BESIDES``.
+        executor: trains the members of a split ensemble; see :mod:`turnover.executors`.
     """
 
     run: Run
@@ -90,6 +94,7 @@ class TrainingPipeline:
     recipe: Recipe
     row_word: str
     progress: Progress
+    executor: Executor | str | None = None
     _curves: list[Curve] = field(default_factory=list, init=False)
     _seconds: dict[str, float] = field(default_factory=dict, init=False)
 
@@ -117,7 +122,8 @@ class TrainingPipeline:
         """
         audit = self._audit()
         names = ["model", "control"] if control else ["model"]
-        models = {name: self._train(name) for name in names}
+        with opened(self.executor) as engine:
+            models = {name: self._train(name, engine) for name in names}
         self.progress("Asking what stands behind each error", 1)
         subject = classifier_of(models["model"])
         results = measure_run(subject, models.get("control"), self._curves)
@@ -146,19 +152,20 @@ class TrainingPipeline:
         self.progress("Training", 1)
         return found
 
-    def _train(self, name: str) -> nn.Module:
+    def _train(self, name: str, engine: Executor | None) -> nn.Module:
         began, is_model = time.perf_counter(), name == "model"
         model, measured = self.build(is_model), None
         if is_model:
             order = torch.randperm(len(self.train), generator=torch.Generator("cpu").manual_seed(0))
             measured = self.train.select(order[:MEASURED].sort()[0])
         if not (self.run.folder / f"{name}.safetensors").exists():
-            refuse_large_training(model, self.train, self.loss, self.recipe)
+            if engine is None or not isinstance(model, SplitEnsemble):
+                refuse_large_training(model, self.train, self.loss, self.recipe)
             if len(self.train) >= FORECAST:
-                probe = self.build(is_model)
-                expected = forecast_training(probe, self.train, self.loss, self.recipe)
-                self.progress(f"training {name} takes {expected}.", 0)
-        course = TrainingJob(self.loss, self.recipe, self.train, self.test, measured)
+                how = (self.build(is_model), self.train, self.loss, self.recipe)
+                self.progress(f"training {name} takes {forecast_training(*how, engine)}.", 0)
+        rows = (self.train, self.test, measured)
+        course = TrainingJob(self.loss, self.recipe, *rows, engine)
         what = "Training" if is_model else "Training the control"
         points = train(self.run, name, model, course, partial(self.progress, what, 1))
         self._curves.extend(points)

@@ -1,6 +1,7 @@
 """Which rows of a run made it say that? The same proof for every kind of run."""
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
 from dataclasses import replace
 from statistics import median
 from typing import Any
@@ -32,6 +33,7 @@ def prove_run(
     trainings: int = 8,
     against: Sequence[str] | None = None,
     budget: float | None = None,
+    executor: Executor | str | None = None,
     forecast: Callable[[float], None] | None = None,
     progress: Callable[[int, int], None] | None = None,
     fitted: Fitted | None = None,
@@ -54,6 +56,7 @@ def prove_run(
         against: names of the controls, of ``CONTROLS``; by default all, and of a regression all but
             the same label.
         budget: seconds.
+        executor: trains elsewhere; see :mod:`turnover.executors`.
         forecast: called with the seconds that it may take, before it begins.
         progress: called with the number of finished trainings, and the most there can be.
         fitted: the kernel of the run, where it knows the training rows already.
@@ -72,13 +75,14 @@ def prove_run(
         if "said" in goal:
             alike = alike.masked_fill(subject.train.batch["label"] != goal["said"], -2.0)
         more["similarity"] = alike
+    sent = subject.to_send()
     proof = prove(
         subject.kernel().fit(subject.train) if fitted is None else fitted,
         query.rows,
         subject.train,
-        build=subject.build,
-        loss=subject.loss,
-        logits=subject.logits,
+        build=sent.build,
+        loss=sent.loss,
+        logits=sent.logits,
         recipe=subject.recipe,
         **goal,
         until=until,
@@ -89,6 +93,7 @@ def prove_run(
         beside=subject.test if "query" in query.shown else None,
         folder=subject.run.folder / FOLDER,
         budget=budget,
+        executor=executor,
         forecast=forecast,
         progress=progress,
     )

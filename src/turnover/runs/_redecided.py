@@ -1,7 +1,9 @@
 """Is anything gained by the decisions? Train with them and without, with equal seeds."""
 
 from collections.abc import Callable
+from concurrent.futures import Executor
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, final
 
 import torch
@@ -11,6 +13,7 @@ from turnover import _store
 from turnover._rows import tensors_of
 from turnover.data import Rows
 from turnover.errors import DataError
+from turnover.executors import Task, opened, refuse_unseen, run_tasks
 from turnover.runs._classifier import ClassifierRun
 from turnover.runs._cleaned import Decided, decided_rows
 from turnover.stats import Paired, compare_paired
@@ -73,6 +76,8 @@ def retrain_with_decisions(
     decided: Decided,
     seeds: int = 5,
     progress: Callable[[int], None] = lambda done: None,
+    *,
+    executor: Executor | str | None = None,
 ) -> DecidedResults:
     """Train plain networks on the data before and after the decisions, and compare.
 
@@ -83,6 +88,7 @@ def retrain_with_decisions(
         decided: the decision about each row, by id.
         seeds: trainings of each kind; at least two.
         progress: called with the number of finished trainings.
+        executor: trains elsewhere; see :mod:`turnover.executors`.
 
     Raises:
         DataError: for fewer than two seeds, or decisions that change nothing or leave nothing.
@@ -95,35 +101,56 @@ def retrain_with_decisions(
     if not any(made.action in ("relabel", "remove") for made in decided.values()):
         raise DataError("No decision changes the data: none relabels or removes a row.")
     after = decided_rows(subject, decided)
-    tables = []
-    for kind, rows in enumerate((subject.train, after)):
-        right = []
-        for seed in range(seeds):
-            progress(kind * seeds + seed)
-            right.append(_right(subject, rows, seed))
-        tables.append(torch.stack(right))
-    progress(2 * seeds)
+    folder = subject.run.folder.resolve() / "decided"
+    folder.mkdir(exist_ok=True)
+    again = _Again(subject.to_send(), (subject.train, after), subject.test, folder)
+    names = ("on the data as they are", "after the decisions")
+    tasks = [
+        Task(f"Training with seed {seed} {names[kind]}", (kind, seed))
+        for kind in (0, 1)
+        for seed in range(seeds)
+    ]
+    done: list[int] = []
+    progress(0)
+
+    def tick(number: int, answer: object) -> None:
+        done.append(number)
+        progress(len(done))
+
+    with opened(executor) as engine:
+        right = torch.stack(run_tasks(again.right, tasks, engine, tick))
+    tables = right.split(seeds)
     shares = [tuple(table.float().mean(dim=1).tolist()) for table in tables]
     gain = compare_paired(tables[1].double(), tables[0].double())
     word = subject.row_word
     return DecidedResults(len(subject.train), len(after), shares[0], shares[1], gain, word)
 
 
-def _right(subject: ClassifierRun, rows: Rows, seed: int) -> Tensor:
-    """Which test rows a training on these rows gets right, bool ``[test]``."""
-    own = (rows.ids, *tensors_of(rows.batch), subject.test.ids, *tensors_of(subject.test.batch))
-    recipe = [subject.recipe.epochs, subject.recipe.batch_size]
-    model = subject.build(seed)
-    work = _store.fingerprint(
-        seed, recipe, str(model), *(p.detach() for p in model.parameters()), *own
-    )
-    folder = subject.run.folder / "decided"
-    path = folder / f"training-{work}.safetensors"
-    if path.exists():
-        return _store.load(path, work)["right"]
-    fit(model, rows, subject.loss, replace(subject.recipe, seed=seed))
-    labels = subject.test.batch["label"].cpu()
-    right = probabilities(model, subject.logits, subject.test).argmax(dim=1) == labels
-    folder.mkdir(exist_ok=True)
-    _store.save(path, {"right": right}, work)
-    return right
+@final
+@dataclass(frozen=True, eq=False)
+class _Again:
+    """What the trainings have in common, without what a worker does not need."""
+
+    subject: ClassifierRun
+    sides: tuple[Rows, Rows]
+    test: Rows
+    folder: Path
+
+    def right(self, kind: int, seed: int) -> Tensor:
+        """Which test rows a training on one of the two sides gets right, bool ``[test]``."""
+        rows, test, subject = self.sides[kind], self.test, self.subject
+        own = (rows.ids, *tensors_of(rows.batch), test.ids, *tensors_of(test.batch))
+        recipe = [subject.recipe.epochs, subject.recipe.batch_size]
+        model = subject.build(seed)
+        work = _store.fingerprint(
+            seed, recipe, str(model), *(p.detach() for p in model.parameters()), *own
+        )
+        refuse_unseen(self.folder)
+        path = self.folder / f"training-{work}.safetensors"
+        if path.exists():
+            return _store.load(path, work)["right"]
+        fit(model, rows, subject.loss, replace(subject.recipe, seed=seed))
+        labels = test.batch["label"].cpu()
+        right = probabilities(model, subject.logits, test).argmax(dim=1) == labels
+        _store.save(path, {"right": right}, work)
+        return right

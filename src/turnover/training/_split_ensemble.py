@@ -1,7 +1,9 @@
 """Train split ensembles: each network of a pair on its own half of the instances."""
 
 from collections.abc import Callable
+from concurrent.futures import Executor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -11,8 +13,9 @@ from torch.nn.utils.rnn import pad_sequence
 from turnover._rows import Loss
 from turnover.data import Rows
 from turnover.errors import ConfigError, DataError
+from turnover.executors import Task, opened, refuse_crowded, run_tasks
 from turnover.nn import SplitEnsemble
-from turnover.training._bytes import refuse_large_training
+from turnover.training._bytes import bytes_of_training, refuse_large_training
 from turnover.training._loop import Recipe, fit
 from turnover.training._stacked import PADDING, Stack, stacks_well
 
@@ -87,6 +90,7 @@ def train_split_ensemble(
     stacked: bool | None = None,
     on_epoch: Callable[[int], None] | None = None,
     checkpoint: str | Path | None = None,
+    executor: Executor | str | None = None,
 ) -> None:
     """Train every member in place, each on the half of the instances that it sees.
 
@@ -105,9 +109,11 @@ def train_split_ensemble(
             one member after the other.
         checkpoint: file from which an interrupted training resumes, to the bit; when not stacked,
             one file for each member, with its number added to the name.
+        executor: trains the members elsewhere, one in each task, so that ``stacked`` is ``False``;
+            see :mod:`turnover.executors`. Weights come back as they are finished.
 
     Raises:
-        ConfigError: for a training that does not fit into memory.
+        ConfigError: for a training that does not fit into memory, or a stack on an engine.
         ConversionError: for networks that cannot be stacked.
         DataError: for so few rows that a member would train on none.
         LossError, RunError: as :func:`turnover.training.fit`.
@@ -117,8 +123,16 @@ def train_split_ensemble(
         raise DataError(
             f"Member {int(torch.nonzero(empty)[0])} would train on none of the {len(rows)} rows."
         )
-    refuse_large_training(model, rows, loss, recipe, stacked)
     path = None if checkpoint is None else Path(checkpoint)
+    if executor is not None:
+        if stacked:
+            raise ConfigError("A stack is one task: leave out stacked=True, or executor=.")
+        with opened(executor) as engine:
+            refuse_crowded(engine, bytes_of_training(ensemble[0], rows, loss, recipe))
+            how = (model, rows, loss, recipe, engine)
+            _train_apart(*how, on_epoch=on_epoch, checkpoint=path)
+        return
+    refuse_large_training(model, rows, loss, recipe, stacked)
     if stacks_well(ensemble[0]) if stacked is None else stacked:
         stack = Stack(ensemble, loss)
 
@@ -130,11 +144,53 @@ def train_split_ensemble(
         stack.fit(rows, _positions(members), recipe, on_epoch=told, checkpoint=path)
         stack.unstack(ensemble)
         return
-    for number, seed in enumerate(member_seeds(recipe.seed, model.pairs)):
-        part = rows.select(torch.nonzero(members[number]).flatten())
-        own = None if path is None else path.with_name(f"{path.name}.{number}")
-        one = replace(recipe, seed=seed)
-        fit(ensemble[number], part, loss, one, on_epoch=on_epoch, checkpoint=own)
+    for number in range(len(ensemble)):
+        _train_member(model, rows, loss, recipe, path, number, on_epoch=on_epoch)
+
+
+def _train_member(
+    model: SplitEnsemble,
+    rows: Rows,
+    loss: Loss,
+    recipe: Recipe,
+    checkpoint: Path | None,
+    number: int,
+    *,
+    on_epoch: Callable[[int], None] | None = None,
+) -> dict[str, Tensor]:
+    """Train one member in place, on the half that it sees; its weights."""
+    mine = torch.nonzero(model.trains_on(rows.mask_ids)[number]).flatten()
+    own = None if checkpoint is None else checkpoint.with_name(f"{checkpoint.name}.{number}")
+    one = replace(recipe, seed=member_seeds(recipe.seed, model.pairs)[number])
+    member = list(model.members)[number]
+    fit(member, rows.select(mine), loss, one, on_epoch=on_epoch, checkpoint=own)
+    return {name: value.cpu() for name, value in member.state_dict().items()}
+
+
+def _train_apart(
+    model: SplitEnsemble,
+    rows: Rows,
+    loss: Loss,
+    recipe: Recipe,
+    engine: Executor | None,
+    *,
+    on_epoch: Callable[[int], None] | None,
+    checkpoint: Path | None,
+) -> None:
+    """Train each member in a task, whose finished epochs are a checkpoint of its own."""
+    path = None if checkpoint is None else checkpoint.resolve()
+    train = partial(_train_member, model, rows, loss, recipe, path)
+    tasks = [
+        Task(f"Training member {number}, of seed {seed},", (number,))
+        for number, seed in enumerate(member_seeds(recipe.seed, model.pairs))
+    ]
+
+    def keep(number: int, weights: dict[str, Tensor]) -> None:
+        list(model.members)[number].load_state_dict(weights)
+        for epoch in range(recipe.epochs if on_epoch is not None else 0):
+            on_epoch(epoch + 1)  # type: ignore[misc]
+
+    run_tasks(train, tasks, engine, keep)
 
 
 def fit_split_ensemble(
@@ -148,6 +204,7 @@ def fit_split_ensemble(
     stacked: bool = True,
     on_epoch: Callable[[int], None] | None = None,
     checkpoint: str | Path | None = None,
+    executor: Executor | str | None = None,
 ) -> SplitEnsemble:
     """Build and train ``2 · pairs`` ordinary networks.
 
@@ -165,6 +222,7 @@ def fit_split_ensemble(
         stacked: as of :func:`train_split_ensemble`, like all that follows.
         on_epoch: called with the number of finished epochs.
         checkpoint: file from which an interrupted training resumes.
+        executor: trains the members elsewhere, not stacked.
 
     Raises:
         ConfigError: as :func:`within`.
@@ -175,8 +233,17 @@ def fit_split_ensemble(
         recipe, pairs = within(budget, recipe)
     model = build_split_ensemble(build, pairs, seed=recipe.seed)
     model.length = recipe.epochs / whole if whole else 1.0
-    how = (model, rows, loss, recipe)
-    train_split_ensemble(*how, stacked=stacked, on_epoch=on_epoch, checkpoint=checkpoint)
+    at_once = None if executor is not None else stacked
+    train_split_ensemble(
+        model,
+        rows,
+        loss,
+        recipe,
+        stacked=at_once,
+        on_epoch=on_epoch,
+        checkpoint=checkpoint,
+        executor=executor,
+    )
     return model
 
 

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
 from dataclasses import asdict, dataclass, replace
 from itertools import count
 from pathlib import Path
@@ -96,6 +97,7 @@ def run_images(
     *,
     command: Sequence[str] = (),
     progress: Progress = lambda what, steps: None,
+    executor: Executor | str | None = None,
 ) -> Run:
     """Train, ask and measure; everything lands in the run folder.
 
@@ -106,6 +108,7 @@ def run_images(
         plan: how.
         command: the words of the command that asks for this, for the run's manifest.
         progress: called with what is going on and the number of steps just finished.
+        executor: trains the members of a split ensemble; see :mod:`turnover.executors`.
 
     Raises:
         RunError: when the folder cannot be used.
@@ -138,6 +141,7 @@ def run_images(
         recipe_of(run.arguments),
         "image",
         progress,
+        executor,
     )
     done = work.complete(
         lambda model: classifier_of(run, model, train, test),

@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
 from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
 from pathlib import Path
@@ -112,6 +113,7 @@ def run_texts(
     *,
     command: Sequence[str] = (),
     progress: Progress = lambda what, steps: None,
+    executor: Executor | str | None = None,
 ) -> Run:
     """Encode, train, ask and measure; everything lands in the run folder.
 
@@ -122,6 +124,7 @@ def run_texts(
         plan: how.
         command: the words of the command that asks for this, for the run's manifest.
         progress: called with what is going on and the number of steps just finished.
+        executor: trains the members of a split ensemble; see :mod:`turnover.executors`.
 
     Raises:
         RunError: when the folder cannot be used.
@@ -148,6 +151,7 @@ def run_texts(
         recipe_of(run.arguments),
         "text",
         progress,
+        executor,
     )
     return work.complete(
         lambda model: classifier_of(run, model, rows["train"], rows["test"]),

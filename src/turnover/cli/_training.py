@@ -1,0 +1,141 @@
+"""From the options of ``turnover train`` to a run of texts or images."""
+
+import os
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from turnover.runs import Run
+    from turnover.runs.images import ImageConfig
+    from turnover.runs.text import TextConfig
+
+__all__ = ["train_images", "train_texts"]
+
+Options = Mapping[str, Any]
+SHARED = ("method", "pairs", "epochs", "lr", "seed", "control")
+
+
+def train_texts(context: typer.Context, options: Options) -> "Run":
+    """Read texts, and train on them."""
+    from turnover.cli._output import progress_bar, typed, warn
+    from turnover.data import listing
+    from turnover.data.texts import Columns, read_texts
+    from turnover.runs.text import TextConfig, run_texts, steps_of
+
+    data, text, label = (options[name] for name in ("data", "text", "label"))
+    texts = read_texts(
+        data,
+        Columns(text or "", label or "", options["id"]),
+        evaluation=options["evaluation"],
+        hold_out=options["hold_out"],
+        on_bad_rows=options["on_bad_rows"],
+        nothing_is_a_class=options["nothing_is_a_class"],
+        regression=options["regression"],
+        encoding=options["encoding"],
+        seed=options["seed"],
+    )
+    if texts.bad:
+        warn(f"left out {len(texts.bad):,} rows: {listing(texts.bad)}")
+    model = options["model"] or "bag-of-words"
+    plan = TextConfig(
+        model=str(Path(model).resolve()) if Path(model).is_dir() else model,
+        max_length=options["max_length"],
+        adapters=options["adapters"],
+        lora=options["lora"],
+        units=options["units"],
+        **_shared(options),
+    )
+    folder = options["out"] or Path("runs") / data.stem
+    _announce(plan, len(texts.train), "text", folder)
+    with progress_bar(steps_of(plan, texts)) as tick:
+        words, engine = typed(context), options["executor"]
+        return run_texts(folder, texts, plan, command=words, progress=tick, executor=engine)
+
+
+def train_images(context: typer.Context, options: Options) -> "Run":
+    """Read pictures, and train on them."""
+    from turnover.cli._output import progress_bar, typed, warn
+    from turnover.data import listing
+    from turnover.data.images import Reading, read_images
+    from turnover.errors import ConversionError, DataError
+    from turnover.runs.images import (
+        ImageConfig,
+        forget_parts,
+        layers_of,
+        parts_for,
+        run_images,
+        steps_of,
+    )
+
+    data: Path = options["data"]
+    folder = options["out"] or Path("runs") / (data.resolve().stem or "images")
+    plan = ImageConfig(
+        model=options["model"] or "cnn",
+        first_masked_layer=options["first_masked_layer"],
+        augment=options["augment"],
+        **_shared(options),
+    )
+    layers_of(plan.model)  # an unknown name is told before pictures are read
+    how = partial(
+        Reading,
+        _columns(options),
+        options["size"],
+        options["on_bad_rows"],
+        nothing_is_a_class=options["nothing_is_a_class"],
+        regression=options["regression"],
+    )
+    try:
+        with progress_bar(None) as tick:
+            images = read_images(
+                data,
+                how(parts_for(folder), tick),
+                evaluation=options["evaluation"],
+                hold_out=options["hold_out"],
+                seed=options["seed"],
+            )
+        if images.bad:
+            warn(f"left out {len(images.bad):,} files: {listing(images.bad)}")
+        _announce(plan, len(images.train), "image", folder)
+        with progress_bar(steps_of(plan, images)) as tick:
+            words, engine = typed(context), options["executor"]
+            return run_images(folder, images, plan, command=words, progress=tick, executor=engine)
+    except (ConversionError, DataError):
+        forget_parts(folder)
+        raise
+
+
+def _announce(plan: "TextConfig | ImageConfig", train: int, row_word: str, folder: Path) -> None:
+    """Say what is going to be trained, before it begins."""
+    from turnover.cli._options import as_options
+    from turnover.cli._output import tell
+    from turnover.runs import announce
+
+    if not os.path.exists(folder / "model.safetensors"):  # Path.exists raises for long names
+        pairs = plan.resolved(train).pairs
+        tell(as_options(announce(pairs, train, row_word, control=plan.control)))
+
+
+def _columns(options: Options) -> Any:
+    """Columns of a data file of pictures; None for a folder."""
+    from turnover.data.images import Columns
+
+    image, label, id = (options[name] for name in ("image", "label", "id"))
+    if image is None and label is None and id is None:
+        return None
+    if image is None or label is None:
+        raise typer.BadParameter(
+            "A data file of pictures needs both --image COLUMN and --label COLUMN; a folder of "
+            "pictures needs none of them, and no --id."
+        )
+    return Columns(image, label, id)
+
+
+def _shared(options: Options) -> dict[str, Any]:
+    """What texts and images have in common, for their plans."""
+    shared = {name: options[name] for name in SHARED}
+    dropout = options["dropout"]
+    return shared if dropout is None else {**shared, "dropout": dropout}
