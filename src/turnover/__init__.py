@@ -58,6 +58,7 @@ if TYPE_CHECKING:
         TwoPass,
         attribute,
         explain,
+        index,
     )
     from turnover.leaks import check
     from turnover.masks import string_id
@@ -98,6 +99,7 @@ __all__ = [
     "fit",
     "fit_runs",
     "fit_split_ensemble",
+    "index",
     "instead_of_dropout",
     "prove",
     "seen",
@@ -116,6 +118,7 @@ _HOMES = {
             "TwoPass",
             "attribute",
             "explain",
+            "index",
         ),
         "estimators",
     ),

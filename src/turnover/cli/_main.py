@@ -20,6 +20,7 @@ from turnover.cli._cleanse import cleanse
 from turnover.cli._demo import demo
 from turnover.cli._doctor import doctor
 from turnover.cli._explore import apply, explore, export
+from turnover.cli._index import index
 from turnover.cli._options import QUIET, as_options
 from turnover.cli._prove import prove
 from turnover.cli._report import report
@@ -153,7 +154,8 @@ def _reported(command: Callable[..., None]) -> Callable[..., None]:
 
 
 COMMANDS = (
-    *(demo, train, ask, prove, audit, cleanse, check, report, explore, apply, export, doctor),
+    *(demo, train, index, ask, prove, audit, cleanse, check, report, explore, apply, export),
+    doctor,
 )
 for _command in COMMANDS:
     app.command()(_reported(_hushed(_command)))

@@ -11,7 +11,7 @@ significance follows.
 from turnover import _renamed
 from turnover.estimators._agreement import Agreement, agreement
 from turnover.estimators._answer import Answer, PairAgreement, TopInstances
-from turnover.estimators._attribute import Attribution, attribute
+from turnover.estimators._attribute import Attribution, attribute, index
 from turnover.estimators._ensemble import Ensemble, average, standard_errors
 from turnover.estimators._estimator import Estimator, Fitted, FittedRows, PairwiseEstimator
 from turnover.estimators._estimator import as_rows as as_rows
@@ -65,6 +65,7 @@ __all__ = [
     "explain",
     "extremes",
     "gate_gradients",
+    "index",
     "scan",
     "standard_errors",
     "top",

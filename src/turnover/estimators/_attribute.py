@@ -10,13 +10,13 @@ from turnover._rows import Batch, Loss
 from turnover.data import Rows
 from turnover.estimators._estimator import as_rows
 from turnover.estimators.kernel._factors import unchecked
-from turnover.estimators.kernel._fitted import networks_of
+from turnover.estimators.kernel._fitted import FittedKernel, networks_of
 from turnover.estimators.kernel._kernel import GradientKernel, LinkName
 from turnover.estimators.masked._first_order import FirstOrder
 from turnover.nn import SplitEnsemble, is_converted
 from turnover.scores import Scores
 
-__all__ = ["Attribution", "attribute"]
+__all__ = ["Attribution", "attribute", "index"]
 
 
 @final
@@ -114,3 +114,45 @@ def _why_kernel(model: nn.Module, scores: Scores) -> str:
         f"{read}; the most accurate estimator for a single network. Train a split ensemble "
         "(turnover.fit_split_ensemble) for scores that are better still and say how good they are."
     )
+
+
+def index(
+    model: nn.Module,
+    loss: Loss,
+    dataset: Batch | Rows,
+    folder: str | Path,
+    *,
+    link: LinkName = "log-odds",
+    damping: float | Literal["auto"] = "auto",
+) -> FittedKernel:
+    """The gradients of a model that is there already, kept in a folder and ready for queries.
+
+    Nothing is trained. Such scores come from one network: nothing says how good they are, and the
+    damping is 0.3 or the given one. Pairs of networks trained on halves of the data say both
+    (:func:`turnover.fit_split_ensemble`, :func:`turnover.hf.split_ensemble`).
+
+    Args:
+        model: a trained network; left as found.
+        loss: (model, batch) → per-example losses ``[rows]`` in nats.
+        dataset: what it was trained on, in any form that :func:`attribute` takes.
+        folder: makes the index there, or opens the one that is there.
+        link: what the loss is; see :class:`turnover.GradientKernel`.
+        damping: λ of the kernel.
+
+    Raises:
+        RunError: for an index of other rows, weights or losses.
+        ConversionError, LossError, ScoreError, ConfigError: as :meth:`turnover.GradientKernel.fit`.
+
+    Example:
+        >>> import tempfile, torch, turnover
+        >>> def loss(model, batch):
+        ...     inputs, labels = batch
+        ...     return torch.nn.functional.cross_entropy(model(inputs), labels, reduction="none")
+        >>> rows = turnover.Rows((torch.eye(4), torch.arange(4) % 2))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     known = turnover.index(torch.nn.Linear(4, 2), loss, rows, folder)
+        ...     known.scores(rows.select(slice(0, 1))).values.shape
+        torch.Size([1, 4])
+    """
+    kernel = GradientKernel(model, loss, link=link, damping=damping)
+    return kernel.fit(as_rows(dataset), folder=folder)

@@ -7,6 +7,7 @@ A member has modules of its own. Their frozen tensors are those of the base, and
 
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, cast, final
@@ -17,7 +18,15 @@ from torch import Tensor, nn
 from turnover.errors import ConversionError, MissingExtra
 from turnover.hf._adapters import PROJECTIONS, Adapter, add_adapters
 
-__all__ = ["Houlsby", "Member", "is_peft", "member_of", "shared_tensors", "wrapped_by_peft"]
+__all__ = [
+    "Houlsby",
+    "Member",
+    "is_peft",
+    "member_of",
+    "old_names",
+    "shared_tensors",
+    "wrapped_by_peft",
+]
 
 
 @final
@@ -166,10 +175,16 @@ def wrapped_by_peft(model: nn.Module, adapters: Any) -> nn.Module:
         from peft import get_peft_model
     except ImportError:
         raise MissingExtra("peft", "hf", "LoRA") from None
-    with warnings.catch_warnings():
-        old = ".*gradient_checkpointing.*"  # PEFT's own use of an old name of transformers
-        warnings.filterwarnings("ignore", old, FutureWarning)
+    with old_names():
         return get_peft_model(cast(Any, model), deepcopy(adapters))
+
+
+@contextmanager
+def old_names() -> Iterator[None]:
+    """Without warnings of what PEFT still calls by a name that transformers has changed."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*gradient_checkpointing.*", FutureWarning)
+        yield
 
 
 def _refuse_adapted(model: nn.Module) -> None:

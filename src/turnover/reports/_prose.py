@@ -152,6 +152,14 @@ def what_was_done(results: Results, row_word: str) -> str:
             f"pairs. A coin of its id sends each training {row_word} to one of every pair; the "
             "other one never learns from it."
         )
+    if results.as_it_is:
+        parts.append(
+            f"The network is the one that was given; it was not trained here, and it has learned "
+            f"every training {row_word}. What it would say without one is an estimate to first "
+            "order, from its gradients. Nothing here says how good these estimates are: a split "
+            "ensemble, trained anew in pairs, does."
+        )
+        return " ".join(parts)
     if results.proofs:
         half = f"Beside that stands the method of the paper. {half}"
     parts.append(
@@ -175,7 +183,8 @@ def tiles(results: Results, detection: Detection | None, row_word: str) -> tuple
         found += numbers.tiles(results.fit, row_word)
     if results.accuracy_turnover is not None:
         meaning = f"Test {row_word}s that the full network gets right."
-        found.append(Tile(percent(results.accuracy_turnover), "Accuracy, turn-over", meaning))
+        name = "Accuracy" if results.as_it_is else "Accuracy, turn-over"
+        found.append(Tile(percent(results.accuracy_turnover), name, meaning))
     if results.accuracy_dropout is not None:
         meaning = "The same network trained with ordinary dropout."
         found.append(Tile(percent(results.accuracy_dropout), "Accuracy, ordinary", meaning))

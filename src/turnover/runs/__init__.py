@@ -17,7 +17,7 @@ from turnover.runs._exported import export_rows, layout_of
 from turnover.runs._folder import Run, describe_masks, fingerprint
 from turnover.runs._job import TrainingJob, cosine, train
 from turnover.runs._kept import EXPLORER, KeptScores, kept_tensors, work_of
-from turnover.runs._measure import measure_run
+from turnover.runs._measure import measure_as_it_is, measure_run
 from turnover.runs._pipeline import STEPS_BESIDES, Method, TrainingPipeline, announce, pairs_of
 from turnover.runs._prove import (
     CONTROLS,
@@ -35,6 +35,7 @@ from turnover.runs._verify import (
     refuse_other_pairs,
     scale_of,
     verify,
+    verify_rows,
 )
 
 __all__ = [
@@ -79,6 +80,7 @@ __all__ = [
     "kept_tensors",
     "kernel_forecast",
     "layout_of",
+    "measure_as_it_is",
     "measure_run",
     "open_run",
     "pairs_of",
@@ -97,6 +99,7 @@ __all__ = [
     "train",
     "unfinished",
     "verify",
+    "verify_rows",
     "with_suspects",
     "work_of",
     "write_cleaned",

@@ -22,6 +22,7 @@ from turnover.estimators import (
     TwoPass,
     explain,
 )
+from turnover.nn import is_converted
 from turnover.runs._classifier import ClassifierRun, Query
 from turnover.runs.results import AskResults, Mistake, ScoredRow
 from turnover.scores import Scores
@@ -44,7 +45,13 @@ def estimator_for(subject: ClassifierRun, wanted: str | None) -> str:
         ScoreError: for scores by masks of a split ensemble, when there are fewer masks than
             instances.
     """
-    usual = "kernel" if subject.pairs else "first-order"
+    masked = is_converted(subject.model)
+    if not masked and wanted in ("first-order", "exact"):
+        raise ScoreError(
+            f"This model has no masks, so that there are no {wanted} scores of it. Take the "
+            "kernel, which is the usual one here."
+        )
+    usual = "kernel" if subject.pairs or not masked else "first-order"
     count = 2**subject.pairs
     if subject.pairs and wanted in ("first-order", "exact") and count < len(subject.train):
         raise ScoreError(
@@ -251,7 +258,7 @@ def _largest_errors(subject: ClassifierRun, errors: int, k: int) -> tuple[Mistak
 def _asker(subject: ClassifierRun) -> Callable[..., Answer]:
     """(queries, k, keep=) → answer, by the best estimator that takes no more than seconds."""
     model, train = subject.model, subject.train
-    if subject.pairs:
+    if subject.pairs or not is_converted(model):
         fitted = subject.kernel().fit(train)
         return lambda rows, k, **more: explain(fitted, rows, train, k, **more)
     first, rerank = FirstOrder(model, subject.loss), min(RERANK, len(train))

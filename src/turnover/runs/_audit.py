@@ -5,6 +5,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from turnover._plain import cell
 from turnover._store import replacing
 from turnover.cleansing import (
@@ -15,6 +17,7 @@ from turnover.cleansing import (
     residual_errors,
 )
 from turnover.errors import RunError
+from turnover.nn import is_converted
 from turnover.runs._classifier import ClassifierRun
 from turnover.runs.results import AuditResults, InspectedRow, Screening
 from turnover.training import outputs, probabilities
@@ -36,11 +39,30 @@ def audit_run(subject: ClassifierRun) -> Inspection:
             for side in ("unseen", "seen")
         )
         return inspect_residuals(without, within, labels, subject.contents())
+    if not is_converted(subject.model):
+        return _left_out(subject)
     unseen, seen = (
         probabilities(subject.model, subject.logits, subject.train, side)
         for side in ("unseen", "seen")
     )
     return inspect_rows(unseen, seen, subject.train.batch["label"].cpu(), subject.contents())
+
+
+def _left_out(subject: ClassifierRun) -> Inspection:
+    """Of one network that learned every row: what it would say without each, to first order.
+
+    −log p of a row's label grows by the influence of the row on itself; the other classes share
+    what is gained in their old proportion.
+    """
+    labels = subject.train.batch["label"].cpu()
+    seen = probabilities(subject.model, subject.logits, subject.train)
+    grown = subject.kernel().fit(subject.train).self_scores().clamp_min(0)
+    own = seen.gather(1, labels[:, None])
+    without = own * torch.exp(-grown)[:, None]
+    unseen = seen * (1 - without) / (1 - own).clamp_min(torch.finfo(own.dtype).eps)
+    return inspect_rows(
+        unseen.scatter(1, labels[:, None], without), seen, labels, subject.contents()
+    )
 
 
 def audit_results(subject: ClassifierRun, found: Inspection, top: int) -> AuditResults:
@@ -53,7 +75,8 @@ def audit_results(subject: ClassifierRun, found: Inspection, top: int) -> AuditR
     conflicts = [rows for rows in groups if bool(found.conflict[rows[0]])]
     labels = subject.test.batch["label"].cpu()
     if subject.scale is None:
-        test = probabilities(subject.model, subject.logits, subject.test, "unseen")
+        side = "unseen" if is_converted(subject.model) else "full"
+        test = probabilities(subject.model, subject.logits, subject.test, side)
         in_test = label_errors(test, labels)
     else:
         test = outputs(subject.model, subject.logits, subject.test, "unseen")

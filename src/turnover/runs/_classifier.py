@@ -170,8 +170,9 @@ class ClassifierRun(ABC):
 
     def kernel(self) -> GradientKernel:
         """The gradient kernel of the run's model and loss."""
+        damping = self.run.arguments.get("damping", "auto")
         if self.scale is None:
-            return GradientKernel(self.model, self.loss, folder=self.features)
+            return GradientKernel(self.model, self.loss, damping=damping, folder=self.features)
         return GradientKernel(self.model, self.error, link="residual", folder=self.features)
 
     def label_of(self, label: float) -> Label:

@@ -5,11 +5,12 @@ from typing import Any
 
 from torch import nn
 
+from turnover.data import BadRow
 from turnover.runs._ask import explain_errors
 from turnover.runs._audit import audit_results, audit_run
 from turnover.runs._classifier import ClassifierRun
 from turnover.runs.results import Fit, Results
-from turnover.training import Curve, accuracy, outputs
+from turnover.training import Curve, accuracy, losses_of, outputs
 
 __all__ = ["measure_run"]
 
@@ -43,6 +44,36 @@ def measure_run(
         curves=tuple(curves),
         explanations=explain_errors(subject, errors=ERRORS, k=BEHIND),
         suspects=listed.suspects,
+    )
+
+
+def measure_as_it_is(subject: ClassifierRun, seconds: float, bad: Sequence[BadRow]) -> Results:
+    """The same of a model that was there already: no halves, no learning curve, no control.
+
+    Args:
+        subject: the run.
+        seconds: that it took so far.
+        bad: rows that were left out.
+    """
+    found = audit_run(subject)
+    listed = audit_results(subject, found, SUSPECTS)
+    tested = float(losses_of(subject.model, subject.loss, subject.test).mean())
+    return Results(
+        kind=subject.run.manifest.get("kind"),
+        row_word=subject.row_word,
+        as_it_is=True,
+        train=len(subject.train),
+        test=len(subject.test),
+        **_how_good(subject, None),
+        seen_train_loss=float(found.seen_loss.mean()),
+        unseen_train_loss=float(found.unseen_loss.mean()),
+        test_loss=tested,
+        full_test_loss=tested,
+        screening=listed.screening,
+        explanations=explain_errors(subject, errors=ERRORS, k=BEHIND),
+        suspects=listed.suspects,
+        bad_rows=tuple(bad),
+        seconds=round(seconds, 2),
     )
 
 

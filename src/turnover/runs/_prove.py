@@ -64,6 +64,8 @@ def prove_run(
     Raises:
         DataError, ScoreError, LossError, RunError: as :func:`turnover.prove`.
     """
+    if subject.run.arguments.get("checkpoint"):
+        subject.build(0)  # refuses: nobody knows how to train it again
     if against is None:
         against = [name for name in CONTROLS if subject.scale is None or name != "same-label"]
     if unknown := sorted(set(against) - set(CONTROLS)):

@@ -12,7 +12,14 @@ from turnover.errors import DataError, RunError
 from turnover.runs._folder import Run, describe_masks, fingerprint
 from turnover.training import Logits, outputs
 
-__all__ = ["classes_of", "refuse_numbers", "refuse_other_pairs", "scale_of", "verify"]
+__all__ = [
+    "classes_of",
+    "refuse_numbers",
+    "refuse_other_pairs",
+    "scale_of",
+    "verify",
+    "verify_rows",
+]
 
 WHOLE, NUMBERS, MOST = ("seed", "epochs", "batch_size", "pairs"), ("lr", "decay"), 2**63
 
@@ -23,16 +30,7 @@ def verify(run: Run, model: nn.Module, logits: Logits, rows: Mapping[str, Rows])
     Raises:
         RunError: when a fingerprint or the description of the masks in the manifest differs.
     """
-    try:
-        wanted = {name: run.manifest["data"][name] for name in rows}
-    except (KeyError, TypeError) as error:
-        raise RunError(f"{run.folder / 'manifest.json'} is damaged: {error!r}.") from error
-    for name, found in rows.items():
-        if fingerprint(found) != wanted[name]:
-            raise RunError(
-                f"The rows in {run.folder / name}.safetensors are not those that the model was "
-                "trained and tested on: their fingerprint is not that of the manifest."
-            )
+    verify_rows(run, rows)
     few = next(iter(rows.values())).select(slice(0, 1))
     classes = outputs(model, logits, few).shape[1]  # and now a layer knows its units
     numbers = scale_of(run) is not None
@@ -135,3 +133,21 @@ def refuse_numbers(run: Run, what: str = "Cleansing compares accuracies") -> Non
             f"{what}, and this run predicts numbers. Ask audit for rows with wrong numbers, and "
             "prove what one prediction rests on."
         )
+
+
+def verify_rows(run: Run, rows: Mapping[str, Rows]) -> None:
+    """Refuse rows that are not those of the manifest.
+
+    Raises:
+        RunError: when a fingerprint in the manifest differs.
+    """
+    try:
+        wanted = {name: run.manifest["data"][name] for name in rows}
+    except (KeyError, TypeError) as error:
+        raise RunError(f"{run.folder / 'manifest.json'} is damaged: {error!r}.") from error
+    for name, found in rows.items():
+        if fingerprint(found) != wanted[name]:
+            raise RunError(
+                f"The rows in {run.folder / name}.safetensors are not those that the model was "
+                "trained and tested on: their fingerprint is not that of the manifest."
+            )

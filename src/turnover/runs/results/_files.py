@@ -157,6 +157,7 @@ class Results(Section):
         train, test: numbers of rows.
         planted: number of labels that were made wrong on purpose.
         pairs: pairs of networks of a split ensemble.
+        as_it_is: whether the model was there already, and nothing was trained.
         accuracy_turnover, accuracy_dropout: on the test set, of the network and its control.
         fit: how well a regression predicts; None of a classifier.
         seen_train_loss, unseen_train_loss: mean losses of the halves on training rows.
@@ -183,6 +184,7 @@ class Results(Section):
     test: int | None = None
     planted: int | None = None
     pairs: int | None = None
+    as_it_is: bool = False
     accuracy_turnover: float | None = None
     accuracy_dropout: float | None = None
     fit: Fit | None = field(default=None, metadata=AMONG)

@@ -8,6 +8,7 @@ its unseen half; or, with ``--adapters``, masked adapters in the transformer its
 from turnover.runs.text._adapted import Tokens
 from turnover.runs.text._classifier import LOADER
 from turnover.runs.text._encoders import ENCODERS, BagOfWords, Encoder, Transformer, encoder_of
+from turnover.runs.text._index import IndexConfig, index_steps, index_texts
 from turnover.runs.text._run import TextConfig, run_texts, steps_of
 
 __all__ = [
@@ -15,10 +16,13 @@ __all__ = [
     "LOADER",
     "BagOfWords",
     "Encoder",
+    "IndexConfig",
     "TextConfig",
     "Tokens",
     "Transformer",
     "encoder_of",
+    "index_steps",
+    "index_texts",
     "run_texts",
     "steps_of",
 ]

@@ -28,9 +28,11 @@ from turnover.runs import (
     row_losses,
     scale_of,
     verify,
+    verify_rows,
 )
 from turnover.runs._fine_tuned import refuse_other_base, shares_base
 from turnover.runs.text._adapted import Adapted, Tokens, build_adapted, trim
+from turnover.runs.text._checkpoint import open_checkpoint
 from turnover.runs.text._encoders import ENCODERS, Encoder, encoder_of, source_of
 from turnover.runs.text._features import encoded_rows
 from turnover.runs.text._head import build_head, logits
@@ -59,7 +61,9 @@ def loss(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
 
 
 def recipe_of(arguments: Mapping[str, Any]) -> Recipe:
-    """How the networks of a run are trained."""
+    """How the networks of a run are trained; of an index nobody knows."""
+    if is_checkpoint(arguments):
+        return Recipe(0)
     return Recipe(
         arguments["epochs"],
         arguments["batch_size"],
@@ -71,6 +75,10 @@ def recipe_of(arguments: Mapping[str, Any]) -> Recipe:
 
 def _open(run: Run) -> ClassifierRun:
     rows = {name: run.load_rows(name) for name in ("train", "test")}
+    if is_checkpoint(run.arguments):
+        model = open_checkpoint(run)
+        verify_rows(run, rows)
+        return classifier_of(run, model, rows["train"], rows["test"])
     refuse_other_pairs(run)
     try:
         arguments = run.arguments
@@ -108,6 +116,12 @@ def build(
         weights: take pretrained weights, of a transformer.
     """
     arguments, classes = run.arguments, len(classes_of(run)) or 1
+    if is_checkpoint(arguments):
+        raise DataError(
+            f"{run.folder} is an index of a model that was trained elsewhere, by a recipe that is "
+            "not known here, so that it cannot be trained again. Train a run with lora=RANK for "
+            "proofs and cleansing."
+        )
     pairs = arguments.get("pairs", 0)
     if tunes(arguments):
         plan = Adapted(
@@ -158,9 +172,14 @@ def encoding(arguments: Mapping[str, Any]) -> str:
     return f"{arguments['model']}, {arguments['max_length']}, {tunes(arguments)}"
 
 
+def is_checkpoint(arguments: Mapping[str, Any]) -> bool:
+    """Whether the model was there already, and nothing is trained."""
+    return bool(arguments.get("checkpoint", False))
+
+
 def tunes(arguments: Mapping[str, Any]) -> bool:
     """Whether the transformer itself is trained, by adapters or LoRA."""
-    return bool(arguments["adapters"] or arguments.get("lora", 0))
+    return bool(arguments["adapters"] or arguments.get("lora", 0)) or is_checkpoint(arguments)
 
 
 @final
@@ -237,6 +256,7 @@ def classifier_of(run: Run, model: nn.Module, train: Rows, test: Rows) -> TextRu
         RunError: for texts or a tokenizer in the run folder that are damaged.
     """
     sides = (("train", train), ("test", test))
+    kept = shares_base(model) or is_checkpoint(run.arguments)
     return TextRun(
         run,
         model,
@@ -246,5 +266,5 @@ def classifier_of(run: Run, model: nn.Module, train: Rows, test: Rows) -> TextRu
         recipe_of(run.arguments),
         {name: load_words(run, name, len(rows)) for name, rows in sides},
         scale=scale_of(run),
-        features=run.folder / FEATURES if shares_base(model) else None,
+        features=run.folder / FEATURES if kept else None,
     )

@@ -23,6 +23,7 @@ __all__ = [
     "Transformer",
     "encoder_of",
     "pretrained",
+    "quiet",
     "source_of",
     "tokenizer_json",
 ]
@@ -142,7 +143,7 @@ def pretrained(kind: str, source: str, **options: Any) -> Any:
     load = getattr(transformers, kind).from_pretrained
     for local in (True, False):
         try:
-            with _quiet():
+            with quiet():
                 return load(source, local_files_only=local, **options)
         except (OSError, ValueError, KeyError, ImportError) as error:
             if is_folder or not local:
@@ -166,7 +167,7 @@ def _cannot_load(source: str, error: Exception) -> str:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without the progress bars and reports of a library that the user did not call."""
     import logging as standard
 

@@ -27,7 +27,7 @@ from turnover.runs.text._features import encoded_rows, parts_of
 from turnover.runs.text._names import save_words
 from turnover.runs.text._words import COMMON, TOKENIZER, common_pieces, pieces_of_run, tokenizer_of
 
-__all__ = ["TextConfig", "run_texts", "steps_of"]
+__all__ = ["TextConfig", "run_texts", "save_pieces", "steps_of"]
 
 Progress = Callable[[str, int], None]
 PAIRS = 4  # of one to eight, the best scores for their time: benchmarks/results/leaderboard.json
@@ -190,11 +190,11 @@ def _encode(
         progress(what, 0)
         tick = partial(progress, what, 1)
         rows[name] = encoded_rows(run, name, side, ready, encoding(asdict(plan)), tick)
-    _save_pieces(run, texts, ready)
+    save_pieces(run, texts, ready)
     return rows
 
 
-def _save_pieces(run: Run, texts: Texts, ready: Callable[[], Encoder]) -> None:
+def save_pieces(run: Run, texts: Texts, ready: Callable[[], Encoder]) -> None:
     """The tokenizer and the common pieces; again, where what is there is not what was written."""
     if (run.folder / COMMON).exists():
         found = run.read_json(COMMON)

@@ -1,0 +1,88 @@
+"""A classifier that was fine-tuned already: its weights and classes, and whether it is the same."""
+
+import os
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from turnover import _store
+from turnover.errors import DataError, MissingExtra, RunError
+from turnover.hf._members import old_names
+from turnover.runs import Run
+from turnover.runs.text._encoders import pretrained, quiet, source_of
+
+__all__ = ["load_checkpoint", "open_checkpoint", "weights_of"]
+
+
+def open_checkpoint(run: Run) -> nn.Module:
+    """The model of an index.
+
+    Raises:
+        RunError: when it cannot be loaded, or has other weights than were indexed.
+    """
+    source = source_of(run.arguments["model"])
+    try:
+        model, _ = load_checkpoint(run.arguments["model"])
+    except DataError as error:
+        raise RunError(f"The model that {run.folder} indexes cannot be loaded. {error}") from error
+    if weights_of(model) != run.manifest.get("base"):
+        raise RunError(
+            f"The model in {source} is not the one that {run.folder} indexes: its weights have "
+            "another fingerprint. Index it anew."
+        )
+    return model
+
+
+def load_checkpoint(name: str) -> tuple[nn.Module, tuple[str, ...]]:
+    """A trained sequence classifier and the names of its classes.
+
+    Raises:
+        DataError: for a model that cannot be found or loaded, has no trained classes, or one.
+        MissingExtra: when transformers or PEFT is not installed.
+    """
+    source = source_of(name)
+    adapted = os.path.isfile(os.path.join(source, "adapter_config.json"))
+    model: Any = _with_adapter(source) if adapted else _whole(source)
+    config = model.config
+    count = int(config.num_labels)
+    if count < 2:
+        raise DataError(f"The model in {source} predicts numbers. An index is of classifiers.")
+    names = tuple(str(config.id2label.get(number, number)) for number in range(count))
+    model.eval()
+    return model.to("cuda" if torch.cuda.is_available() else "cpu"), names
+
+
+def _whole(source: str) -> Any:
+    config = pretrained("AutoConfig", source)
+    kinds = [str(kind) for kind in getattr(config, "architectures", None) or ()]
+    if not any(kind.endswith("ForSequenceClassification") for kind in kinds):
+        raise DataError(
+            f"The model in {source} is of kind {', '.join(kinds) or 'none'}, which has no trained "
+            "classes: an index is of a classifier that was fine-tuned already "
+            "(…ForSequenceClassification). Train one with lora=RANK or adapters=WIDTH."
+        )
+    return pretrained(
+        "AutoModelForSequenceClassification",
+        source,
+        attn_implementation="eager",
+        use_safetensors=True,
+    )
+
+
+def _with_adapter(source: str) -> Any:
+    try:
+        from peft import AutoPeftModelForSequenceClassification
+    except ImportError:
+        raise MissingExtra("peft", "hf", f"model={source!r}") from None
+    try:
+        with old_names(), quiet():
+            return AutoPeftModelForSequenceClassification.from_pretrained(source, is_trainable=True)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise DataError(f"Cannot load the adapter in {source}: {error}") from error
+
+
+def weights_of(model: nn.Module) -> str:
+    """A fingerprint of all weights."""
+    state: dict[str, Tensor] = model.state_dict()
+    return _store.fingerprint(sorted(state), *(state[name] for name in sorted(state)))

@@ -1,0 +1,139 @@
+"""A classifier that is there already, through the real command line."""
+
+import csv
+import json
+import shutil
+
+import pytest
+import torch
+
+from tests.integration.conftest import assert_refused, invoke
+from tests.integration.test_text import OPTIONS, files, reviews, tiny  # noqa: F401
+from turnover import GradientKernel
+from turnover.hf._members import wrapped_by_peft
+from turnover.runs import open_run
+
+transformers = pytest.importorskip("transformers")
+peft = pytest.importorskip("peft")
+pytest.importorskip("matplotlib")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Training and test texts whose labels are the classes of the model, in another order."""
+    folder = tmp_path_factory.mktemp("data")
+    for name, seed, count in (("train", 0, 60), ("test", 1, 16)):
+        with open(folder / f"{name}.csv", "w", newline="") as file:
+            rows = [(id, text, said) for id, text, said in reviews(seed, count)]
+            csv.writer(file).writerows([["name", "review", "sentiment"], *rows])
+    return folder
+
+
+def classifier(tiny, folder, names):  # noqa: F811
+    torch.manual_seed(0)
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(
+        tiny,
+        num_labels=2,
+        id2label=dict(enumerate(names)),
+        label2id={n: i for i, n in enumerate(names)},
+    )
+    shutil.copytree(tiny, folder, dirs_exist_ok=True)
+    model.save_pretrained(folder)
+    return model
+
+
+@pytest.fixture(scope="module")
+def indexed(data, tiny, tmp_path_factory):  # noqa: F811
+    folder = tmp_path_factory.mktemp("indexed")
+    labels = sorted({said for _, _, said in reviews(0, 60)}, reverse=True)
+    model = classifier(tiny, folder / "model", labels)
+    how = ("index", "--model", folder / "model", "--data", data / "train.csv", *OPTIONS)
+    result = invoke(*how, "--eval", data / "test.csv", "--out", folder / "run")
+    assert result.exit_code == 0, (result.stderr, result.exception)
+    return folder / "run", folder / "model", labels, model
+
+
+def answer(*command):
+    result = invoke(*command, "--json")
+    assert result.exit_code == 0, (result.stderr, result.exception)
+    return json.loads(result.stdout)
+
+
+def test_labels_are_matched_by_name(indexed, data):
+    run, _, labels, _ = indexed
+    subject = open_run(run)
+    assert list(subject.classes) == labels
+    with open(data / "train.csv") as file:
+        wanted = [row["sentiment"] for row in csv.DictReader(file)]
+    found = [labels[number] for number in subject.train.batch["label"].tolist()]
+    assert found == wanted
+
+
+def test_answers_are_those_of_the_kernel_of_the_model(indexed):
+    run, *_ = indexed
+    subject = open_run(run)
+    found = answer("ask", run, "--query", 2, "--top", 3)
+    batch = dict(subject.test.select(slice(2, 3)).batch)
+    batch["label"] = torch.tensor([subject.class_number(found["asked"])])
+    scores = GradientKernel(subject.model, subject.loss, damping=0.3).scores(batch, subject.train)
+    ids = [row["id"] for row in found["helpful"]]
+    assert ids == scores.top(3).ids[0].tolist()
+    assert found["helpful"][0]["score"] == pytest.approx(
+        float(scores.top(1).scores[0, 0]), rel=1e-3
+    )
+    assert "unknown" in found["verdict"], "one network does not say how sure it is"
+
+
+def test_it_is_audited_and_reported_and_says_what_it_is_worth(indexed):
+    run, *_ = indexed
+    found = answer("audit", run)
+    assert found["unseen_train_loss"] >= found["seen_train_loss"]
+    result = invoke("report", run)
+    assert result.exit_code == 0
+    page = " ".join((run / "report.html").read_text(encoding="utf-8").split())
+    assert "it was not trained here" in page and "turn-over" not in page.lower()
+
+
+def test_what_needs_a_recipe_or_masks_is_refused(indexed):
+    run, *_ = indexed
+    assert_refused(invoke("prove", run, "--query", 0), 2, "cannot be trained again")
+    assert_refused(invoke("ask", run, "--query", 0, "--estimator", "exact"), 2, "no masks")
+
+
+def test_other_weights_are_refused(indexed, tmp_path):
+    run, model, _, network = indexed
+    kept = shutil.copytree(model, tmp_path / "kept")
+    with torch.no_grad():
+        next(iter(network.parameters())).add_(1)
+    network.save_pretrained(model)
+    assert_refused(invoke("ask", run, "--query", 0), 3, "another fingerprint")
+    shutil.rmtree(model)
+    assert_refused(invoke("ask", run, "--query", 0), 3, "cannot be loaded")
+    shutil.copytree(kept, model)
+    assert invoke("ask", run, "--query", 0).exit_code == 0
+
+
+def test_lora_is_indexed_by_its_own_parameters(data, tiny, tmp_path):  # noqa: F811
+    labels = sorted({said for _, _, said in reviews(0, 60)})
+    base = classifier(tiny, tmp_path / "base", labels)
+    lora = peft.LoraConfig(task_type="SEQ_CLS", r=2, target_modules=["query"])
+    adapted = wrapped_by_peft(base, lora)
+    adapted.save_pretrained(tmp_path / "lora")
+    for name in ("vocab.txt", "tokenizer.json", "tokenizer_config.json"):
+        if (tiny / name).exists():
+            shutil.copy(tiny / name, tmp_path / "lora" / name)
+    how = ("index", "--model", tmp_path / "lora", "--data", data / "train.csv", *OPTIONS)
+    result = invoke(*how, "--eval", data / "test.csv", "--out", tmp_path / "run")
+    assert result.exit_code == 0, (result.stderr, result.exception)
+    subject = open_run(tmp_path / "run")
+    names = {name for name, p in subject.model.named_parameters() if p.requires_grad}
+    assert names and all("lora" in name or "modules_to_save" in name for name in names)
+
+
+def test_what_cannot_be_indexed_is_told(data, tiny, tmp_path):  # noqa: F811
+    how = ("--data", data / "train.csv", *OPTIONS, "--out", tmp_path / "run")
+    assert_refused(invoke("index", "--model", tiny, *how), 2, "no trained classes")
+    classifier(tiny, tmp_path / "other", ["entailment", "contradiction"])
+    result = invoke("index", "--model", tmp_path / "other", *how)
+    assert_refused(result, 2, "Which is which cannot be told")
+    assert not (tmp_path / "run").exists()
