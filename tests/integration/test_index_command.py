@@ -115,7 +115,9 @@ def test_other_weights_are_refused(indexed, tmp_path):
 
 def test_lora_is_indexed_by_its_own_parameters(data, tiny, tmp_path):  # noqa: F811
     labels = sorted({said for _, _, said in reviews(0, 60)})
-    base = classifier(tiny, tmp_path / "base", labels)
+    classifier(tiny, tmp_path / "base", labels)
+    kind = transformers.AutoModelForSequenceClassification
+    base = kind.from_pretrained(tmp_path / "base")
     lora = peft.LoraConfig(task_type="SEQ_CLS", r=2, target_modules=["query"])
     adapted = wrapped_by_peft(base, lora)
     adapted.save_pretrained(tmp_path / "lora")

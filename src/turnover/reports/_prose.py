@@ -153,13 +153,7 @@ def what_was_done(results: Results, row_word: str) -> str:
             "other one never learns from it."
         )
     if results.as_it_is:
-        parts.append(
-            f"The network is the one that was given; it was not trained here, and it has learned "
-            f"every training {row_word}. What it would say without one is an estimate to first "
-            "order, from its gradients. Nothing here says how good these estimates are: a split "
-            "ensemble, trained anew in pairs, does."
-        )
-        return " ".join(parts)
+        return " ".join([*parts, _given(row_word)])
     if results.proofs:
         half = f"Beside that stands the method of the paper. {half}"
     parts.append(
@@ -167,6 +161,16 @@ def what_was_done(results: Results, row_word: str) -> str:
         "without it?"
     )
     return " ".join(parts)
+
+
+def _given(row_word: str) -> str:
+    """What can be said of a network that was there already."""
+    return (
+        "The network is the one that was given; it was not trained here, and it has learned every "
+        f"training {row_word}. What it would say without one is an estimate to first order, from "
+        "its gradients. Nothing here says how good these estimates are: a split ensemble, trained "
+        "anew in pairs, does."
+    )
 
 
 def tiles(results: Results, detection: Detection | None, row_word: str) -> tuple[Tile, ...]:
