@@ -37,6 +37,7 @@ from benchmarks.tables._images import (
     picture_gallery,
     section22,
 )
+from benchmarks.tables._kernel import kernel_scale, recipe
 from benchmarks.tables._lines import ROOT
 from benchmarks.tables._speed import costs, demo, first_order, image_scores, projection, scan, speed
 from benchmarks.tables._texts import (
@@ -80,6 +81,8 @@ MAKERS = (
     better_scores,
     half_trained,
     damping,
+    recipe,
+    kernel_scale,
     text_accuracy,
     cleanse_sentiment,
     cleanse_sweep,

@@ -1,0 +1,61 @@
+"""What a budget buys, and how the kernel grows with the rows."""
+
+from collections import defaultdict
+from statistics import mean
+from typing import Any
+
+from benchmarks.tables._boards import BOARD_TASKS
+from benchmarks.tables._lines import origin, result, table
+
+LENGTHS = {"whole": "whole trainings", "half": "half as long", "quarter": "a quarter as long"}
+
+
+def recipe() -> str:
+    """Quality by budget, length of the trainings and curvature."""
+    found = result("recipe")
+    cells = defaultdict[tuple[Any, ...], list[dict[str, Any]]](list)
+    for row in found["rows"]:
+        if row["fixed"] is None:
+            cells[row["task"], row["budget"], row["part"], row["link"]].append(row)
+    order = sorted(
+        cells, key=lambda k: (list(BOARD_TASKS).index(k[0]), k[1], k[2] != "whole", k[3])
+    )
+    rows = []
+    for key in order:
+        task, budget, part, link = key
+        each = cells[key]
+        scores = [row["lds"] for row in each]
+        rows.append(
+            [
+                BOARD_TASKS[task],
+                str(budget),
+                f"{2 * each[0]['pairs']} networks, {LENGTHS[part]}",
+                "all classes" if link == "classes" else "log-odds",
+                f"{mean(scores):.3f} ({min(scores):.3f}–{max(scores):.3f}, {len(scores)})",
+                f"{mean(row['cache_seconds'] for row in each):.0f} s",
+            ]
+        )
+    header = ["task", "trainings", "networks", "curvature", "LDS (least–most, seeds)", "fit"]
+    return table(header, rows) + origin(found["machine"], "recipe")
+
+
+def kernel_scale() -> str:
+    """Seconds, memory and bytes by number of rows."""
+    found = result("kernel_scale")
+    rows = [
+        [
+            f"{row['rows']:,}",
+            f"{row['landmarks']:,}",
+            f"{row['fit_seconds']:.0f} s",
+            f"{row['per_row_ms']:.1f} ms",
+            f"{row['open_seconds']:.2f} s",
+            f"{row['one_query_seconds']:.2f} s",
+            f"{row['bytes_per_instance'] / 1000:.1f} kB",
+            f"{row['own_mb']:,} MB",
+            f"{row['same_order']:.2f}" if "same_order" in row else "–",
+        ]
+        for row in found["rows"]
+    ]
+    header = ["rows", "landmarks", "fit", "per row", "open", "one query", "kept per row"]
+    header += ["memory", "order of exact scores"]
+    return table(header, rows) + origin(found["machine"], "kernel_scale")
