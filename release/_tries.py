@@ -116,6 +116,10 @@ EXTRAS = {
         ),
     ],
     "hf": [python("import transformers, peft, accelerate, tokenizers; from turnover.hf import *")],
+    "parallel": [python("import cloudpickle, turnover.executors")],
+    "dask": [python("import distributed, turnover.executors")],
+    "ray": [python("import ray, turnover.executors")],
+    "slurm": [python("import submitit, turnover.executors")],
     "lightning": [python("import lightning; from turnover.hf import lightning_callback")],
 }
 """Each extra alone: what must work with it."""
