@@ -38,7 +38,9 @@ def draw(window: webdriver.Chrome, address: str, name: str, height: int) -> None
     until = time.monotonic() + WAIT
     while time.monotonic() < until:
         time.sleep(1)
-        if not any(words in window.page_source for words in ("This is done once", "Asking")):
+        if not any(
+            words in window.page_source for words in ("This is done once", "Asking", "Loading")
+        ):
             break
     path = HERE / f"{name}.png"
     window.save_screenshot(str(path))

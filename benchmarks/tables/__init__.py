@@ -29,6 +29,7 @@ from benchmarks.tables._ensembles import (
     reliability,
     runs,
 )
+from benchmarks.tables._explore import explore_clicks, explore_scale
 from benchmarks.tables._images import (
     image_accuracy,
     image_errors,
@@ -103,6 +104,8 @@ MAKERS = (
     sst2_board,
     fashion_board,
     leaderboard,
+    explore_clicks,
+    explore_scale,
 )
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import cached_property, lru_cache
 from pathlib import Path
-from threading import Lock, RLock
+from threading import Lock, RLock, Thread
 from typing import final
 
 import numpy as np
@@ -97,7 +97,9 @@ class Explorer:
         self.kept = KeptScores.of(self.subject, self.says)
         if scores:
             _ = self.features  # before the first page: they take seconds
-            if not self.kept.complete:
+            if self.kept.complete:
+                Thread(target=self.kept.read_all, name="turnover-read", daemon=True).start()
+            else:
                 self.jobs.start("Prepare the scores", "prepare", "/", self._prepare)
 
     @property

@@ -124,7 +124,7 @@ class Measured:
         """The places of a kind, where an earlier process made them."""
         path, count = self._path(f"places-{kind}"), len(self.subject.train) + len(self.subject.test)
         with suppress(RunError):
-            if path.exists():
+            if _store.work_in(path) == self._work:
                 found = _store.load(path, self._work).get("places")
                 return found if found is not None and found.shape == (count, 2) else None
         return None
@@ -149,11 +149,7 @@ class Measured:
         make: Callable[[], Mapping[str, Tensor]],
         shapes: Mapping[str, tuple[int, ...]],
     ) -> dict[str, Tensor]:
-        path = self._path(name)
-        found, told = kept_tensors(path, self._work, make)
-        if {n: tuple(t.shape) for n, t in found.items()} != dict(shapes):
-            path.unlink(missing_ok=True)  # no file of ours
-            found, told = kept_tensors(path, self._work, make)
+        found, told = kept_tensors(self._path(name), self._work, make, shapes)
         self.told = self.told or told
         return found
 

@@ -49,15 +49,25 @@ def _sides(rows: Any) -> list[Tensor]:
     return [rows.ids, rows.mask_ids, rows.batch["label"]]
 
 
-def kept_tensors(path: Path, work: str, make: Callable[[], Made]) -> tuple[dict[str, Tensor], str]:
+def kept_tensors(
+    path: Path, work: str, make: Callable[[], Made], shapes: Mapping[str, tuple[int, ...]]
+) -> tuple[dict[str, Tensor], str]:
     """Tensors of this work from their file, or made and written there.
+
+    Args:
+        path: the file.
+        work: what the tensors depend on; those of other work are made anew.
+        make: makes them.
+        shapes: their shapes by name; a file of others is none of ours.
 
     Returns:
         The tensors, and why they cannot be kept, in words; empty where they are.
     """
     with suppress(RunError):  # of other work, or damaged: made anew
-        if path.exists():
-            return _store.load(path, work), ""
+        if _store.work_in(path) == work:
+            found = _store.load(path, work)
+            if {name: tuple(tensor.shape) for name, tensor in found.items()} == dict(shapes):
+                return found, ""
     made = dict(make())
     try:
         path.parent.mkdir(exist_ok=True)
@@ -148,7 +158,9 @@ class KeptScores:
         """Keep the scores of a block; in memory alone where the folder cannot be written."""
         tensors = {"values": scores.values.float()}
         tensors |= {} if scores.stderr is None else {"stderr": scores.stderr.float()}
-        about = dict(scores.about)
+        # Of scores by masks, the agreement is that of each query; only pairs have one number.
+        known = scores.about.get("agreement") if self.pairs else None
+        about = {"agreement": None if known is None else float(known)}
         try:
             self.folder.mkdir(exist_ok=True)
             header = {"work": self.work, "about": json.dumps(about)}
@@ -158,6 +170,11 @@ class KeptScores:
         with self._lock:
             self._blocks[number] = (tensors, about)
             self._known[number] = True
+
+    def read_all(self) -> None:
+        """Read every block that is there, and compare its checksum, before it is asked for."""
+        for number in range(self.blocks):
+            self._block(number)
 
     def asked(self, row: int, label: int) -> StoredScores | None:
         """The scores of a test row with a label; None where they are not kept."""

@@ -32,7 +32,7 @@ INJECTED = (
 GOOD, BAD = "<b>good</b>", "bad & \"worse'"
 
 
-def make_run(folder, injected=INJECTED):
+def make_run(folder, injected=INJECTED, **plan):
     """A run of 120 texts of two classes, a few of them labelled wrong and a few hostile."""
     lines = []
     for i in range(120):
@@ -47,7 +47,7 @@ def make_run(folder, injected=INJECTED):
         for line in lines
     )
     data.write_text(f"text,label\n{quoted}\n", encoding="utf-8")
-    plan = TextConfig(pairs=2, units=16, epochs=4, control=False)
+    plan = TextConfig(**{"pairs": 2, "units": 16, "epochs": 4, "control": False, **plan})
     texts = read_texts(data, Columns("text", "label", None), hold_out=0.2)
     run_texts(folder / "run", texts, plan)
     return folder / "run"

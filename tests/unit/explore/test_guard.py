@@ -2,6 +2,7 @@
 
 import pytest
 from starlette.testclient import TestClient
+from starlette.websockets import WebSocketDisconnect
 
 from tests.unit.explore.conftest import BASE
 from turnover.explore._app import CHANGES, PAGES, app_of
@@ -126,3 +127,21 @@ def test_only_a_notebook_of_this_machine_may_show_a_frame():
     assert ancestors == ["http://127.0.0.1:*", "http://localhost:*"]
     assert "default-src 'none'" in policy and "x-frame-options" not in answer.headers
     assert "samesite=strict" in answer.headers["set-cookie"].lower()
+
+
+def test_a_socket_of_another_kind_is_refused(shared):
+    """A page of another site can open a WebSocket to any port; there is none to talk to."""
+    with (
+        pytest.raises(WebSocketDisconnect),
+        shared.client.websocket_connect("/jobs/1/events", headers={"origin": "http://evil"}),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("name", ["clean.csv", "clean.parquet", "decisions.csv"])
+def test_what_the_data_say_is_never_a_script(shared, name):
+    """Texts of a stranger come from our own address; the browser must not run them as a script."""
+    answer = shared.client.get(f"/export/{name}")
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert "javascript" not in answer.headers["content-type"]
+    assert answer.headers["content-disposition"] == f'attachment; filename="{name}"'

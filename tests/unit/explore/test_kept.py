@@ -6,10 +6,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from tests.unit.explore.conftest import open_explorer
+from tests.unit.explore.conftest import make_run, open_explorer
 from turnover import _store
-from turnover.errors import ScoreError
-from turnover.estimators import StoredScores
+from turnover.errors import RunError, ScoreError
+from turnover.estimators import FirstOrder, StoredScores
 from turnover.explore._explorer import Explorer
 from turnover.runs import EXPLORER, KeptScores, answer, open_run
 from turnover.runs import _kept as module
@@ -172,3 +172,53 @@ def test_kept_scores_answer_their_own_queries_alone(shared, fitted):
     with pytest.raises(ScoreError, match="were kept for queries"):
         stored.scores(subject.test.select(slice(1, 2)))
     assert replace(stored, pairs=0).top(subject.test.select(slice(0, 1)), 2).ids.shape == (1, 2)
+
+
+def test_a_file_in_the_place_of_the_folder_is_told(copied):
+    shutil.rmtree(copied / EXPLORER)
+    (copied / EXPLORER).write_text("no folder", encoding="utf-8")
+    found = open_explorer(copied)
+    assert found.explorer.ready and found.explorer.told
+    found.client.get(f"/?token={found.guard.token}")
+    assert "Helped" in found.client.get("/query/0/behind").text
+    assert (copied / EXPLORER).read_text(encoding="utf-8") == "no folder"
+    found.explorer.jobs.close()
+
+
+def test_a_link_among_what_is_kept_is_refused(copied, tmp_path):
+    """A stranger's folder must not make us read, write or remove what lies elsewhere."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "mine.txt").write_text("mine", encoding="utf-8")
+    shutil.rmtree(copied / EXPLORER / "kernel", ignore_errors=True)
+    (copied / EXPLORER / "kernel").symlink_to(outside)
+    with pytest.raises(RunError, match="link"):
+        Explorer(copied)
+    assert (outside / "mine.txt").read_text(encoding="utf-8") == "mine"
+
+
+def test_a_kernel_that_is_damaged_is_made_anew(copied):
+    for path in (copied / EXPLORER / "kernel").rglob("*.safetensors"):
+        path.write_bytes(b"nothing")
+    blocks(copied)[0].unlink()
+    found = open_explorer(copied)
+    assert found.explorer.ready and not found.explorer.told
+    found.explorer.jobs.close()
+
+
+def test_a_network_with_masks_is_explored_again(tmp_path):
+    """Its scores are of first order, have no pairs, and are kept like those of the kernel."""
+    folder = make_run(tmp_path, method="masks", pairs=0, units=64)
+    for start in ("the first", "the next"):
+        found = open_explorer(folder)
+        subject, explorer = found.explorer.subject, found.explorer
+        assert explorer.ready and explorer.agreement is None, start
+        found.client.get(f"/?token={found.guard.token}")
+        assert "one network" in found.client.get("/ready").text
+        for path in ("/", "/query/1/behind", "/row/2/reach", "/map/colours?by=score&query=1"):
+            assert found.client.get(path).status_code == 200, path
+        rows, values, stderr = explorer.kept.reach(2)
+        expected = FirstOrder(subject.model, subject.loss).scores(subject.test, subject.train)
+        torch.testing.assert_close(values, expected.values[rows, 2], **ALIKE)
+        assert stderr is None
+        explorer.jobs.close()

@@ -74,6 +74,15 @@ def test_what_is_no_picture_is_told_without_a_path(pictures, content):
     assert "Your picture" in answer.text and "/turnover-" not in answer.text
 
 
+def test_a_small_file_of_a_giant_picture_is_refused(pictures):
+    """A few kilobytes that would take gigabytes when they are unpacked."""
+    bomb = io.BytesIO()
+    Image.new("1", (60_000, 60_000)).save(bomb, "png", optimize=True)
+    assert len(bomb.getvalue()) < LARGEST_BODY
+    answer = send(pictures, bomb.getvalue())
+    assert answer.status_code == 400 and "Your picture" in answer.text
+
+
 def test_a_picture_that_is_too_large_is_refused(pictures):
     assert send(pictures, b"x" * (LARGEST_BODY + 1)).status_code == 413
 
