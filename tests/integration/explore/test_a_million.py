@@ -90,7 +90,7 @@ def test_a_million_rows_are_listed_searched_and_decided(run):
         for path in LISTS:
             answer, times[path] = asked(client, path)
             assert len(answer.content) <= LARGEST_PAGE, path
-        part = client.get("/rows?view=all&text=n7777&page=1", headers={"hx-request": "true"})
+        part = client.get("/rows?view=all&text=aaaa&page=1", headers={"hx-request": "true"})
         assert part.text.count("data-row") == 40
         row, _ = asked(client, f"/row/{ROWS // 8}")
         assert "Labelled" in row.text
