@@ -13,6 +13,8 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parent.parent
+BESIDE = {"click": "8.2.1"}
+"""Of the same days as the lowest typer, which names what click 8.5 deprecates."""
 TOOLS = {"test", "dev", "docs", "timm", "lightning"}
 """Extras that no user of the tested package has: tools, and what brings torchvision."""
 
@@ -52,7 +54,7 @@ def main() -> None:
     parser.add_argument("--torch", metavar="VERSION", help="instead of the lowest")
     torch = parser.parse_args().torch
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    found = pins(project) | ({"torch": torch} if torch else {})
+    found = BESIDE | pins(project) | ({"torch": torch} if torch else {})
     for name, version in sorted(found.items()):
         print(f"{name}=={version}")
 
