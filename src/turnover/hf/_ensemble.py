@@ -52,7 +52,7 @@ class AdapterEnsemble(SplitEnsemble):
         self, members: Sequence[Member], adapters: Any, *, seed: int = 0, share_prefix: bool = False
     ) -> None:
         super().__init__(members, seed=seed)
-        self.adapters, self.share_prefix = adapters, share_prefix
+        self.adapters, self.share_prefix, self.reentrant = adapters, share_prefix, False
 
     @property
     def config(self) -> Any:
@@ -126,7 +126,8 @@ class AdapterEnsemble(SplitEnsemble):
         """Recompute activations in the backward pass, in every member."""
         for one in self.transformers:
             one.gradient_checkpointing_enable(gradient_checkpointing_kwargs, **how)
-            if (gradient_checkpointing_kwargs or {}).get("use_reentrant", False):
+            self.reentrant = bool((gradient_checkpointing_kwargs or {}).get("use_reentrant", False))
+            if self.reentrant:
                 one.enable_input_require_grads()  # else frozen first blocks end all gradients
 
     def gradient_checkpointing_disable(self) -> None:
@@ -212,11 +213,20 @@ class AdapterEnsemble(SplitEnsemble):
             if len(rows):
                 value = loss(member, select_rows(batch, rows), rows)
                 if value is not None:
-                    found.append(value)
+                    found.append(_settled(value, member) if self._settles() else value)
         if not found:
             raise ContextError("No row of this batch has a label, so there is nothing to learn.")
         total = torch.stack(found).sum()
         return total + (total / len(found) - total).detach()
+
+    def _settles(self) -> bool:
+        """Whether gradients are taken member by member, so that one holds activations at a time.
+
+        Not where the loss must be scaled before (half precision of 5 bits of exponent), or where
+        activations are recomputed by torch's older, reentrant way, which allows no such gradients.
+        """
+        half = torch.is_autocast_enabled() and torch.get_autocast_gpu_dtype() == torch.float16
+        return not half and not self.reentrant
 
     def _shared(self, inputs: dict[str, Any]) -> tuple[dict[str, Any], list[nn.Module]]:
         """Inputs from the first trained block on, with tails that take them, or as they are."""
@@ -235,6 +245,29 @@ def _evaluated(logits: Tensor, labels: Tensor, like: Any) -> Tensor:
         losses, counted = token_losses(said, batch)
         return losses.sum() / counted.sum().clamp(min=1)
     return row_loss(said, batch).mean()
+
+
+class _Settled(torch.autograd.Function):
+    """A loss whose gradients are known already."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, gradients: Sequence[Tensor], *own: Tensor) -> Tensor:
+        ctx.gradients = gradients
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *given: Any) -> Any:
+        return None, None, *(gradient * given[0] for gradient in ctx.gradients)
+
+
+def _settled(value: Tensor, member: nn.Module) -> Tensor:
+    """The loss of a member with its gradients taken, so that its activations can go."""
+    own = [parameter for parameter in member.parameters() if parameter.requires_grad]
+    taken = torch.autograd.grad(value, own, allow_unused=True)
+    pairs = [(p, g) for p, g in zip(own, taken, strict=True) if g is not None]
+    apply: Any = _Settled.apply
+    found: Tensor = apply(value.detach(), [g for _, g in pairs], *(p for p, _ in pairs))
+    return found
 
 
 class _Said(nn.Module):
