@@ -14,6 +14,7 @@ from turnover.cli._options import (
     AskQuery,
     AskResponse,
     AskText,
+    DryRun,
     RunFolder,
 )
 from turnover.errors import DataError, ScoreError
@@ -57,6 +58,7 @@ def ask(
             show_default="first-order; of a split ensemble kernel",
         ),
     ] = None,
+    dry_run: DryRun = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")] = False,
 ) -> None:
     """Ask which training instances helped and which harmed one prediction.
@@ -67,16 +69,19 @@ def ask(
     question = one_question(query=query, text=text, image=image, prompt=prompt)
     _refuse_other_formats(save)
     if of_language(run, {**question, "response": response, "span": span}):
-        refuse_options(context, ("label", "save", "estimator"), "a language model")
+        refuse_options(context, ("label", "save", "estimator", "dry_run"), "a language model")
         asked_words = {**question, "response": response, "span": span}
         ask_language(run, asked_words, top=top, as_json=as_json)
         return
-    from turnover.cli._output import console, print_json
+    from turnover.cli._output import console, print_json, show_plan
     from turnover.reports import render_answer
-    from turnover.runs import answer, open_run, score_all
+    from turnover.runs import answer, open_run, plan_answer, score_all
 
     subject = open_run(run)
     asked = query_of(subject, run, question)
+    if dry_run:
+        show_plan(plan_answer(subject, estimator), as_json=as_json)
+        return
     _tell_forecast(subject, estimator)
     found = answer(subject, asked, label=label, k=top, estimator=estimator)
     if save is not None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from turnover.cli._options import Engine, RunFolder
+from turnover.cli._options import DryRun, Engine, RunFolder
 from turnover.errors import DataError
 
 if TYPE_CHECKING:
@@ -75,6 +75,7 @@ def cleanse(
         ),
     ] = None,
     executor: Engine = None,
+    dry_run: DryRun = False,
     top: Annotated[int, typer.Option(min=1, help="How many harmful rows to show.")] = 5,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
@@ -86,7 +87,7 @@ def cleanse(
     """
     from rich.markup import escape
 
-    from turnover.cli._output import console, print_json, progress_bar, warn, write_page
+    from turnover.cli._output import console, print_json, progress_bar, show_plan, warn, write_page
     from turnover.reports import render_cleanse
     from turnover.runs import (
         CleansingConfig,
@@ -95,9 +96,12 @@ def cleanse(
         cleansing_csv,
         estimator_for,
         open_run,
+        plan_cleansing,
         split,
     )
 
+    if decisions and dry_run:
+        raise typer.BadParameter("--dry-run is not for --decisions: leave it out.")
     if decisions == (target is not None):
         raise typer.BadParameter("Give one of --target and --decisions.")
     fractions = _fractions(remove)
@@ -117,9 +121,12 @@ def cleanse(
                 if bad:
                     warn(f"left out {len(bad):,} rows of {path}")
         aimed, tested = parts if len(parts) == 2 else split(parts[0], seed=0)
+        aim = CleansingConfig(aimed, tested, fractions, seeds)
+        if dry_run:
+            show_plan(plan_cleansing(subject, aim, len(arms), executor), as_json=as_json)
+            return
         tick("Scoring the training set", 0)
         totals = {_named(name): _totals(subject, name, aimed) for name in arms}
-    aim = CleansingConfig(aimed, tested, fractions, seeds)
     with progress_bar(seeds * (1 + len(fractions) * (1 + len(totals)))) as tick:
         said = cleanse_run(subject, aim, totals, tick, executor=executor)
     subject.run.save(said)

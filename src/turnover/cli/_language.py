@@ -21,7 +21,7 @@ __all__ = [
 
 NOT_HERE = (
     *("label", "adapters", "method", "units", "image", "size", "first_masked_layer", "augment"),
-    *("regression", "nothing_is_a_class", "control", "executor"),
+    *("regression", "nothing_is_a_class", "control", "executor", "dry_run"),
 )
 
 

@@ -15,6 +15,7 @@ __all__ = [
     "AskQuery",
     "AskResponse",
     "AskText",
+    "DryRun",
     "Engine",
     "RunFolder",
     "as_options",
@@ -52,6 +53,14 @@ Engine = Annotated[
         help="Train elsewhere, many at once: serial, local[:N], dask[:ADDRESS], ray[:ADDRESS], "
         "slurm[:NAME=VALUE,...].",
         show_default="here, with all threads",
+        rich_help_panel="More",
+    ),
+]
+DryRun = Annotated[
+    bool,
+    typer.Option(
+        "--dry-run",
+        help="Only say what would be trained and stored, how long and how large.",
         rich_help_panel="More",
     ),
 ]

@@ -20,9 +20,18 @@ from turnover.cli._options import QUIET
 from turnover.errors import MissingExtra
 
 if TYPE_CHECKING:
-    from turnover.runs import Run
+    from turnover.runs import Plan, Run
 
-__all__ = ["console", "print_json", "progress_bar", "tell", "typed", "warn", "write_page"]
+__all__ = [
+    "console",
+    "print_json",
+    "progress_bar",
+    "show_plan",
+    "tell",
+    "typed",
+    "warn",
+    "write_page",
+]
 
 UNSAID = {"out", "as_json", "quiet"}
 
@@ -58,6 +67,14 @@ def write_page(run: "Run") -> str | None:
     except MissingExtra as error:
         warn(f"no page was written. {error}")
         return None
+
+
+def show_plan(plan: "Plan", *, as_json: bool) -> None:
+    """What work would take, in place of the work."""
+    if as_json:
+        print_json(plan.to_json())
+    else:
+        console().print(str(plan), markup=False, highlight=False)
 
 
 def typed(context: typer.Context) -> list[str]:

@@ -12,6 +12,7 @@ from turnover.cli._options import (
     AskQuery,
     AskResponse,
     AskText,
+    DryRun,
     Engine,
     RunFolder,
 )
@@ -61,6 +62,7 @@ def prove(
         float | None, typer.Option(help="Seconds; the search ends early, not the comparison.")
     ] = None,
     executor: Engine = None,
+    dry_run: DryRun = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the proof as JSON.")] = False,
 ) -> None:
     """Name the fewest training rows behind a prediction, train again without them, and compare.
@@ -72,16 +74,21 @@ def prove(
 
     question = one_question(query=query, text=text, image=image, prompt=prompt)
     if of_language(run, {**question, "response": response}):
-        own = ("to", "until", "against", "budget", "executor")
+        own = ("to", "until", "against", "budget", "executor", "dry_run")
         refuse_options(context, own, "a language model")
         words = {**question, "response": response}
         prove_language(run, words, rows=rows, trainings=trainings, as_json=as_json)
         return
-    from turnover.cli._output import console, print_json, progress_bar, tell
-    from turnover.runs import open_run, proof_json, prove_run
+    from turnover.cli._output import console, print_json, progress_bar, show_plan, tell
+    from turnover.runs import open_run, plan_proof, proof_json, prove_run
 
     subject = open_run(run)
     asked = query_of(subject, run, question)
+    if dry_run:
+        sets = {"most": rows, "controls": len(against) if against else None}
+        plan = plan_proof(subject, trainings=trainings, executor=executor, **sets)
+        show_plan(plan, as_json=as_json)
+        return
     done = 0
 
     def forecast(seconds: float) -> None:

@@ -1,13 +1,16 @@
 """``turnover train``: a classifier of one's own data, ready to be asked."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from turnover.cli._language import learns_responses, train_language
-from turnover.cli._options import LANGUAGE, Engine
+from turnover.cli._options import LANGUAGE, DryRun, Engine
 from turnover.cli._training import train_images, train_texts
+
+if TYPE_CHECKING:
+    from turnover.runs import Plan
 
 __all__ = ["train"]
 
@@ -223,6 +226,7 @@ def train(
         ),
     ] = 0,
     executor: Engine = None,
+    dry_run: DryRun = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON.")] = False,
 ) -> None:
     """Train a model that can be asked about its training rows: of texts, images, or responses.
@@ -235,15 +239,19 @@ def train(
     """
     from rich.markup import escape
 
-    from turnover.cli._output import console, print_json, write_page
+    from turnover.cli._output import console, print_json, show_plan, write_page
     from turnover.reports import render_terminal, summary
+    from turnover.runs import Run
 
     if learns_responses(context):
-        run = train_language(context, dict(context.params))
+        run: Run | Plan = train_language(context, dict(context.params))
     else:
         of_images = holds_images(data, image) if images is None else images
         _refuse_mixed(context, of_images)
         run = (train_images if of_images else train_texts)(context, dict(context.params))
+    if not isinstance(run, Run):
+        show_plan(run, as_json=as_json)
+        return
     page = write_page(run)
     if as_json:
         print_json({**summary(run), "report": page})

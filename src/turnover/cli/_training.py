@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 if TYPE_CHECKING:
-    from turnover.runs import Run
+    from turnover.runs import Plan, Run
     from turnover.runs.images import ImageConfig
     from turnover.runs.text import TextConfig
 
@@ -19,12 +19,12 @@ Options = Mapping[str, Any]
 SHARED = ("method", "pairs", "epochs", "lr", "seed", "control")
 
 
-def train_texts(context: typer.Context, options: Options) -> "Run":
+def train_texts(context: typer.Context, options: Options) -> "Run | Plan":
     """Read texts, and train on them."""
     from turnover.cli._output import progress_bar, typed, warn
     from turnover.data import listing
     from turnover.data.texts import Columns, read_texts
-    from turnover.runs.text import TextConfig, run_texts, steps_of
+    from turnover.runs.text import TextConfig, plan_texts, run_texts, steps_of
 
     data, text, label = (options[name] for name in ("data", "text", "label"))
     texts = read_texts(
@@ -50,13 +50,15 @@ def train_texts(context: typer.Context, options: Options) -> "Run":
         **_shared(options),
     )
     folder = options["out"] or Path("runs") / data.stem
+    if options["dry_run"]:
+        return plan_texts(texts, plan, options["executor"])
     _announce(plan, len(texts.train), "text", folder)
     with progress_bar(steps_of(plan, texts)) as tick:
         words, engine = typed(context), options["executor"]
         return run_texts(folder, texts, plan, command=words, progress=tick, executor=engine)
 
 
-def train_images(context: typer.Context, options: Options) -> "Run":
+def train_images(context: typer.Context, options: Options) -> "Run | Plan":
     """Read pictures, and train on them."""
     from turnover.cli._output import progress_bar, typed, warn
     from turnover.data import listing
@@ -67,6 +69,7 @@ def train_images(context: typer.Context, options: Options) -> "Run":
         forget_parts,
         layers_of,
         parts_for,
+        plan_images,
         run_images,
         steps_of,
     )
@@ -99,6 +102,9 @@ def train_images(context: typer.Context, options: Options) -> "Run":
             )
         if images.bad:
             warn(f"left out {len(images.bad):,} files: {listing(images.bad)}")
+        if options["dry_run"]:
+            forget_parts(folder)
+            return plan_images(images, plan, options["executor"])
         _announce(plan, len(images.train), "image", folder)
         with progress_bar(steps_of(plan, images)) as tick:
             words, engine = typed(context), options["executor"]

@@ -19,7 +19,7 @@ to Flip this Prediction?"; Ilyas et al. 2022, "Datamodels" (data support); Park 
 
 from turnover.proof._change import Change
 from turnover.proof._proof import Answers, Control, Proof
-from turnover.proof._prove import prove, prove_all
+from turnover.proof._prove import most_of, prove, prove_all
 from turnover.proof._question import Question
 from turnover.proof._retrain import Retrainings
 from turnover.proof._similar import similarity_to, unit_features
@@ -33,6 +33,7 @@ __all__ = [
     "Question",
     "Retrainings",
     "Support",
+    "most_of",
     "prove",
     "prove_all",
     "similarity_to",

@@ -24,7 +24,7 @@ from turnover.proof._search import Search
 from turnover.proof._support import FittedEstimator, Support, support_of
 from turnover.training import Logits, Recipe
 
-__all__ = ["prove", "prove_all"]
+__all__ = ["most_of", "prove", "prove_all"]
 
 Progress = Callable[[int, int], None]
 FEWEST, SHARE = 10, 0.01
@@ -34,6 +34,11 @@ CONTROLS: dict[str, Choose] = {
     "same-label": same_labels,
 }
 """Which rows to remove instead, from (removed, labels, seed), by name."""
+
+
+def most_of(train: int) -> int:
+    """How many of so many rows are removed at most, unless more are asked for."""
+    return min(train - 1, max(FEWEST, round(SHARE * train)))
 
 
 def prove(
@@ -220,7 +225,7 @@ def _together(
         labels = labels_of(train, label)
     else:
         unit = unit_of(build(seeds[0]), loss, logits, queries.select(slice(0, 1)), label)
-    limit = most or min(len(train) - 1, max(FEWEST, round(SHARE * len(train))))
+    limit = most or most_of(len(train))
     others = len(controls) + len(against)
     clock = _Clock(farm, 1 + len(queries) * (2 * limit.bit_length() + others), progress)
     clock.begin(budget, forecast, 1 + len(queries) * (1 + others))

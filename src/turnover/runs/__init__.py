@@ -19,6 +19,7 @@ from turnover.runs._job import TrainingJob, cosine, train
 from turnover.runs._kept import EXPLORER, KeptScores, kept_tensors, work_of
 from turnover.runs._measure import measure_as_it_is, measure_run
 from turnover.runs._pipeline import STEPS_BESIDES, Method, TrainingPipeline, announce, pairs_of
+from turnover.runs._plan import Plan, plan_answer, plan_cleansing, plan_proof, plan_training
 from turnover.runs._prove import (
     CONTROLS,
     proof_json,
@@ -53,6 +54,7 @@ __all__ = [
     "ExternalData",
     "KeptScores",
     "Method",
+    "Plan",
     "Query",
     "Run",
     "RunLoader",
@@ -84,6 +86,10 @@ __all__ = [
     "measure_run",
     "open_run",
     "pairs_of",
+    "plan_answer",
+    "plan_cleansing",
+    "plan_proof",
+    "plan_training",
     "proof_json",
     "prove_mistakes",
     "prove_run",

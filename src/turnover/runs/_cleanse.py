@@ -31,11 +31,12 @@ from turnover.runs._verify import refuse_numbers
 from turnover.runs.results import CleansingResults, HarmfulRow
 from turnover.training import Logits, probabilities
 
-__all__ = ["ARMS", "CleansingConfig", "cleanse_run", "cleansing_csv", "split"]
+__all__ = ["ARMS", "CleansingConfig", "cleanse_run", "cleansing_csv", "split", "sweep_of"]
 
 Totals = Callable[[nn.Module, Loss, Rows, Rows], Tensor]
 Progress = Callable[[str, int], None]
 LISTED = 20
+FOLDER = "cleanse"
 
 ARMS: dict[str, Totals] = {
     "first-order": first_order_totals,
@@ -104,7 +105,7 @@ def cleanse_run(
         most_harmful(torch.zeros(len(subject.train)), fraction)
     if aim.seeds < 2:
         raise DataError("One seed has no spread, so that nothing can be tested; use at least two.")
-    sweep = _sweep(subject, aim, executor)
+    sweep = sweep_of(subject, aim, executor)
     cells = cells_of(sweep.run(totals, lambda done, whole: progress("Training again", 1)))
     first = next(iter(totals))
     return CleansingResults(
@@ -124,7 +125,7 @@ def cleanse_run(
     )
 
 
-def _sweep(
+def sweep_of(
     subject: ClassifierRun, aim: CleansingConfig, executor: Executor | str | None = None
 ) -> Sweep:
     """The re-trainings of a run for an aim."""
@@ -138,7 +139,7 @@ def _sweep(
         partial(_probabilities, sent.logits),
         aim.fractions,
         range(aim.seeds),
-        subject.run.folder / "cleanse",
+        subject.run.folder / FOLDER,
         executor,
     )
 

@@ -16,6 +16,7 @@ from turnover.runs.images._models import (
     maskable,
 )
 from turnover.runs.images._names import forget_parts, parts_for
+from turnover.runs.images._planned import plan_images
 from turnover.runs.images._run import ImageConfig, run_images, steps_of
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "layers_of",
     "maskable",
     "parts_for",
+    "plan_images",
     "run_images",
     "steps_of",
 ]

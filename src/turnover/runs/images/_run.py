@@ -15,7 +15,7 @@ from turnover.runs.images._classifier import build, classifier_of, loss_of, reci
 from turnover.runs.images._models import build_network
 from turnover.runs.images._names import forget_parts, save_names
 
-__all__ = ["ImageConfig", "run_images", "steps_of"]
+__all__ = ["ImageConfig", "manifest_of", "run_images", "steps_of"]
 
 Progress = Callable[[str, int], None]
 RATES = {"vgg19": 3e-4, "vgg11": 3e-4}  # deep, without BatchNorm: a cautious guess, not measured
@@ -127,7 +127,7 @@ def run_images(
         dropout=plan.dropout or 0.0,
         first=plan.first_masked_layer or None,
     )
-    run = Run.create(folder, _manifest(images, plan, command))
+    run = Run.create(folder, manifest_of(images, plan, command))
     if run.complete:
         forget_parts(run.folder)
         return run
@@ -162,7 +162,7 @@ def _kept(run: Run, images: Images, side: str) -> Rows:
     return rows
 
 
-def _manifest(images: Images, plan: ImageConfig, command: Sequence[str]) -> dict[str, Any]:
+def manifest_of(images: Images, plan: ImageConfig, command: Sequence[str]) -> dict[str, Any]:
     return {
         "kind": "images",
         "arguments": {

@@ -9,6 +9,7 @@ from turnover.runs.text._adapted import Tokens
 from turnover.runs.text._classifier import LOADER
 from turnover.runs.text._encoders import ENCODERS, BagOfWords, Encoder, Transformer, encoder_of
 from turnover.runs.text._index import IndexConfig, index_steps, index_texts
+from turnover.runs.text._planned import plan_texts
 from turnover.runs.text._run import TextConfig, run_texts, steps_of
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "encoder_of",
     "index_steps",
     "index_texts",
+    "plan_texts",
     "run_texts",
     "steps_of",
 ]

@@ -27,7 +27,7 @@ from turnover.runs.text._features import encoded_rows, parts_of
 from turnover.runs.text._names import save_words
 from turnover.runs.text._words import COMMON, TOKENIZER, common_pieces, pieces_of_run, tokenizer_of
 
-__all__ = ["TextConfig", "run_texts", "save_pieces", "steps_of"]
+__all__ = ["TextConfig", "manifest_of", "run_texts", "save_pieces", "steps_of"]
 
 Progress = Callable[[str, int], None]
 PAIRS = 4  # of one to eight, the best scores for their time: benchmarks/results/leaderboard.json
@@ -138,7 +138,7 @@ def run_texts(
     if not os.path.exists(Path(folder) / "manifest.json"):
         progress(f"Loading {plan.model}", 0)
         ready()  # before there is a folder: a model that cannot be loaded leaves none behind
-    run = Run.create(folder, _manifest(texts, plan, command))
+    run = Run.create(folder, manifest_of(texts, plan, command))
     if run.complete:
         return run
     rows = _encode(run, texts, plan, ready, progress)
@@ -162,7 +162,7 @@ def run_texts(
     )
 
 
-def _manifest(texts: Texts, plan: TextConfig, command: Sequence[str]) -> dict[str, Any]:
+def manifest_of(texts: Texts, plan: TextConfig, command: Sequence[str]) -> dict[str, Any]:
     classes = texts.train.classes
     return {
         "kind": "text",
