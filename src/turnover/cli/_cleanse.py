@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from turnover.data import Rows
-    from turnover.runs import ClassifierRun
+    from turnover.runs import ClassifierRun, ExternalData
 
 __all__ = ["cleanse"]
 
@@ -87,7 +87,7 @@ def cleanse(
     """
     from rich.markup import escape
 
-    from turnover.cli._output import console, print_json, progress_bar, show_plan, warn, write_page
+    from turnover.cli._output import console, print_json, progress_bar, show_plan, write_page
     from turnover.reports import render_cleanse
     from turnover.runs import (
         CleansingConfig,
@@ -100,10 +100,7 @@ def cleanse(
         split,
     )
 
-    if decisions and dry_run:
-        raise typer.BadParameter("--dry-run is not for --decisions: leave it out.")
-    if decisions == (target is not None):
-        raise typer.BadParameter("Give one of --target and --decisions.")
+    _refuse_contradictions(decisions=decisions, target=target, dry_run=dry_run)
     fractions = _fractions(remove)
     subject = open_run(run)
     if decisions:
@@ -112,14 +109,12 @@ def cleanse(
     _refuse_unreadable(subject)
     arms = [estimator_for(subject, name) for name in scores or (None,)]
     columns = _columns({"text": text, "image": image, "label": label})
-    parts = []
     with progress_bar(None) as tick:
-        for path in (target, test):
-            if path is not None:
-                rows, bad = subject.load(ExternalData(path, columns, on_bad_rows, tick, encoding))
-                parts.append(rows)
-                if bad:
-                    warn(f"left out {len(bad):,} rows of {path}")
+        parts = [
+            _loaded(subject, ExternalData(path, columns, on_bad_rows, tick, encoding))
+            for path in (target, test)
+            if path is not None
+        ]
         aimed, tested = parts if len(parts) == 2 else split(parts[0], seed=0)
         aim = CleansingConfig(aimed, tested, fractions, seeds)
         if dry_run:
@@ -144,6 +139,23 @@ def cleanse(
 
 def _columns(typed: Mapping[str, str | None]) -> dict[str, str]:
     return {role: name for role, name in typed.items() if name}
+
+
+def _refuse_contradictions(*, decisions: bool, target: Path | None, dry_run: bool) -> None:
+    if decisions and dry_run:
+        raise typer.BadParameter("--dry-run is not for --decisions: leave it out.")
+    if decisions == (target is not None):
+        raise typer.BadParameter("Give one of --target and --decisions.")
+
+
+def _loaded(subject: "ClassifierRun", other: "ExternalData") -> "Rows":
+    """Rows of another file; the bad ones are told."""
+    from turnover.cli._output import warn
+
+    rows, bad = subject.load(other)
+    if bad:
+        warn(f"left out {len(bad):,} rows of {other.path}")
+    return rows
 
 
 def _refuse_unreadable(subject: "ClassifierRun") -> None:

@@ -1,7 +1,7 @@
 """From the options of ``turnover train`` to a run of texts or images."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 if TYPE_CHECKING:
+    from turnover.data.images import Reading
     from turnover.runs import Plan, Run
     from turnover.runs.images import ImageConfig
     from turnover.runs.text import TextConfig
@@ -62,7 +63,7 @@ def train_images(context: typer.Context, options: Options) -> "Run | Plan":
     """Read pictures, and train on them."""
     from turnover.cli._output import progress_bar, typed, warn
     from turnover.data import listing
-    from turnover.data.images import Reading, read_images
+    from turnover.data.images import read_images
     from turnover.errors import ConversionError, DataError
     from turnover.runs.images import (
         ImageConfig,
@@ -83,19 +84,12 @@ def train_images(context: typer.Context, options: Options) -> "Run | Plan":
         **_shared(options),
     )
     layers_of(plan.model)  # an unknown name is told before pictures are read
-    how = partial(
-        Reading,
-        _columns(options),
-        options["size"],
-        options["on_bad_rows"],
-        nothing_is_a_class=options["nothing_is_a_class"],
-        regression=options["regression"],
-    )
+    parts = None if options["dry_run"] else parts_for(folder)
     try:
         with progress_bar(None) as tick:
             images = read_images(
                 data,
-                how(parts_for(folder), tick),
+                _reading(options)(parts, tick),
                 evaluation=options["evaluation"],
                 hold_out=options["hold_out"],
                 seed=options["seed"],
@@ -103,15 +97,29 @@ def train_images(context: typer.Context, options: Options) -> "Run | Plan":
         if images.bad:
             warn(f"left out {len(images.bad):,} files: {listing(images.bad)}")
         if options["dry_run"]:
-            forget_parts(folder)
             return plan_images(images, plan, options["executor"])
         _announce(plan, len(images.train), "image", folder)
         with progress_bar(steps_of(plan, images)) as tick:
             words, engine = typed(context), options["executor"]
             return run_images(folder, images, plan, command=words, progress=tick, executor=engine)
     except (ConversionError, DataError):
-        forget_parts(folder)
+        if not options["dry_run"]:
+            forget_parts(folder)
         raise
+
+
+def _reading(options: Options) -> "Callable[..., Reading]":
+    """How pictures are read, but for the folder of parts and the progress."""
+    from turnover.data.images import Reading
+
+    return partial(
+        Reading,
+        _columns(options),
+        options["size"],
+        options["on_bad_rows"],
+        nothing_is_a_class=options["nothing_is_a_class"],
+        regression=options["regression"],
+    )
 
 
 def _announce(plan: "TextConfig | ImageConfig", train: int, row_word: str, folder: Path) -> None:
