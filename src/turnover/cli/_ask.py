@@ -111,8 +111,8 @@ def one_question(
     if len(found) != 1:
         several = f", not {len(found)} of them" if found else ""
         raise typer.BadParameter(
-            f"Give one of --query, --text and --image, or of a language model --prompt, once"
-            f"{several}."
+            f"Give one of --query, --text and --image, once{several}. A language model is asked "
+            "by --query or --prompt."
         )
     return dict(found)
 

@@ -29,7 +29,7 @@ const done = arguments[0], picture = document.querySelector(".subject img");
 const read = () => {
   const paper = document.createElement("canvas");
   [paper.width, paper.height] = [picture.naturalWidth, picture.naturalHeight];
-  const look = paper.getContext("2d");
+  const look = paper.getContext("2d", { willReadFrequently: true });
   look.drawImage(picture, 0, 0);
   const half = paper.height / 2;
   const sum = (y) => look.getImageData(0, y, paper.width, half).data.reduce((a, b) => a + b, 0);
