@@ -26,8 +26,10 @@ from torch import Tensor, nn
 
 from benchmarks._machine import describe
 from benchmarks._zoo import ASKED, CASES, ROWS, Case
-from turnover import FirstOrder, Rows, attribute, convert
+from turnover import FirstOrder, GradientKernel, Rows, attribute, convert
 from turnover.errors import TurnoverError
+from turnover.nn import SplitEnsemble
+from turnover.training import build_split_ensemble
 
 SEED, DAMPING = 0, 0.3
 CLOSE = 2e-3
@@ -54,7 +56,8 @@ def main() -> None:
 def tried(case: Case) -> dict[str, Any]:
     """What became of one case."""
     torch.manual_seed(SEED)
-    model = case.build().eval()
+    model = case.build() if not case.pairs else _ensemble(case)
+    model.eval()
     kind = next(model.parameters()).dtype
     rows, asked = (_batch(case, count, kind) for count in (ROWS, ASKED))
     with warnings.catch_warnings(record=True) as caught:
@@ -74,6 +77,14 @@ def tried(case: Case) -> dict[str, Any]:
     return {"outcome": outcome, "distance": distance, "says": "; ".join(told)}
 
 
+def _ensemble(case: Case) -> nn.Module:
+    def network(seed: int) -> nn.Module:
+        torch.manual_seed(seed)
+        return case.build()
+
+    return build_split_ensemble(network, case.pairs, seed=SEED)
+
+
 def _batch(case: Case, count: int, kind: torch.dtype) -> tuple[Tensor, Tensor]:
     parts = case.inputs(count), case.targets(count)
     return tuple(p.to(kind) if p.is_floating_point() else p for p in parts)  # type: ignore[return-value]
@@ -87,6 +98,10 @@ def scores_of(
         convert(model, where=case.masked)
         return FirstOrder(model, case.loss, masks=0).scores(asked, Rows(rows)).values
     link = {} if case.given is None else {"link": case.given}
+    if case.pairs:  # attribute has no link of errors
+        kernel = GradientKernel(model, case.loss, damping=DAMPING, **link)  # type: ignore[arg-type]
+        fitted = kernel.fit(Rows(rows))
+        return fitted.scores(asked).values / fitted.slope
     found = attribute(model, case.loss, asked, Rows(rows), damping=DAMPING, **link)  # type: ignore[arg-type]
     return found.scores.values
 
@@ -98,10 +113,16 @@ def twin(
     if case.masked is not None:
         return torch.cat([_alone(case, model, rows, asked, q) for q in range(ASKED)]).double()
     double = deepcopy(model).double()
-    (q, _, r_q), (k, w, r_k) = (_features(case, double, part) for part in (asked, rows))
-    h = (k * w[:, None]).T @ k
-    h += DAMPING * (w * k.square().sum(dim=1)).mean() * torch.eye(len(h)).double()
-    return r_q[:, None] * (q @ torch.linalg.solve(h, k.T)) * r_k
+    members = list(double.members) if isinstance(double, SplitEnsemble) else [double]
+    found = [[_features(case, member, part) for part in (asked, rows)] for member in members]
+    r_q, r_k = (torch.stack([each[side][1] for each in found]).mean(dim=0) for side in (0, 1))
+    w = (r_k * (1 - r_k)).clamp_min(1e-4) if case.link == "log-odds" else torch.ones_like(r_k)
+    influence = torch.zeros(len(r_q), len(r_k)).double()
+    for (q, _), (k, _) in found:
+        h = (k * w[:, None]).T @ k
+        h += DAMPING * (w * k.square().sum(dim=1)).mean() * torch.eye(len(h)).double()
+        influence += q @ torch.linalg.solve(h, k.T) / len(members)
+    return r_q[:, None] * influence * r_k
 
 
 def _alone(case: Case, model: nn.Module, rows: Any, asked: Any, query: int) -> Tensor:
@@ -115,10 +136,8 @@ def _alone(case: Case, model: nn.Module, rows: Any, asked: Any, query: int) -> T
             return torch.zeros(1, ROWS)
 
 
-def _features(
-    case: Case, model: nn.Module, batch: tuple[Tensor, Tensor]
-) -> tuple[Tensor, Tensor, Tensor]:
-    """φ ``[rows, θ]``, curvature and residual ``[rows]`` of the link that the loss truly has."""
+def _features(case: Case, model: nn.Module, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """φ ``[rows, θ]`` and residual ``[rows]`` of the link that the loss truly has."""
     trained = [p for p in model.parameters() if p.requires_grad]
     gradients, losses = [], []
     for row in range(len(batch[0])):
@@ -130,12 +149,13 @@ def _features(
     loss = torch.stack(losses)
     if case.link == "log-odds":
         r = 1 - (-loss).exp()
-        w = (r * (1 - r)).clamp_min(1e-4)
     elif case.link == "squared":
-        r, w = (2 * loss).sqrt(), torch.ones_like(loss)
+        r = (2 * loss).sqrt()
+    elif case.link == "residual":
+        return -torch.stack(gradients), loss
     else:
-        r, w = torch.ones_like(loss), torch.ones_like(loss)
-    return -torch.stack(gradients) / r.clamp_min(1e-6)[:, None], w, r
+        r = torch.ones_like(loss)
+    return -torch.stack(gradients) / r.clamp_min(1e-6)[:, None], r
 
 
 if __name__ == "__main__":

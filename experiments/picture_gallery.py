@@ -31,7 +31,7 @@ from torch import nn
 
 from benchmarks._machine import describe
 from experiments._pictures import CIFAR10, cifar10
-from turnover.cleansing import Inspection
+from turnover.cleansing import Inspection, near_pictures
 from turnover.data import Rows
 from turnover.reports import write_gallery
 from turnover.runs import ClassifierRun, Run
@@ -90,7 +90,7 @@ def classifier_of(folder: Path) -> ClassifierRun:
         Recipe(1, 1, SEED, torch.optim.SGD),
         lambda seed: nn.Identity(),
         lambda side, row: {"name": f"{CIFAR10[int(labels[row])]}/{row:05}.png"},
-        lambda: range(len(labels)),
+        lambda: near_pictures(few.batch["image"]),
         row_word="image",
     )
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 ROWS, ASKED, WIDTH, CLASSES, LENGTH = 24, 4, 6, 3, 5
-Link = Literal["log-odds", "squared", "none"]
+Link = Literal["log-odds", "squared", "residual", "none"]
 
 
 @final
@@ -24,6 +24,7 @@ class Case:
         link: what the loss truly is.
         given: the link that the user names; None leaves the default.
         masked: after which module masks are put; the case is then one of masked scores.
+        pairs: of a split ensemble of such models; 0 for one model.
     """
 
     build: Callable[[], nn.Module]
@@ -33,6 +34,7 @@ class Case:
     link: Link = "log-odds"
     given: Link | None = None
     masked: str | None = None
+    pairs: int = 0
 
 
 def vectors(n: int) -> Tensor:

@@ -162,3 +162,39 @@ def _marked(text: dict[str, Any]) -> str:
 
 def _p(value: float) -> str:
     return f"{value:.2f}" if value >= 0.01 else f"{value:.1g}"
+
+
+def near_copies() -> str:
+    """What is listed as nearly equal in data as they are."""
+    found = result("near_copies")
+    rows = [
+        [
+            name,
+            f"{one['rows']:,}",
+            f"{one['pairs']:,}",
+            f"{one['sets']:,}",
+            f"{one['in_conflict']:,}",
+            f"{one['seconds']:.1f} s",
+        ]
+        for kind in ("texts", "pictures")
+        for name, one in found[kind].items()
+    ]
+    many = found["large"]["texts"]
+    made = ["texts made of random words", f"{many['rows']:,}", f"{many['pairs']:,}", "–", "–"]
+    rows.append([*made, f"{many['seconds']:.1f} s"])
+    header = ["data", "rows", "pairs", "sets", "with conflicting labels", "one thread"]
+    said = f"\nOf the random words, 1,000 are near-copies ({many['found']:.1%} of them are found), "
+    said += f"and memory grew by {many['peak_mb']} MB.\n"
+    return table(header, rows) + said + origin(found["machine"], "near_copies")
+
+
+def near_planted() -> str:
+    """The share of planted near-copies that are found, by what was done to them."""
+    found = result("near_copies")
+    parts = []
+    for kind, what in (("texts", "texts"), ("pictures", "pictures")):
+        names = list(found[kind])
+        kinds = found[kind][names[0]]["planted"]
+        rows = [[k, *(f"{found[kind][n]['planted'][k]:.0%}" for n in names)] for k in kinds]
+        parts.append(table([what, *names], rows))
+    return "\n".join(parts) + origin(found["machine"], "near_copies")

@@ -153,6 +153,26 @@ def test_scores_are_saved_with_their_errors(trained, tmp_path):
     assert scores.stderr is not None and scores.values.shape == (1, ROWS)
 
 
+def test_an_answer_that_is_saved_fits_the_kernel_once(trained, tmp_path, monkeypatch):
+    """And says beforehand what it takes, of the same look at the rows."""
+    from turnover.estimators.kernel import _kernel
+
+    calls = []
+
+    def counted(name, right):
+        monkeypatch.setattr(
+            _kernel, name, lambda *a, **more: calls.append(name) or right(*a, **more)
+        )
+
+    for name in ("fit_kernel", "forecast_kernel"):
+        counted(name, getattr(_kernel, name))
+    monkeypatch.setattr("turnover.cli._ask.LONG", 0.0)
+    result = invoke("ask", trained[0], "--query", 1, "--save", tmp_path / "scores.csv")
+    assert result.exit_code == 0, result.stderr
+    assert calls == ["forecast_kernel", "fit_kernel"]
+    assert "scoring takes about" in " ".join(result.stderr.split())
+
+
 @pytest.mark.parametrize("estimator", ["first-order", "exact"])
 def test_few_masks_are_not_asked(trained, files, estimator):
     result = invoke("ask", trained[0], "--query", 3, "--estimator", estimator)

@@ -485,6 +485,34 @@ def test_adapters_are_trained_in_the_transformer_itself(files, tiny, tmp_path):
     result = invoke("cleanse", out, "--target", files[1], "--remove", 10, "--seeds", 2, "--json")
     assert result.exit_code == 0, result.stderr
     assert json.loads(result.stdout.splitlines()[-1])["trainings"] == 6
+    config = (out / "config.json").read_text(encoding="utf-8")
+    (out / "config.json").write_text(config.replace('"gelu"', '"relu"'), encoding="utf-8")
+    assert_refused(invoke("ask", out, "--query", 0), 3, "config.json is not the file that this run")
+
+
+def test_a_damaged_configuration_of_an_unfinished_run_is_written_anew(tiny, tmp_path):
+    """What the model is built by: the certificate of a finished run covers no damaged one."""
+    from turnover.errors import RunError
+    from turnover.runs.text._adapted import Adapted, build_adapted
+
+    def built(sealed):
+        plan = Adapted(str(tiny), tmp_path, 2, 4, 0.1, sealed)
+        return build_adapted(plan, seed=0, turnover=False, weights=True)
+
+    built(False)
+    path = tmp_path / "config.json"
+    right = path.read_text(encoding="utf-8")
+    path.write_text(right.replace('"gelu"', '"relu"'), encoding="utf-8")
+    assert path.read_text(encoding="utf-8") != right
+    built(True)  # nothing of a finished run is changed; opening compares its checksum
+    assert path.read_text(encoding="utf-8") != right
+    built(False)
+    assert path.read_text(encoding="utf-8") == right
+    path.unlink()
+    path.symlink_to(tmp_path / "elsewhere.json")
+    with pytest.raises(RunError, match="link"):
+        built(False)
+    assert not (tmp_path / "elsewhere.json").exists()
 
 
 def test_adapters_need_a_transformer(files, tmp_path):

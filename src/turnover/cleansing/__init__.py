@@ -1,7 +1,8 @@
 """Which training rows are wrong or do harm, and does the model gain when they are gone?
 
 ``inspect_rows`` looks at a training set through predictions that did not see it: suspected label
-errors, what was memorised, copies and their conflicts.
+errors, what was memorised, copies and their conflicts. ``near_texts`` and ``near_pictures`` find
+what is nearly equal, also between training and test rows (``overlap``).
 
 For a target set, scores are summed, T(z) = Σ_q I(q, z), by any estimator. ``Sweep`` removes the
 instances of the lowest totals, trains again without turn-over dropout, and compares with random
@@ -12,6 +13,9 @@ says what follows, also when it is "no significant gain".
 from turnover import _renamed
 from turnover.cleansing._confident import label_errors
 from turnover.cleansing._inspection import Inspection, copies, inspect_rows
+from turnover.cleansing._near import NearCopies, Overlap, near_sets, overlap
+from turnover.cleansing._near_pictures import near_pictures
+from turnover.cleansing._near_texts import near_texts
 from turnover.cleansing._residuals import inspect_residuals, residual_errors
 from turnover.cleansing._sweep import NONE, RANDOM, Outcome, Sweep, most_harmful
 from turnover.cleansing._totals import (
@@ -28,7 +32,9 @@ __all__ = [
     "RANDOM",
     "Cell",
     "Inspection",
+    "NearCopies",
     "Outcome",
+    "Overlap",
     "Sweep",
     "cells_of",
     "conclude",
@@ -40,6 +46,10 @@ __all__ = [
     "label_errors",
     "loss_totals",
     "most_harmful",
+    "near_pictures",
+    "near_sets",
+    "near_texts",
+    "overlap",
     "residual_errors",
     "totals_of",
     "two_pass_totals",

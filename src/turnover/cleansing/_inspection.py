@@ -9,15 +9,16 @@ Why"), with losses in place of accuracies.
 """
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import final
 
 import torch
 from torch import Tensor
 
 from turnover.cleansing._confident import FINDER, label_errors
+from turnover.cleansing._near import NearCopies, near_sets
 
-__all__ = ["Inspection", "copies", "inspect_rows"]
+__all__ = ["Inspection", "copies", "inspect_rows", "with_near"]
 
 
 @final
@@ -34,6 +35,10 @@ class Inspection:
         group: number of the set of copies that a row belongs to; −1 for a row without copies.
         conflict: whether copies of the row carry another label.
         finder: the rule that decided what is suspect.
+        near: number of the set of near-copies that a row belongs to; −1 for a row without. None
+            where nobody looked.
+        near_conflict: whether a near-copy of the row carries another label.
+        copies: pairs of near-copies, of other rows too where they were given.
     """
 
     labels: Tensor
@@ -44,6 +49,9 @@ class Inspection:
     group: Tensor
     conflict: Tensor
     finder: str = FINDER
+    near: Tensor | None = None
+    near_conflict: Tensor | None = None
+    copies: NearCopies | None = None
 
     @property
     def memorised(self) -> Tensor:
@@ -66,14 +74,34 @@ class Inspection:
 
     def groups(self) -> list[list[int]]:
         """The sets of copies, those with conflicting labels first, as numbers of rows."""
-        found: dict[int, list[int]] = {}
-        for row in torch.nonzero(self.group >= 0).flatten().tolist():
-            found.setdefault(int(self.group[row]), []).append(row)
-        return sorted(found.values(), key=lambda rows: not bool(self.conflict[rows[0]]))
+        return _sets(self.group, self.conflict)
+
+    def near_groups(self) -> list[list[int]]:
+        """The sets of near-copies, those with conflicting labels first, as numbers of rows."""
+        if self.near is None or self.near_conflict is None:
+            return []
+        return _sets(self.near, self.near_conflict)
+
+    def near_conflicts(self) -> int:
+        """How many sets of near-copies have conflicting labels."""
+        if self.near is None or self.near_conflict is None:
+            return 0
+        return len(self.near[self.near_conflict].unique())
+
+
+def _sets(group: Tensor, conflict: Tensor) -> list[list[int]]:
+    found: dict[int, list[int]] = {}
+    for row in torch.nonzero(group >= 0).flatten().tolist():
+        found.setdefault(int(group[row]), []).append(row)
+    return sorted(found.values(), key=lambda rows: not bool(conflict[rows].any()))
 
 
 def inspect_rows(
-    unseen: Tensor, seen: Tensor, labels: Tensor, contents: Sequence[Hashable]
+    unseen: Tensor,
+    seen: Tensor,
+    labels: Tensor,
+    contents: Sequence[Hashable],
+    near: NearCopies | None = None,
 ) -> Inspection:
     """Inspect a training set.
 
@@ -82,6 +110,7 @@ def inspect_rows(
         seen: the same in its seen half.
         labels: ``int64 [rows]``.
         contents: what makes two rows copies of each other, one per row.
+        near: which rows are nearly copies, from :func:`near_texts` or :func:`near_pictures`.
 
     Raises:
         DataError: for shapes that do not fit together.
@@ -90,7 +119,16 @@ def inspect_rows(
     group, conflict = copies(contents, labels)
     own = [p.gather(1, labels.unsqueeze(1)).squeeze(1) for p in (unseen, seen)]
     losses = [-p.clamp(min=torch.finfo(p.dtype).tiny).log() for p in own]
-    return Inspection(labels, unseen, losses[0], losses[1], suspect, group, conflict)
+    found = Inspection(labels, unseen, losses[0], losses[1], suspect, group, conflict, FINDER)
+    return with_near(found, near)
+
+
+def with_near(found: Inspection, near: NearCopies | None) -> Inspection:
+    """The inspection with sets of near-copies, where they are known."""
+    if near is None:
+        return found
+    sets, conflict = near_sets(near, found.labels)
+    return replace(found, near=sets, near_conflict=conflict, copies=near)
 
 
 def copies(contents: Sequence[Hashable], labels: Tensor) -> tuple[Tensor, Tensor]:

@@ -10,7 +10,8 @@ from collections.abc import Hashable, Sequence
 import torch
 from torch import Tensor
 
-from turnover.cleansing._inspection import Inspection, copies
+from turnover.cleansing._inspection import Inspection, copies, with_near
+from turnover.cleansing._near import NearCopies
 from turnover.errors import DataError
 from turnover.stats import benjamini_hochberg
 
@@ -50,7 +51,11 @@ def residual_errors(predicted: Tensor, labels: Tensor) -> Tensor:
 
 
 def inspect_residuals(
-    unseen: Tensor, seen: Tensor, labels: Tensor, contents: Sequence[Hashable]
+    unseen: Tensor,
+    seen: Tensor,
+    labels: Tensor,
+    contents: Sequence[Hashable],
+    near: NearCopies | None = None,
 ) -> Inspection:
     """Inspect the training set of a regression.
 
@@ -59,6 +64,7 @@ def inspect_residuals(
         seen: the same in its seen half.
         labels: ``float32 [rows]``, in standard deviations.
         contents: what makes two rows copies of each other, one per row.
+        near: as in :func:`inspect_rows`.
 
     Raises:
         DataError: as :func:`residual_errors`.
@@ -66,4 +72,5 @@ def inspect_residuals(
     suspect = residual_errors(unseen, labels)
     group, conflict = copies(contents, labels)
     losses = [(labels - found).square() / 2 for found in (unseen, seen)]
-    return Inspection(labels, unseen, losses[0], losses[1], suspect, group, conflict, FINDER)
+    found = Inspection(labels, unseen, losses[0], losses[1], suspect, group, conflict, FINDER)
+    return with_near(found, near)

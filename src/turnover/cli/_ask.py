@@ -20,6 +20,7 @@ from turnover.cli._options import (
 from turnover.errors import DataError, ScoreError
 
 if TYPE_CHECKING:
+    from turnover._memory import Forecast
     from turnover.runs import ClassifierRun, Query
 
 __all__ = ["ask", "of_language", "one_question", "query_of"]
@@ -75,17 +76,19 @@ def ask(
         return
     from turnover.cli._output import console, print_json, show_plan
     from turnover.reports import render_answer
-    from turnover.runs import answer, open_run, plan_answer, score_all
+    from turnover.runs import answer, kernel_once, open_run, plan_answer, score_all
 
     subject = open_run(run)
     asked = query_of(subject, run, question)
     if dry_run:
         show_plan(plan_answer(subject, estimator), as_json=as_json)
         return
-    _tell_forecast(subject, estimator)
-    found = answer(subject, asked, label=label, k=top, estimator=estimator)
+    fitted = kernel_once(subject, estimator, _tell_forecast)
+    found = answer(subject, asked, label=label, k=top, estimator=estimator, fitted=fitted)
     if save is not None:
-        scores = score_all(subject, asked, label=str(found.asked), estimator=estimator)
+        scores = score_all(
+            subject, asked, label=str(found.asked), estimator=estimator, fitted=fitted
+        )
         getattr(scores, WRITERS[save.suffix])(save)
     if as_json:
         print_json(found.to_json())
@@ -130,13 +133,11 @@ def of_language(run: Path, question: Mapping[str, Any]) -> bool:
     return found
 
 
-def _tell_forecast(subject: "ClassifierRun", estimator: str | None) -> None:
+def _tell_forecast(expected: "Forecast") -> None:
     """Say what a kernel is going to take, where that is long."""
     from turnover.cli._output import tell
-    from turnover.runs import kernel_forecast
 
-    expected = kernel_forecast(subject, estimator)
-    if expected is not None and expected.seconds >= LONG:
+    if expected.seconds >= LONG:
         tell(f"scoring takes {expected}")
 
 

@@ -1,11 +1,13 @@
 """Which estimator? The most accurate one that the model and the time allow, with the reason."""
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, final
 
 from torch import nn
 
+from turnover._memory import Forecast
 from turnover._rows import Batch, Loss
 from turnover.data import Rows
 from turnover.estimators._estimator import as_rows
@@ -17,6 +19,8 @@ from turnover.nn import SplitEnsemble, is_converted
 from turnover.scores import Scores
 
 __all__ = ["Attribution", "attribute", "index"]
+
+LONG = 10.0  # seconds that nobody waits without a word
 
 
 @final
@@ -80,7 +84,7 @@ def attribute(
     only = few_masks or not is_converted(model)
     expected = None if budget is None else kernel.forecast(rows).seconds
     if budget is None or expected is None or expected <= budget or only:
-        scores = kernel.fit(rows).scores(asked)
+        scores = kernel.fit(rows, tell=_tell).scores(asked)
         return Attribution(scores, "gradient kernel", _why_kernel(model, scores), expected)
     scores = FirstOrder(model, loss).scores(asked, rows)
     reason = (
@@ -88,6 +92,12 @@ def attribute(
         "scores cost one backward pass per query, and are noisier."
     )
     return Attribution(scores, "first-order", reason, expected)
+
+
+def _tell(expected: Forecast) -> None:
+    """Say on standard error what is going to take long, since nothing else is seen meanwhile."""
+    if expected.seconds >= LONG:
+        print(f"turnover: the gradient kernel takes {expected}", file=sys.stderr, flush=True)
 
 
 def _why_kernel(model: nn.Module, scores: Scores) -> str:

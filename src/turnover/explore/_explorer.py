@@ -64,7 +64,7 @@ class Explorer:
         decisions: what was decided about training rows.
         order: training rows ``int64 [train]`` in the order that finds most errors.
         place: place of each training row in that order.
-        jobs: long work.
+        tested: test rows that also stand in training, by the training row; jobs: long work.
         kept: scores of the test rows.
     """
 
@@ -86,6 +86,7 @@ class Explorer:
         self.order = self._order()
         self.place = torch.empty_like(self.order)
         self.place[self.order] = torch.arange(len(self.order))
+        self.tested = self.measured.tested(self.inspection)
         self.jobs = jobs or Jobs()
         # A model is asked one question at a time: hooks catch what enters its layers. The kernel
         # has a copy of it, so that pages which need no kernel never wait for one.
@@ -114,7 +115,7 @@ class Explorer:
 
     @property
     def told(self) -> str:
-        """Why something is not kept for the next time, in words; empty where all is."""
+        """Why something is not kept for the next time; empty where all is."""
         return self.measured.told or self.kept.told
 
     def row_of(self, id: int) -> int:

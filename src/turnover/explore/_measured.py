@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import fields
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, final
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor
 
 from turnover import _store
-from turnover.cleansing import Inspection
+from turnover.cleansing import Inspection, NearCopies, overlap
 from turnover.data import Rows
 from turnover.errors import MissingExtra, RunError
 from turnover.proof import unit_features
@@ -35,7 +36,7 @@ __all__ = ["Measured", "has_umap"]
 MOST_FEATURES = 1 << 27  # numbers in memory: half a gibibyte
 FEWEST_FEATURES = 32
 BLOCK = 1 << 15  # rows whose features are read at a time
-MADE = tuple(f.name for f in fields(Inspection) if f.name not in ("labels", "finder"))
+MADE = tuple(f.name for f in fields(Inspection) if f.name not in ("labels", "finder", "copies"))
 
 
 def has_umap() -> bool:
@@ -53,6 +54,7 @@ class Measured:
 
     def __init__(self, subject: ClassifierRun) -> None:
         self.subject, self.told = subject, ""
+        self._near: NearCopies | None = None
         self._folder = subject.run.folder / EXPLORER
         self._work = work_of(subject)
 
@@ -73,12 +75,39 @@ class Measured:
 
         def make() -> Mapping[str, Tensor]:
             found = audit_run(self.subject)
+            self._near = found.copies
             return {name: getattr(found, name) for name in MADE}
 
         kept = self._kept("train", make, shapes)
         labels: Tensor = self.subject.train.batch["label"].cpu()
         tensors: dict[str, Any] = {name: kept[name] for name in MADE}
-        return Inspection(labels, **tensors)
+        return Inspection(labels, **tensors, copies=self._copies())
+
+    def _copies(self) -> NearCopies:
+        """Which rows are nearly copies, training rows and then test rows."""
+        path, rows = self._path("copies"), len(self.subject.train) + len(self.subject.test)
+
+        def make() -> Mapping[str, Tensor]:
+            near = self._near or self.subject.copies()
+            return {n: getattr(near, n) for n in ("content", "pairs", "alike")}
+
+        found, told = kept_tensors(path, self._work, make, partial(_are_copies, rows))
+        self.told = self.told or told
+        return NearCopies(found["content"], found["pairs"], found["alike"], "")
+
+    def tested(self, found: Inspection) -> dict[int, list[int]]:
+        """Test rows that are equal or nearly equal to a training row, by that row.
+
+        Those with another label come first, then the most alike.
+        """
+        if found.copies is None:
+            return {}
+        shared = overlap(found.copies, found.labels, self.subject.test.batch["label"].cpu())
+        tests = torch.nonzero(shared.partner >= 0).flatten().tolist()
+        rows: dict[int, list[int]] = {}
+        for test in sorted(tests, key=lambda t: (not shared.conflict[t], -shared.alike[t])):
+            rows.setdefault(int(shared.partner[test]), []).append(test)
+        return rows
 
     def features(self) -> tuple[Tensor, Tensor]:
         """Features of training and test rows ``[rows, features]``, of length 1.
@@ -152,6 +181,19 @@ class Measured:
         found, told = kept_tensors(self._path(name), self._work, make, shapes)
         self.told = self.told or told
         return found
+
+
+def _are_copies(rows: int, found: Mapping[str, Tensor]) -> bool:
+    """Whether these tensors can be those of near-copies of so many rows."""
+    if set(found) != {"content", "pairs", "alike"} or found["content"].shape != (rows,):
+        return False
+    pairs, kinds = found["pairs"], {found[n].dtype for n in ("content", "pairs")}
+    return (
+        kinds == {torch.int64}
+        and pairs.dim() == 2
+        and pairs.shape[1] == 2
+        and found["alike"].shape == (len(pairs),)
+    )
 
 
 def _projection(features: int, width: int) -> Tensor:

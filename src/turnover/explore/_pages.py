@@ -41,6 +41,9 @@ def overview(site: Site, request: Request, form: Form) -> Response:
         "suspects": int(run.inspection.suspect.sum()),
         "copies": int(group.max()) + 1,
         "conflicts": len(group[conflict].unique()),
+        "near": len(run.inspection.near_groups()),
+        "near_conflicts": run.inspection.near_conflicts(),
+        "tested": sum(map(len, run.tested.values())),
         "decided": len(run.decisions.current),
     }
     return site.render("overview.html", results=run.subject.run.results(), counts=counts)
@@ -182,6 +185,18 @@ def _picture(run: Explorer, content: bytes) -> Query:
     return Query(found.rows, None, {"name": "your own picture"})
 
 
+def _near(run: Explorer, row: int) -> list[int]:
+    """Rows of the same set of near-copies, but copies; those with another label first."""
+    found = run.inspection
+    if found.near is None or found.near[row] < 0:
+        return []
+    same = (found.near == found.near[row]) & (torch.arange(len(found.near)) != row)
+    if found.group[row] >= 0:
+        same &= found.group != found.group[row]
+    rows = torch.nonzero(same).flatten().tolist()
+    return sorted(rows, key=lambda r: bool(found.labels[r] == found.labels[row]))[:20]
+
+
 def row(site: Site, request: Request, form: Form) -> Response:
     """One training row: its label, what others say of it, its copies, what resembles it."""
     run = site.explorer
@@ -198,6 +213,8 @@ def row(site: Site, request: Request, form: Form) -> Response:
         found=found,
         says=[(run.classes[i], float(says[i])) for i in best],
         copies=[shown(run, "train", r) for r in copies],
+        near_copies=[shown(run, "train", r) for r in _near(run, number)],
+        tested=[shown(run, "test", r) for r in run.tested.get(number, ())[:20]],
         alike=[{**shown(run, "train", r), "alike": a} for r, a in doubted],
         back=f"/row/{number}",
     )

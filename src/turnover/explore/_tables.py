@@ -106,7 +106,7 @@ def mistakes(run: Explorer, asked: Mapping[str, str]) -> Listed:
 
 
 def training_rows(run: Explorer, asked: Mapping[str, str]) -> Listed:
-    """Training rows: suspects, conflicts, copies, the most memorised, decided ones, or all."""
+    """Training rows: suspects, copies, near-copies, conflicts, memorised, decided ones, or all."""
     found, view = run.inspection, asked.get("view") or "suspects"
     kept = _is(run, found.labels, asked.get("label", ""))
     order = run.by(asked.get("sort") or ("memorised" if view == "memorised" else "suspicion"))
@@ -119,6 +119,11 @@ def training_rows(run: Explorer, asked: Mapping[str, str]) -> Listed:
     elif view in ("copies", "conflicts"):
         kept = kept & (found.group >= 0 if view == "copies" else found.conflict)
         order = run.by("copies")
+    elif view in ("near", "near-conflicts"):
+        sets = found.near_groups()[: None if view == "near" else found.near_conflicts()]
+        order = torch.tensor([row for rows in sets for row in rows], dtype=torch.int64)
+    elif view == "tested":
+        order = torch.tensor(list(run.tested), dtype=torch.int64)
     if asked.get("text"):
         kept = kept & run.holding("train", asked["text"])
     return _paged(
@@ -141,5 +146,7 @@ def seen_by_others(run: Explorer, row: int) -> dict[str, Any]:
         "suspect": bool(found.suspect[row]),
         "conflict": bool(found.conflict[row]),
         "group": int(found.group[row]),
+        "near": -1 if found.near is None else int(found.near[row]),
+        "near_conflict": found.near_conflict is not None and bool(found.near_conflict[row]),
         "decision": run.decisions.current.get(int(run.subject.train.ids[row])),
     }

@@ -9,12 +9,14 @@ from copy import deepcopy
 from dataclasses import replace
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from turnover._rows import Loss, select_rows, tensors_of
+from turnover._rows import Loss, select_rows, tensors_of, to_device_of
 from turnover.data import Rows
 from turnover.errors import DataError
+from turnover.leaks._harness import seed_all
 from turnover.leaks._report import Leak, LeakReport
+from turnover.leaks._trace import first_difference, trace
 from turnover.nn import SplitEnsemble, evaluating
 from turnover.training import Recipe, losses_of, train_split_ensemble
 
@@ -60,7 +62,9 @@ def check_split_ensemble(
 
     first, again = trained(rows), trained(rows)
     if not _equal(first, again):
-        return LeakReport((), (), None, instances, repeatable=False)
+        where = _first_difference(first, again, rows, loss)
+        unsteady = f"The same training twice gives different bits, first in {where}."
+        return LeakReport((), (), None, instances, repeatable=False, unsteady=unsteady)
     members, leaks, notes = model.trains_on(rows.mask_ids), dict[str, Leak](), list[str]()
     tested = _spread(len(rows), instances)
     for row in tested:
@@ -77,6 +81,27 @@ def check_split_ensemble(
 def _equal(one: nn.Module, other: nn.Module) -> bool:
     theirs = other.state_dict()
     return all(torch.equal(value, theirs[name]) for name, value in one.state_dict().items())
+
+
+def _first_difference(one: SplitEnsemble, other: SplitEnsemble, rows: Rows, loss: Loss) -> str:
+    """Where two trainings that should be the same differ: a place of a forward pass, or tensors."""
+    member = deepcopy(one.members[0]).train()
+    start = deepcopy(member.state_dict())
+
+    def run() -> Tensor:
+        member.load_state_dict(start)
+        seed_all(0)
+        with torch.no_grad():
+            return loss(member, to_device_of(member, rows.batch))
+
+    (mine, losses), (theirs, again) = (trace(member, run) for _ in range(2))
+    if (place := first_difference(member, mine, theirs)) is not None:
+        return place.words
+    if not torch.equal(losses, again):
+        return "the loss"
+    values = other.state_dict()
+    names = [n for n, value in one.state_dict().items() if not torch.equal(value, values[n])]
+    return f"the gradient or the step of {', '.join(names[:3])}"
 
 
 def _leaks(

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from turnover._plain import plain
 from turnover.reports._answer import called, excerpt, names_files
+from turnover.reports._near import render_near
 from turnover.reports._prose import nats, percent
 from turnover.reports._words import Name, shorten
 from turnover.runs.results import AuditResults, InspectedRow, Row, Screening
@@ -82,6 +83,7 @@ def render_audit(found: AuditResults, console: "Console", top: int) -> None:
     if found.groups:
         console.print(_groups(found.groups[:top]))
         console.print()
+    render_near(found, console, top)
 
 
 def _say(console: "Console", text: str) -> None:

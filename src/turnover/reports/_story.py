@@ -8,6 +8,7 @@ from turnover.reports._proofs import ProofCard
 
 __all__ = [
     "Cleansing",
+    "CopySet",
     "Coverage",
     "Curves",
     "Detection",
@@ -98,6 +99,16 @@ class Detection:
 
 @final
 @dataclass(frozen=True)
+class CopySet:
+    """Rows that are nearly the same: a heading, the first of them, and how many more there are."""
+
+    title: str
+    rows: tuple[Instance, ...]
+    more: int = 0
+
+
+@final
+@dataclass(frozen=True)
 class Inspection:
     """What an audit of the training set found: a sentence, and the rows that it is about."""
 
@@ -106,6 +117,10 @@ class Inspection:
     memorised: tuple[Instance, ...] = ()
     repetition: str = ""
     groups: tuple[tuple[Instance, ...], ...] = ()
+    near: str = ""
+    near_sets: tuple[CopySet, ...] = ()
+    shared: str = ""
+    shared_sets: tuple[CopySet, ...] = ()
 
 
 @final

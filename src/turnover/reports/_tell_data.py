@@ -7,6 +7,7 @@ from turnover.reports._audit import copies_sentence, memory_sentence, suspects_s
 from turnover.reports._cleanse import cleansing_sentence, removal_of
 from turnover.reports._instance import Instance
 from turnover.reports._instances import Show, inspected_of, instance_of, pictures_of
+from turnover.reports._near import near_sentence, shared_sentence, tell_near, tell_shared
 from turnover.reports._story import Cleansing, Inspection
 from turnover.runs import Run
 from turnover.runs.results import AuditResults, CleansingResults, InspectedRow, Results
@@ -33,6 +34,10 @@ def tell_inspection(run: Run, results: Results, audit: AuditResults | None) -> I
         tuple(inspected_of(row, show) for row in audit.memorised),
         copies_sentence(audit),
         tuple(_copies(group, show) for group in audit.groups),
+        near_sentence(audit),
+        () if audit.near is None else tell_near(audit.near, show, PICTURED),
+        shared_sentence(audit),
+        () if audit.near is None else tell_shared(audit.near, show, pictures_of(run, "test")),
     )
 
 

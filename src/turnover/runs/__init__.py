@@ -6,7 +6,7 @@ place. A kind registers itself in ``LOADERS``, by a name that stands in the mani
 """
 
 from turnover import _renamed
-from turnover.runs._ask import answer, estimator_for, explain_errors, kernel_forecast, score_all
+from turnover.runs._ask import answer, estimator_for, explain_errors, kernel_once, score_all
 from turnover.runs._audit import audit_results, audit_run, inspection_csv
 from turnover.runs._check import batch_rows, check_leaks, sample_rows
 from turnover.runs._classifier import ClassifierRun, ExternalData, Query, Side, row_losses
@@ -80,7 +80,7 @@ __all__ = [
     "fingerprint",
     "inspection_csv",
     "kept_tensors",
-    "kernel_forecast",
+    "kernel_once",
     "layout_of",
     "measure_as_it_is",
     "measure_run",

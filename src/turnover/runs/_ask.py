@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import cache
 from typing import Any, Literal
 
 import torch
@@ -28,7 +29,14 @@ from turnover.runs.results import AskResults, Mistake, ScoredRow
 from turnover.scores import Scores
 from turnover.training import losses_of, outputs, probabilities
 
-__all__ = ["answer", "estimator_for", "explain_errors", "kernel_forecast", "score_all"]
+__all__ = [
+    "answer",
+    "estimator_for",
+    "explain_errors",
+    "kernel_forecast",
+    "kernel_once",
+    "score_all",
+]
 
 EstimatorName = Literal["first-order", "exact", "kernel"]
 RERANK, NULLS = 50, 1000
@@ -75,6 +83,20 @@ def kernel_forecast(subject: ClassifierRun, wanted: str | None) -> Forecast | No
     return subject.kernel().forecast(subject.train)
 
 
+def kernel_once(
+    subject: ClassifierRun, wanted: str | None, tell: Callable[[Forecast], object]
+) -> Callable[[], Fitted]:
+    """Fits the kernel of a run when it is first asked for, and no second time.
+
+    Args:
+        subject: whom to ask.
+        wanted: the estimator that was asked for.
+        tell: called with what the fit is going to take, before anything long is begun.
+    """
+    subject = _with_masks(subject, wanted)
+    return cache(lambda: subject.kernel().fit(subject.train, tell=tell))
+
+
 def _with_masks(subject: ClassifierRun, wanted: str | None) -> ClassifierRun:
     """The network with masks, for scores by masks, where a run has it beside a split ensemble."""
     by_masks = wanted in ("first-order", "exact")
@@ -88,7 +110,7 @@ def answer(
     label: str | None = None,
     k: int = 5,
     estimator: EstimatorName | None = None,
-    fitted: Fitted | None = None,
+    fitted: Fitted | Callable[[], Fitted] | None = None,
 ) -> AskResults:
     """What stands behind the prediction of one row.
 
@@ -100,7 +122,8 @@ def answer(
         estimator: ``"first-order"``; ``"exact"`` ranks the best of these again by exact scores;
             ``"kernel"`` ranks by gradients, the most accurate, and tests by masks, or by what
             pairs of networks agree on. By default the first, and of a split ensemble the last.
-        fitted: a ``"kernel"`` that knows the training rows already, to answer sooner.
+        fitted: a ``"kernel"`` that knows the training rows already, to answer sooner, or what
+            makes one; see :func:`kernel_once`.
 
     Raises:
         DataError: for a label that does not exist.
@@ -114,6 +137,7 @@ def answer(
     rows = _asked(query.rows, _labels_like(query.rows, [asked]))
     if chosen == "kernel":
         known = subject.kernel() if fitted is None else fitted
+        known = known() if callable(known) else known
         found = explain(known, rows, subject.train, k)
     else:
         rerank = min(RERANK, len(subject.train)) if chosen == "exact" else 0
@@ -165,7 +189,12 @@ def _said_number(
 
 
 def score_all(
-    subject: ClassifierRun, query: Query, *, label: str, estimator: EstimatorName | None = None
+    subject: ClassifierRun,
+    query: Query,
+    *,
+    label: str,
+    estimator: EstimatorName | None = None,
+    fitted: Callable[[], Fitted] | None = None,
 ) -> Scores:
     """Scores ``[1, train]`` of one row with the label of this name, to be saved.
 
@@ -177,7 +206,8 @@ def score_all(
     number = subject.class_number if subject.scale is None else subject.standard
     rows = _asked(query.rows, _labels_like(query.rows, [number(label)]))
     if chosen == "kernel":
-        scores = subject.kernel().scores(rows, subject.train)
+        known = subject.kernel().fit(subject.train) if fitted is None else fitted()
+        scores = known.scores(rows)
     else:
         kind = {"first-order": FirstOrder, "exact": TwoPass}[chosen]
         scores = kind(subject.model, subject.loss).scores(rows, subject.train)

@@ -1,7 +1,7 @@
 """A run's training set, inspected by what the unseen halves say about it."""
 
 import csv
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,44 +11,57 @@ from turnover._plain import cell
 from turnover._store import replacing
 from turnover.cleansing import (
     Inspection,
+    NearCopies,
+    Overlap,
     inspect_residuals,
     inspect_rows,
     label_errors,
+    overlap,
     residual_errors,
 )
 from turnover.errors import RunError
 from turnover.nn import is_converted
-from turnover.runs._classifier import ClassifierRun
-from turnover.runs.results import AuditResults, InspectedRow, Screening
+from turnover.runs._classifier import ClassifierRun, Side
+from turnover.runs.results import (
+    AuditResults,
+    Copies,
+    InspectedRow,
+    Row,
+    Screening,
+    SharedRow,
+)
 from turnover.training import outputs, probabilities
 
 __all__ = ["audit_results", "audit_run", "inspection_csv"]
 
+MOST = 12  # rows of one set that are kept
 COLUMNS = (
     *("id", "label", "suggested", "suspect", "p_label", "unseen_loss", "seen_loss", "memorised"),
-    *("copies", "conflict"),
+    *("copies", "conflict", "near", "near_conflict"),
 )
 
 
 def audit_run(subject: ClassifierRun) -> Inspection:
     """Every training row of a run, seen through the half of the network that never learned it."""
+    near = subject.copies()
+    contents = near.content[: len(subject.train)].tolist()
+    labels = subject.train.batch["label"].cpu()
     if subject.scale is not None:
-        labels = subject.train.batch["label"].cpu()
         without, within = (
             outputs(subject.model, subject.logits, subject.train, side)[:, 0]
             for side in ("unseen", "seen")
         )
-        return inspect_residuals(without, within, labels, subject.contents())
+        return inspect_residuals(without, within, labels, contents, near)
     if not is_converted(subject.model):
-        return _left_out(subject)
+        return _left_out(subject, contents, near)
     unseen, seen = (
         probabilities(subject.model, subject.logits, subject.train, side)
         for side in ("unseen", "seen")
     )
-    return inspect_rows(unseen, seen, subject.train.batch["label"].cpu(), subject.contents())
+    return inspect_rows(unseen, seen, labels, contents, near)
 
 
-def _left_out(subject: ClassifierRun) -> Inspection:
+def _left_out(subject: ClassifierRun, contents: Sequence[int], near: NearCopies) -> Inspection:
     """Of one network that learned every row: what it would say without each, to first order.
 
     −log p of a row's label grows by the influence of the row on itself; the other classes share
@@ -60,9 +73,7 @@ def _left_out(subject: ClassifierRun) -> Inspection:
     own = seen.gather(1, labels[:, None])
     without = own * torch.exp(-grown)[:, None]
     unseen = seen * (1 - without) / (1 - own).clamp_min(torch.finfo(own.dtype).eps)
-    return inspect_rows(
-        unseen.scatter(1, labels[:, None], without), seen, labels, subject.contents()
-    )
+    return inspect_rows(unseen.scatter(1, labels[:, None], without), seen, labels, contents, near)
 
 
 def audit_results(subject: ClassifierRun, found: Inspection, top: int) -> AuditResults:
@@ -101,7 +112,48 @@ def audit_results(subject: ClassifierRun, found: Inspection, top: int) -> AuditR
         suspects=listed(found.suspects()[:top].tolist()),
         memorised=listed(found.by_memorisation()[:top].tolist()),
         groups=tuple(map(listed, groups[:top])),
+        near=_copies(subject, found, top),
     )
+
+
+def _copies(subject: ClassifierRun, found: Inspection, top: int) -> Copies | None:
+    """Near-copies as they are stored; a set of hundreds is stored by its first rows."""
+    if found.copies is None:
+        return None
+    shared = overlap(found.copies, found.labels, subject.test.batch["label"].cpu())
+    both = torch.nonzero(shared.equal | shared.near).flatten().tolist()
+    order = sorted(both, key=lambda row: (not shared.conflict[row], -shared.alike[row]))
+    groups = found.near_groups()
+    return Copies(
+        meaning=found.copies.meaning,
+        complete=found.copies.complete,
+        sets=len(groups),
+        conflicts=found.near_conflicts(),
+        groups=tuple(
+            tuple(_row(subject, found, row) for row in rows[:MOST]) for rows in groups[:top]
+        ),
+        sizes=tuple(map(len, groups[:top])),
+        equal_tests=int(shared.equal.sum()),
+        near_tests=int(shared.near.sum()),
+        conflicting_tests=int(shared.conflict.sum()),
+        shared=tuple(_shared(subject, shared, row) for row in order[:top]),
+    )
+
+
+def _shared(subject: ClassifierRun, shared: Overlap, test: int) -> SharedRow:
+    partner = int(shared.partner[test])
+    return SharedRow(
+        test=_plain_row(subject, "test", test),
+        train=_plain_row(subject, "train", partner),
+        alike=float(shared.alike[test]),
+        conflict=bool(shared.conflict[test]),
+    )
+
+
+def _plain_row(subject: ClassifierRun, side: Side, row: int) -> Row:
+    rows = subject.train if side == "train" else subject.test
+    label = subject.label_of(float(rows.batch["label"][row]))
+    return Row(id=int(rows.ids[row]), **subject.show(side, row), label=label)
 
 
 def _row(subject: ClassifierRun, found: Inspection, row: int) -> InspectedRow:
@@ -117,6 +169,8 @@ def _row(subject: ClassifierRun, found: Inspection, row: int) -> InspectedRow:
         memorised=float(found.memorised[row]),
         copies=int(found.group[row]),
         conflict=bool(found.conflict[row]),
+        near=-1 if found.near is None else int(found.near[row]),
+        near_conflict=found.near_conflict is not None and bool(found.near_conflict[row]),
     )
 
 
@@ -139,4 +193,5 @@ def inspection_csv(subject: ClassifierRun, found: Inspection, path: str | Path) 
 
 def _rows(subject: ClassifierRun, found: Inspection) -> Iterator[dict[str, Any]]:
     for row in found.unseen_loss.argsort(descending=True, stable=True).tolist():
-        yield _row(subject, found, row).to_json()
+        alone = {"near": -1, "near_conflict": False}  # what JSON leaves out
+        yield {**alone, **_row(subject, found, row).to_json()}

@@ -1,7 +1,7 @@
 """A finished run, opened: the model, its rows, and what can be asked of them."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from turnover._rows import Batch
+from turnover.cleansing import NearCopies
 from turnover.data import BadRow, OnBadRows, Rows, Scale
 from turnover.data._scale import number_of
 from turnover.errors import DataError
@@ -117,8 +118,8 @@ class ClassifierRun(ABC):
         """What a reader sees of a row (side, number of the row), as plain JSON values."""
 
     @abstractmethod
-    def contents(self) -> Sequence[Hashable]:
-        """What makes two training rows copies of each other."""
+    def copies(self) -> NearCopies:
+        """Which training rows, followed by the test rows, are copies of each other or nearly so."""
 
     def read(self, typed: str) -> Query:
         """The query that a user typed, or whose file a user named.

@@ -50,7 +50,10 @@ def _sides(rows: Any) -> list[Tensor]:
 
 
 def kept_tensors(
-    path: Path, work: str, make: Callable[[], Made], shapes: Mapping[str, tuple[int, ...]]
+    path: Path,
+    work: str,
+    make: Callable[[], Made],
+    fits: Mapping[str, tuple[int, ...]] | Callable[[Made], bool],
 ) -> tuple[dict[str, Tensor], str]:
     """Tensors of this work from their file, or made and written there.
 
@@ -58,7 +61,8 @@ def kept_tensors(
         path: the file.
         work: what the tensors depend on; those of other work are made anew.
         make: makes them.
-        shapes: their shapes by name; a file of others is none of ours.
+        fits: their shapes by name, or whether they can be these tensors; a file of others is none
+            of ours.
 
     Returns:
         The tensors, and why they cannot be kept, in words; empty where they are.
@@ -66,7 +70,8 @@ def kept_tensors(
     with suppress(RunError):  # of other work, or damaged: made anew
         if _store.work_in(path) == work:
             found = _store.load(path, work)
-            if {name: tuple(tensor.shape) for name, tensor in found.items()} == dict(shapes):
+            shapes = {name: tuple(tensor.shape) for name, tensor in found.items()}
+            if fits(found) if callable(fits) else shapes == dict(fits):
                 return found, ""
     made = dict(make())
     try:

@@ -88,6 +88,19 @@ def test_without_a_budget_nothing_is_timed(converted, rows, queries, monkeypatch
     assert found.estimator == "gradient kernel" and found.seconds is None
 
 
+def test_long_work_is_told_before_it_begins(converted, rows, queries, monkeypatch, capsys):
+    attribute(converted, loss, queries, rows)
+    assert capsys.readouterr().err == ""  # it takes no ten seconds
+    monkeypatch.setattr("turnover.estimators._attribute.LONG", 0.0)
+    monkeypatch.setattr(
+        "turnover.estimators.kernel._kernel.fit_kernel", lambda *given: pytest.fail("begun")
+    )
+    with pytest.raises(pytest.fail.Exception):
+        attribute(converted, loss, queries, rows)
+    told = capsys.readouterr().err
+    assert told.startswith("turnover: the gradient kernel takes about 1 s and ")
+
+
 def test_what_a_loss_cannot_tell_is_passed_on(rows, queries, tmp_path):
     def squared(model, batch):
         return 0.5 * (model(batch[0])[:, 0] - batch[1]).square()

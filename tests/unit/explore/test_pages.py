@@ -111,6 +111,22 @@ def test_a_search_finds_what_holds_its_letters(shared):
     assert rows == sum("number 11" in text for text in texts)
 
 
+def test_near_copies_are_listed_and_stand_beside_each_other(shared):
+    found = shared.explorer.inspection
+    groups = found.near_groups()
+    assert groups and found.near_conflicts()  # texts of the fixture differ by a number
+    for view in ("near", "near-conflicts", "tested"):
+        page = shared.client.get(f"/rows?view={view}").text
+        assert "data-row" in page
+    row = groups[0][0]
+    page = shared.client.get(f"/row/{row}").text
+    assert "Near-copies</h2>" in page and f'href="/row/{groups[0][1]}"' in page
+    row, tests = next(iter(shared.explorer.tested.items()))
+    page = shared.client.get(f"/row/{row}").text
+    assert "Also in the test set</h2>" in page and f'href="/query/{tests[0]}"' in page
+    assert "of near-copies" in shared.client.get("/").text
+
+
 def test_the_matrix_counts_what_its_cells_list(shared):
     labels = shared.explorer.subject.test.batch["label"]
     says = shared.explorer.says.argmax(dim=1)

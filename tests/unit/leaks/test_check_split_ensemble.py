@@ -61,10 +61,14 @@ def test_a_training_that_cannot_be_repeated_decides_nothing(rows):
         def forward(self, x):
             return super().forward(x) + torch.randn(x.shape[0], 3, generator=generator)
 
-    audit = check_split_ensemble(
-        build_split_ensemble(lambda s: Noisy(5, 3), 2, seed=2), rows, loss, RECIPE
-    )
+    def noisy(seed):
+        return nn.Sequential(nn.Linear(5, 5), Noisy(5, 3))
+
+    audit = check_split_ensemble(build_split_ensemble(noisy, 2, seed=2), rows, loss, RECIPE)
     assert not audit.repeatable
+    assert "twice gives different bits, first in" in audit.unsteady
+    assert "'1'" in audit.unsteady or "1 (Noisy)" in audit.unsteady
+    assert audit.unsteady in " ".join(str(audit).split())
 
 
 def test_an_instance_that_teaches_nothing_is_noted(rows):

@@ -13,7 +13,7 @@ from torch import nn
 
 from tests.unit.reports.conftest import HOSTILE
 from tests.unit.reports.test_html import Page, assert_well_formed
-from turnover.cleansing import Inspection
+from turnover.cleansing import Inspection, near_pictures
 from turnover.data import Rows
 from turnover.errors import DataError, RunError
 from turnover.reports import write_gallery
@@ -41,8 +41,8 @@ class FirstPixels(ClassifierRun):
     def show(self, side, row):
         return {"name": self.names[row]}
 
-    def contents(self):
-        return list(range(len(self.names)))
+    def copies(self):
+        return near_pictures(self.train.batch["image"], self.test.batch["image"])
 
 
 def classifier_of(folder, images, classes=CLASSES, row_word="image", names=None):

@@ -12,6 +12,7 @@ kernel this is, without projection, with the curvature of the loss and out of sa
 """
 
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, final
@@ -94,7 +95,13 @@ class GradientKernel:
     folder: Path | None = None
     check: bool = True
 
-    def fit(self, rows: Rows, *, folder: str | Path | None = None) -> "FittedKernel":
+    def fit(
+        self,
+        rows: Rows,
+        *,
+        folder: str | Path | None = None,
+        tell: Callable[[Forecast], object] = lambda expected: None,
+    ) -> "FittedKernel":
         """One batched pass over the training set, and one factorisation for each network.
 
         Args:
@@ -102,6 +109,8 @@ class GradientKernel:
             folder: makes an index of the training set there, or opens the one that is there. An
                 interrupted call goes on from its last finished file. Rows behind those of the
                 index are added to it, and nothing of the others is done again.
+            tell: called with what it is going to take, before anything long is begun; not for an
+                index that is there.
 
         Raises:
             ConversionError: for a model without trainable parameters, with rows that reach each
@@ -118,6 +127,7 @@ class GradientKernel:
         config = self._config(rows)
         expected = forecast_kernel(config, rows, stored=place is not None)
         refuse_large(expected, len(rows), landmarks=self.landmarks)
+        tell(expected)
         if place is None:
             return fit_kernel(config, rows)
         return build_index(config, rows, place)

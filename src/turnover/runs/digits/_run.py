@@ -5,7 +5,7 @@ them prove it. The paper's network with masks, and its control, are trained besi
 """
 
 import time
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from turnover._rows import Batch
+from turnover.cleansing import NearCopies, near_pictures
 from turnover.data import Rows
 from turnover.errors import RunError
 from turnover.leaks import check
@@ -281,8 +282,8 @@ class DigitsRun(ClassifierRun):
     def show(self, side: Side, row: int) -> dict[str, Any]:
         return {"truth": int(self.train.batch["truth"][row])} if side == "train" else {}
 
-    def contents(self) -> Sequence[Hashable]:
-        return [image.numpy().tobytes() for image in self.train.batch["image"]]
+    def copies(self) -> NearCopies:
+        return near_pictures(*(255 * side.batch["image"] for side in (self.train, self.test)))
 
 
 def _digits_run(run: Run, model: nn.Module, train: Rows, test: Rows) -> DigitsRun:

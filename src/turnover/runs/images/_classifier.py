@@ -1,15 +1,15 @@
 """A run of pictures, opened: its network, its pixels, its names and how to read another one."""
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from hashlib import blake2b
 from typing import Any, ClassVar, final
 
 import torch
 from torch import Tensor, nn
 
 from turnover._rows import Batch, Loss
+from turnover.cleansing import NearCopies, near_pictures
 from turnover.data import BadRow, Rows
 from turnover.data.images import Columns, Reading, read_image, read_target
 from turnover.data.images._folders import has_class_folders
@@ -177,9 +177,8 @@ class ImageRun(ClassifierRun):
     def show(self, side: Side, row: int) -> dict[str, Any]:
         return {"name": self.names[side][row]}
 
-    def contents(self) -> Sequence[Hashable]:
-        pixels = self.train.batch["image"].numpy()
-        return [blake2b(picture.data, digest_size=16).digest() for picture in pixels]
+    def copies(self) -> NearCopies:
+        return near_pictures(self.train.batch["image"], self.test.batch["image"])
 
     def read(self, typed: str) -> Query:
         arguments = self.run.arguments

@@ -5,6 +5,7 @@ version, and ``Run.load`` reads it, also from runs of release 0.1. A file of a n
 something unexpected in it is refused, with the place and what stands there.
 """
 
+from turnover.runs.results._copies import Copies, SharedRow
 from turnover.runs.results._files import (
     AskResults,
     AuditResults,
@@ -35,6 +36,7 @@ __all__ = [
     "AskResults",
     "AuditResults",
     "CleansingResults",
+    "Copies",
     "Detection",
     "Fit",
     "HarmfulRow",
@@ -51,6 +53,7 @@ __all__ = [
     "ScoredRow",
     "Screening",
     "Section",
+    "SharedRow",
     "Variant",
     "manifest_of_today",
 ]

@@ -13,6 +13,7 @@ from turnover.cleansing import Cell
 from turnover.data import BadRow
 from turnover.estimators import Agreement, PairAgreement
 from turnover.leaks import LeakReport
+from turnover.runs.results._copies import Copies
 from turnover.runs.results._rows import (
     HarmfulRow,
     InspectedRow,
@@ -226,6 +227,8 @@ class AuditResults(Section):
         suspects: suspected rows, the surest first.
         memorised: the most memorised rows.
         groups: sets of copies, those with conflicting labels first.
+        near: what is nearly equal, and what of the test rows also stands in training; None in
+            audits of release 0.1.
     """
 
     FILE: ClassVar[str] = "audit.json"
@@ -241,12 +244,17 @@ class AuditResults(Section):
     suspects: tuple[InspectedRow, ...]
     memorised: tuple[InspectedRow, ...]
     groups: tuple[tuple[InspectedRow, ...], ...]
+    near: Copies | None = None
 
     def first(self, count: int) -> "AuditResults":
         """The same with so many rows of each list."""
         suspects, memorised, groups = self.suspects, self.memorised, self.groups
         return replace(
-            self, suspects=suspects[:count], memorised=memorised[:count], groups=groups[:count]
+            self,
+            suspects=suspects[:count],
+            memorised=memorised[:count],
+            groups=groups[:count],
+            near=None if self.near is None else self.near.first(count),
         )
 
 

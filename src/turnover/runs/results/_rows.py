@@ -91,6 +91,8 @@ class InspectedRow(Row):
         memorised: unseen loss − seen loss.
         copies: number of its set of copies; −1 without copies.
         conflict: whether its copies carry other labels.
+        near: number of its set of near-copies; −1 without.
+        near_conflict: whether a near-copy carries another label.
     """
 
     suggested: Label
@@ -101,6 +103,8 @@ class InspectedRow(Row):
     memorised: float
     copies: int
     conflict: bool
+    near: int = -1
+    near_conflict: bool = False
 
 
 @final

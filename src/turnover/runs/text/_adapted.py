@@ -12,12 +12,12 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from turnover._store import replacing
+from turnover._store import refuse_special, replacing
 from turnover.errors import DataError, RunError
 from turnover.runs._fine_tuned import lora_config
 from turnover.runs.text._encoders import Encoder, pretrained, tokenizer_json
 
-__all__ = ["Adapted", "Tokens", "build_adapted", "trim"]
+__all__ = ["CONFIG", "Adapted", "Tokens", "build_adapted", "trim"]
 
 CONFIG = "config.json"
 
@@ -79,6 +79,7 @@ class Adapted:
         dropout: drop probability of ordinary dropout on these units.
         lora: rank of LoRA in place of adapters; 0 for adapters.
         pairs: pairs of a split ensemble; 0 for one network.
+        sealed: whether the run is finished, so that nothing of its folder changes any more.
     """
 
     source: str
@@ -88,6 +89,7 @@ class Adapted:
     dropout: float
     lora: int = 0
     pairs: int = 0
+    sealed: bool = False
 
 
 def build_adapted(plan: Adapted, *, seed: int, turnover: bool, weights: bool) -> nn.Module:
@@ -141,10 +143,21 @@ def _pretrained(plan: Adapted) -> Any:
     )
     if model.config.pad_token_id is None:
         model.config.pad_token_id = model.config.eos_token_id
-    if not (path := plan.folder / CONFIG).exists():
-        with replacing(path) as fresh:
-            fresh.write_text(model.config.to_json_string(), encoding="utf-8")
+    if not plan.sealed:
+        _write_config(plan.folder / CONFIG, model.config.to_json_string())
     return model
+
+
+def _write_config(path: Path, text: str) -> None:
+    """What the model is built by; of an unfinished run anew where the file says another thing."""
+    refuse_special(path)
+    try:
+        if path.exists() and path.read_bytes() == text.encode():
+            return
+        with replacing(path) as fresh:
+            fresh.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise RunError(f"Cannot write {path}: {error}.") from error
 
 
 def _configured(plan: Adapted) -> Any:

@@ -1,6 +1,6 @@
 """A run of texts, opened: its head, its features, its texts and how to read another one."""
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property, partial
 from typing import Any, ClassVar, cast, final
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from turnover import _store
 from turnover._plain import normalised
 from turnover._rows import Batch
+from turnover.cleansing import NearCopies, near_texts
 from turnover.data import BadRow, Rows
 from turnover.data.texts import Columns, read_target
 from turnover.errors import DataError, RunError
@@ -31,7 +32,7 @@ from turnover.runs import (
     verify_rows,
 )
 from turnover.runs._fine_tuned import refuse_other_base, shares_base
-from turnover.runs.text._adapted import Adapted, Tokens, build_adapted, trim
+from turnover.runs.text._adapted import CONFIG, Adapted, Tokens, build_adapted, trim
 from turnover.runs.text._checkpoint import open_checkpoint
 from turnover.runs.text._encoders import ENCODERS, Encoder, encoder_of, source_of
 from turnover.runs.text._features import encoded_rows
@@ -84,6 +85,8 @@ def _open(run: Run) -> ClassifierRun:
         arguments = run.arguments
         model = build(run, rows["train"], arguments["seed"], turnover=True, weights=False)
         recipe_of(arguments)
+    except RunError:
+        raise
     except (KeyError, TypeError, ValueError, RuntimeError, IndexError) as error:
         raise RunError(f"{run.folder / 'manifest.json'} is damaged: {error!r}.") from error
     if shares_base(model):
@@ -132,7 +135,10 @@ def build(
             arguments["dropout"],
             arguments.get("lora", 0),
             pairs,
+            run.complete,
         )
+        if run.complete and (run.folder / CONFIG).exists():
+            run.compare(CONFIG)
         return build_adapted(plan, seed=seed, turnover=turnover, weights=weights)
 
     def head(seed: int) -> nn.Module:
@@ -207,8 +213,9 @@ class TextRun(ClassifierRun):
         texts, names = self.words[side]
         return {"name": names[row], "text": texts[row]}
 
-    def contents(self) -> Sequence[Hashable]:
-        return [normalised(text) for text in self.words["train"][0]]
+    def copies(self) -> NearCopies:
+        texts = (text for side in ("train", "test") for text in self.words[side][0])
+        return near_texts([normalised(text) for text in texts])
 
     def read(self, typed: str) -> Query:
         if not typed.strip():
