@@ -20,8 +20,8 @@ import sys, time
 from turnover.runs import answer, open_run
 import turnover.estimators
 start = time.perf_counter()
-subject = open_run(sys.argv[1])
-answer(subject, subject.query(5))
+classifier = open_run(sys.argv[1])
+answer(classifier, classifier.query(5))
 print(time.perf_counter() - start)
 """
 COMMAND = [sys.executable, "-c", "from turnover.cli import main; main()"]

@@ -94,32 +94,32 @@ def classifier_of(name: str) -> ClassifierRun:
     return open_run(run.folder)
 
 
-def mistakes(subject: ClassifierRun) -> tuple[Rows, Tensor, float]:
+def mistakes(classifier: ClassifierRun) -> tuple[Rows, Tensor, float]:
     """A random sample of the misclassified rows, asked about the error label; and accuracy."""
-    says = probabilities(subject.model, subject.logits, subject.test)
+    says = probabilities(classifier.model, classifier.logits, classifier.test)
     guess = says.argmax(dim=1)
-    wrong = torch.nonzero(guess != subject.test.batch["label"]).flatten()
+    wrong = torch.nonzero(guess != classifier.test.batch["label"]).flatten()
     rows = wrong[some(len(wrong), ERRORS)]
-    taken = subject.test.select(rows)
+    taken = classifier.test.select(rows)
     asked = Rows({**taken.batch, "label": guess[rows]}, taken.ids)
-    return asked, rows, 1 - len(wrong) / len(subject.test)
+    return asked, rows, 1 - len(wrong) / len(classifier.test)
 
 
-def heads(subject: ClassifierRun) -> list[nn.Module]:
+def heads(classifier: ClassifierRun) -> list[nn.Module]:
     """The network of the run, and more with other weights, masks and order."""
-    found = [subject.model]
+    found = [classifier.model]
     for seed in range(1, 2 * RUNS):
-        model = build(subject.run, subject.train, seed, turnover=True)
-        fit(model, subject.train, subject.loss, replace(subject.recipe, seed=seed))
+        model = build(classifier.run, classifier.train, seed, turnover=True)
+        fit(model, classifier.train, classifier.loss, replace(classifier.recipe, seed=seed))
         found.append(model)
     return found
 
 
 def scored(
-    subject: ClassifierRun, models: Sequence[nn.Module], asked: Rows
+    classifier: ClassifierRun, models: Sequence[nn.Module], asked: Rows
 ) -> tuple[dict[str, list[Tensor]], dict[str, Tensor]]:
     """Scores ``[query, train]`` of each method, twice where it is trained; q-values."""
-    train, loss = subject.train, subject.loss
+    train, loss = classifier.train, classifier.loss
     ids = torch.cat([train.ids, null_ids(NULLS, train.ids)])
     both = [exact_scores(model, asked, ids) for model in models]
     means = [torch.stack(part).mean(dim=0) for part in (both[:RUNS], both[RUNS:])]
@@ -145,33 +145,33 @@ class Measured:
     """What is measured of the errors of one run.
 
     Attributes:
-        subject: the run.
+        classifier: the run.
         asked: misclassified rows with their error labels.
         rows: their numbers among the test rows.
     """
 
-    subject: ClassifierRun
+    classifier: ClassifierRun
     asked: Rows
     rows: Tensor
 
     @cached_property
     def allowed(self) -> Tensor:
         """Training texts of each query's error label, bool ``[query, train]``."""
-        return self.asked.batch["label"][:, None] == self.subject.train.batch["label"]
+        return self.asked.batch["label"][:, None] == self.classifier.train.batch["label"]
 
     @cached_property
     def shared(self) -> Tensor:
         """Share of the query's pieces that a training text has too, ``[query, train]``."""
-        folder = self.subject.run.folder
+        folder = self.classifier.run.folder
         cut = pieces_of_run(folder)
         common = frozenset(json.loads((folder / COMMON).read_text(encoding="utf-8")))
 
         def pieces(side: Any, rows: Sequence[int]) -> list[frozenset[str]]:
-            found = (self.subject.show(side, row)["text"] for row in rows)
+            found = (self.classifier.show(side, row)["text"] for row in rows)
             return [frozenset(p for p, _, _ in cut(text)) - common for text in found]
 
         return overlaps(
-            pieces("test", self.rows.tolist()), pieces("train", range(len(self.subject.train)))
+            pieces("test", self.rows.tolist()), pieces("train", range(len(self.classifier.train)))
         )
 
     def top(self, values: Tensor, *, any_label: bool = False) -> Tensor:
@@ -222,20 +222,20 @@ def excerpt(text: str, spans: Sequence[Sequence[int]]) -> dict[str, Any]:
     return {"text": cut, "shared": [list(span) for span in spans if span[1] <= end]}
 
 
-def examples(subject: ClassifierRun) -> list[dict[str, Any]]:
+def examples(classifier: ClassifierRun) -> list[dict[str, Any]]:
     """The surest errors, with the texts that exact scores and the kernel find behind them."""
     kept, numbers = ("id", "label", "predicted", "probability"), ("id", "label", "score", "z", "q")
-    found = [mistake.to_json() for mistake in explain_errors(subject, errors=SHOWN, k=BEHIND)]
+    found = [mistake.to_json() for mistake in explain_errors(classifier, errors=SHOWN, k=BEHIND)]
     rows = torch.tensor([error["query"] for error in found])
-    taken, train = subject.test.select(rows), subject.train
-    guess = torch.tensor([subject.class_number(str(error["predicted"])) for error in found])
+    taken, train = classifier.test.select(rows), classifier.train
+    guess = torch.tensor([classifier.class_number(str(error["predicted"])) for error in found])
     asked = Rows({**taken.batch, "label": guess}, taken.ids)
-    scores = GradientKernel(subject.model, subject.loss).scores(asked, train).values
+    scores = GradientKernel(classifier.model, classifier.loss).scores(asked, train).values
     best = scores.masked_fill(guess[:, None] != train.batch["label"], -torch.inf).topk(BEHIND)
 
     def by_kernel(error: Mapping[str, Any], row: int, score: float) -> dict[str, Any]:
-        shown = subject.show("train", row)
-        cut = excerpt(shown["text"], subject.mark(error, shown) or [])
+        shown = classifier.show("train", row)
+        cut = excerpt(shown["text"], classifier.mark(error, shown) or [])
         return {"id": int(train.ids[row]), "label": error["predicted"], "score": score, **cut}
 
     return [
@@ -257,10 +257,10 @@ def examples(subject: ClassifierRun) -> list[dict[str, Any]]:
 def of_data(name: str) -> dict[str, Any]:
     """Everything about one data set."""
     start = time.process_time()
-    subject = classifier_of(name)
-    asked, rows, accuracy = mistakes(subject)
-    measured = Measured(subject, asked, rows)
-    values, q = scored(subject, heads(subject), asked)
+    classifier = classifier_of(name)
+    asked, rows, accuracy = mistakes(classifier)
+    measured = Measured(classifier, asked, rows)
+    values, q = scored(classifier, heads(classifier), asked)
     alike = values[SIMILAR][0]
     methods = {}
     for method, (first, *other) in values.items():
@@ -271,13 +271,13 @@ def of_data(name: str) -> dict[str, Any]:
         row["found"] = round(float(found_by_search(measured, values[FIRST][0], first)), 4)
         methods[method] = row
     return {
-        "train": len(subject.train),
-        "test": len(subject.test),
+        "train": len(classifier.train),
+        "test": len(classifier.test),
         "accuracy": round(accuracy, 4),
         "errors": len(asked),
         "methods": methods,
         "chance": measured.chance(alike),
-        "examples": examples(subject),
+        "examples": examples(classifier),
         "cpu_seconds": round(time.process_time() - start, 1),
     }
 

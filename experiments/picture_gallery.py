@@ -107,8 +107,8 @@ def inspected(labels: torch.Tensor) -> Inspection:
 
 def write(folder: Path) -> dict[str, float]:
     """Write the gallery of a run: seconds of the processor, and growth of memory in MB."""
-    subject = classifier_of(folder)
-    found = inspected(subject.train.batch["label"])
+    classifier = classifier_of(folder)
+    found = inspected(classifier.train.batch["label"])
     before, most = memory_mb("self"), 0.0
     written = threading.Event()
 
@@ -119,7 +119,7 @@ def write(folder: Path) -> dict[str, float]:
 
     watcher, start = threading.Thread(target=watch), time.process_time()
     watcher.start()
-    write_gallery(subject, found)
+    write_gallery(classifier, found)
     seconds = time.process_time() - start
     written.set()
     watcher.join()

@@ -39,10 +39,10 @@ def answer(*command):
 
 def test_a_run_holds_adapters_and_no_base(tuned):
     run, model = tuned
-    subject = open_run(run)
-    assert isinstance(subject.model, AdapterEnsemble) and subject.pairs == 2
+    classifier = open_run(run)
+    assert isinstance(classifier.model, AdapterEnsemble) and classifier.pairs == 2
     weights = load_file(run / "model.safetensors")
-    assert set(weights) == set(subject.model.state_dict())
+    assert set(weights) == set(classifier.model.state_dict())
     assert not any("embeddings" in name for name in weights)
     assert Run.open(run).manifest["base"]
     assert (run / "model.safetensors").stat().st_size < (model / "model.safetensors").stat().st_size

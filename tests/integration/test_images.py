@@ -139,22 +139,22 @@ def test_every_estimator_answers(trained, estimator):
 
 
 def test_a_mistake_for_a_class_that_was_never_trained_is_not_explained(trained):
-    subject = open_run(trained[0])
-    last = len(subject.classes) - 1
-    labels = subject.train.batch["label"]
-    others = subject.train.select(torch.nonzero(labels != last).flatten())
-    wrong = {**subject.test.batch, "label": torch.zeros_like(subject.test.batch["label"])}
-    asked = replace(subject, train=others, test=Rows(wrong, subject.test.ids))
+    classifier = open_run(trained[0])
+    last = len(classifier.classes) - 1
+    labels = classifier.train.batch["label"]
+    others = classifier.train.select(torch.nonzero(labels != last).flatten())
+    wrong = {**classifier.test.batch, "label": torch.zeros_like(classifier.test.batch["label"])}
+    asked = replace(classifier, train=others, test=Rows(wrong, classifier.test.ids))
     found = explain_errors(asked, errors=30, k=2)
-    assert found and subject.classes[last] not in {error.predicted for error in found}
+    assert found and classifier.classes[last] not in {error.predicted for error in found}
 
 
 def test_mistakes_that_are_all_saturated_are_not_explained(trained):
-    subject = open_run(trained[0])
+    classifier = open_run(trained[0])
     with torch.no_grad():
-        list(subject.model.parameters())[-1].mul_(1e6)  # of the head: no doubt is left
-    wrong = {**subject.test.batch, "label": torch.zeros_like(subject.test.batch["label"])}
-    asked = replace(subject, test=Rows(wrong, subject.test.ids))
+        list(classifier.model.parameters())[-1].mul_(1e6)  # of the head: no doubt is left
+    wrong = {**classifier.test.batch, "label": torch.zeros_like(classifier.test.batch["label"])}
+    asked = replace(classifier, test=Rows(wrong, classifier.test.ids))
     with pytest.warns(SaturatedQueryWarning, match="No mistake is explained"):
         assert explain_errors(asked, errors=5, k=2) == ()
 

@@ -29,7 +29,7 @@ def data(tmp_path_factory):
     return folder
 
 
-def classifier(tiny, folder, names):  # noqa: F811
+def saved_classifier(tiny, folder, names):  # noqa: F811
     torch.manual_seed(0)
     model = transformers.AutoModelForSequenceClassification.from_pretrained(
         tiny,
@@ -46,7 +46,7 @@ def classifier(tiny, folder, names):  # noqa: F811
 def indexed(data, tiny, tmp_path_factory):  # noqa: F811
     folder = tmp_path_factory.mktemp("indexed")
     labels = sorted({said for _, _, said in reviews(0, 60)}, reverse=True)
-    model = classifier(tiny, folder / "model", labels)
+    model = saved_classifier(tiny, folder / "model", labels)
     how = ("index", "--model", folder / "model", "--data", data / "train.csv", *OPTIONS)
     result = invoke(*how, "--eval", data / "test.csv", "--out", folder / "run")
     assert result.exit_code == 0, (result.stderr, result.exception)
@@ -61,21 +61,23 @@ def answer(*command):
 
 def test_labels_are_matched_by_name(indexed, data):
     run, _, labels, _ = indexed
-    subject = open_run(run)
-    assert list(subject.classes) == labels
+    classifier = open_run(run)
+    assert list(classifier.classes) == labels
     with open(data / "train.csv") as file:
         wanted = [row["sentiment"] for row in csv.DictReader(file)]
-    found = [labels[number] for number in subject.train.batch["label"].tolist()]
+    found = [labels[number] for number in classifier.train.batch["label"].tolist()]
     assert found == wanted
 
 
 def test_answers_are_those_of_the_kernel_of_the_model(indexed):
     run, *_ = indexed
-    subject = open_run(run)
+    classifier = open_run(run)
     found = answer("ask", run, "--query", 2, "--top", 3)
-    batch = dict(subject.test.select(slice(2, 3)).batch)
-    batch["label"] = torch.tensor([subject.class_number(found["asked"])])
-    scores = GradientKernel(subject.model, subject.loss, damping=0.3).scores(batch, subject.train)
+    batch = dict(classifier.test.select(slice(2, 3)).batch)
+    batch["label"] = torch.tensor([classifier.class_number(found["asked"])])
+    scores = GradientKernel(classifier.model, classifier.loss, damping=0.3).scores(
+        batch, classifier.train
+    )
     ids = [row["id"] for row in found["helpful"]]
     assert ids == scores.top(3).ids[0].tolist()
     assert found["helpful"][0]["score"] == pytest.approx(
@@ -115,7 +117,7 @@ def test_other_weights_are_refused(indexed, tmp_path):
 
 def test_lora_is_indexed_by_its_own_parameters(data, tiny, tmp_path):  # noqa: F811
     labels = sorted({said for _, _, said in reviews(0, 60)})
-    classifier(tiny, tmp_path / "base", labels)
+    saved_classifier(tiny, tmp_path / "base", labels)
     kind = transformers.AutoModelForSequenceClassification
     base = kind.from_pretrained(tmp_path / "base")
     lora = peft.LoraConfig(task_type="SEQ_CLS", r=2, target_modules=["query"])
@@ -127,15 +129,15 @@ def test_lora_is_indexed_by_its_own_parameters(data, tiny, tmp_path):  # noqa: F
     how = ("index", "--model", tmp_path / "lora", "--data", data / "train.csv", *OPTIONS)
     result = invoke(*how, "--eval", data / "test.csv", "--out", tmp_path / "run")
     assert result.exit_code == 0, (result.stderr, result.exception)
-    subject = open_run(tmp_path / "run")
-    names = {name for name, p in subject.model.named_parameters() if p.requires_grad}
+    classifier = open_run(tmp_path / "run")
+    names = {name for name, p in classifier.model.named_parameters() if p.requires_grad}
     assert names and all("lora" in name or "modules_to_save" in name for name in names)
 
 
 def test_what_cannot_be_indexed_is_told(data, tiny, tmp_path):  # noqa: F811
     how = ("--data", data / "train.csv", *OPTIONS, "--out", tmp_path / "run")
     assert_refused(invoke("index", "--model", tiny, *how), 2, "no trained classes")
-    classifier(tiny, tmp_path / "other", ["entailment", "contradiction"])
+    saved_classifier(tiny, tmp_path / "other", ["entailment", "contradiction"])
     result = invoke("index", "--model", tmp_path / "other", *how)
     assert_refused(result, 2, "Which is which cannot be told")
     assert not (tmp_path / "run").exists()

@@ -119,22 +119,22 @@ def test_the_folder_holds_adapters_recipe_and_fingerprints(trained):
 
 
 def test_only_the_response_is_learned(trained):
-    subject = open_language(trained[0])
-    for row, talk in enumerate(subject.talks["train"]):
-        labels = subject.train.batch["labels"][row]
+    classifier = open_language(trained[0])
+    for row, talk in enumerate(classifier.talks["train"]):
+        labels = classifier.train.batch["labels"][row]
         learned = labels[labels != -100].tolist()
-        said = subject.tokenizer.inner(talk.response, add_special_tokens=False)["input_ids"]
-        assert learned == [*said, subject.tokenizer.inner.eos_token_id]
+        said = classifier.tokenizer.inner(talk.response, add_special_tokens=False)["input_ids"]
+        assert learned == [*said, classifier.tokenizer.inner.eos_token_id]
 
 
 def test_the_loss_is_minus_log_p_of_the_words_that_are_asked_about(trained):
-    subject = open_language(trained[0])
-    query = subject.typed(ASKED, "the capital is townc", "townc")
-    tokens = subject.tokenizer.prompt(query.talk)
-    said = subject.tokenizer.inner("the capital is townc", add_special_tokens=False)["input_ids"]
+    classifier = open_language(trained[0])
+    query = classifier.typed(ASKED, "the capital is townc", "townc")
+    tokens = classifier.tokenizer.prompt(query.talk)
+    said = classifier.tokenizer.inner("the capital is townc", add_special_tokens=False)["input_ids"]
     with torch.no_grad():
-        logits = subject.model(input_ids=torch.tensor([[*tokens, *said]]))["logits"][0]
-        loss = subject.loss(subject.model, query.rows.batch)
+        logits = classifier.model(input_ids=torch.tensor([[*tokens, *said]]))["logits"][0]
+        loss = classifier.loss(classifier.model, query.rows.batch)
     at = len(tokens) + len(said) - 2
     wanted = -torch.log_softmax(logits[at].float(), 0)[said[-1]]
     torch.testing.assert_close(loss[0], wanted, rtol=1e-4, atol=1e-5)
@@ -142,16 +142,16 @@ def test_the_loss_is_minus_log_p_of_the_words_that_are_asked_about(trained):
 
 def test_the_own_response_is_the_most_probable_one(trained):
     """Twin: the whole text anew for each token, in one pass without a cache."""
-    subject = open_language(trained[0])
-    query = subject.typed(ASKED)
-    tokens, said = subject.tokenizer.prompt(query.talk), []
+    classifier = open_language(trained[0])
+    query = classifier.typed(ASKED)
+    tokens, said = classifier.tokenizer.prompt(query.talk), []
     for _ in range(32 - len(tokens)):
         with torch.no_grad():
-            logits = subject.model(input_ids=torch.tensor([[*tokens, *said]]))["logits"][0, -1]
-        if (token := int(logits.argmax())) == subject.tokenizer.inner.eos_token_id:
+            logits = classifier.model(input_ids=torch.tensor([[*tokens, *said]]))["logits"][0, -1]
+        if (token := int(logits.argmax())) == classifier.tokenizer.inner.eos_token_id:
             break
         said.append(token)
-    assert query.generated and query.talk.response == subject.tokenizer.text(said)
+    assert query.generated and query.talk.response == classifier.tokenizer.text(said)
 
 
 def test_examples_of_the_same_fact_stand_first(trained):
@@ -173,19 +173,19 @@ def test_examples_of_the_same_fact_stand_first(trained):
 
 def test_scores_are_those_of_gradients_row_by_row(trained):
     """The kernel of a single member, from gradients one by one."""
-    subject = open_language(trained[0])
-    query = subject.typed(ASKED, "the capital is townc")
-    fitted = subject.kernel().fit(subject.train)
+    classifier = open_language(trained[0])
+    query = classifier.typed(ASKED, "the capital is townc")
+    fitted = classifier.kernel().fit(classifier.train)
     found = fitted.scores(query.rows).values[0]
     each = []
-    for member in subject.model.members:
+    for member in classifier.model.members:
         own = [p for p in member.parameters() if p.requires_grad]
 
         def gradient(batch, member=member, own=own):
-            loss = subject.loss(member.eval(), batch).sum()
+            loss = classifier.loss(member.eval(), batch).sum()
             return torch.cat([g.flatten() for g in torch.autograd.grad(loss, own)]).double()
 
-        singles = [subject.train.select(slice(n, n + 1)) for n in range(len(subject.train))]
+        singles = [classifier.train.select(slice(n, n + 1)) for n in range(len(classifier.train))]
         phi = torch.stack([gradient(single.batch) for single in singles])
         gram = phi @ phi.T
         damping = fitted.damping * gram.diagonal().mean()
@@ -287,9 +287,11 @@ def test_chats_go_through_the_template_and_plain_texts_are_learned_whole(tmp_pat
     how = ("--model", model, "--lora", 2, "--pairs", 1, "--epochs", 1)
     result = invoke("train", data, "--messages", "talk", *how, "--out", tmp_path / "run")
     assert result.exit_code == 0, (result.stderr, result.exception)
-    subject = open_language(tmp_path / "run")
-    tokens = subject.train.batch["input_ids"][0]
-    text = subject.tokenizer.inner.decode(tokens[subject.train.batch["attention_mask"][0] == 1])
+    classifier = open_language(tmp_path / "run")
+    tokens = classifier.train.batch["input_ids"][0]
+    text = classifier.tokenizer.inner.decode(
+        tokens[classifier.train.batch["attention_mask"][0] == 1]
+    )
     assert text.startswith("user") and "assistant the capital" in text
     result = invoke("train", data, "--text", "words", *how, "--out", tmp_path / "plain")
     assert result.exit_code == 0, (result.stderr, result.exception)

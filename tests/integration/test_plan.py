@@ -47,36 +47,36 @@ def test_a_training_is_told_and_not_begun(data, run):
 
 
 def test_the_seconds_of_cleansing_are_within_a_factor_of_two(run, monkeypatch):
-    subject = open_run(run)
-    aim = CleansingConfig(subject.test, subject.test, (0.05,), 2)
+    classifier = open_run(run)
+    aim = CleansingConfig(classifier.test, classifier.test, (0.05,), 2)
     told, took = [], []
     for number in range(TRIES):  # in turn, so that a busy moment meets both alike
-        told.append(plan_cleansing(subject, aim, 1).seconds)
-        totals = {"any": torch.randn(len(subject.train))}
+        told.append(plan_cleansing(classifier, aim, 1).seconds)
+        totals = {"any": torch.randn(len(classifier.train))}
         monkeypatch.setattr("turnover.runs._cleanse.FOLDER", f"cleanse-{number}")
         start = time.perf_counter()
-        cleanse_run(subject, aim, totals)
+        cleanse_run(classifier, aim, totals)
         took.append(time.perf_counter() - start)
     expected, measured = statistics.median(told), statistics.median(took)
     assert expected / FACTOR <= measured <= expected * FACTOR, (told, took)
-    plan = plan_cleansing(subject, aim, 1)
+    plan = plan_cleansing(classifier, aim, 1)
     assert plan.trainings == 6
     stored = sum(path.stat().st_size for path in (run / "cleanse-0").glob("*.safetensors"))
     assert plan.stored / FACTOR <= stored <= plan.stored * FACTOR
 
 
 def test_workers_divide_the_work(run):
-    subject = open_run(run)
-    aim = CleansingConfig(subject.test, subject.test, (0.05,), 2)
-    alone, three = (plan_cleansing(subject, aim, 1, engine) for engine in ("serial", "local:3"))
+    classifier = open_run(run)
+    aim = CleansingConfig(classifier.test, classifier.test, (0.05,), 2)
+    alone, three = (plan_cleansing(classifier, aim, 1, engine) for engine in ("serial", "local:3"))
     assert (alone.workers, three.workers) == (1, 3)
     assert three.bytes == 3 * alone.bytes
 
 
 def test_a_proof_tells_its_fewest_and_most_sets(run):
-    subject = open_run(run)
+    classifier = open_run(run)
     before = sorted(run.rglob("*"))
-    plan = plan_proof(subject, most=4, trainings=2, controls=1)
+    plan = plan_proof(classifier, most=4, trainings=2, controls=1)
     assert plan.trainings == 2 * (1 + 2 * 3 + 1)
     assert plan.fewest < plan.seconds
     assert "from 3 to 8 sets of 2 trainings" in str(plan)

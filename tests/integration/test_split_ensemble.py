@@ -91,14 +91,14 @@ def test_a_run_of_split_ensembles_is_a_run(trained):
 
 def test_the_unseen_members_never_saw_the_row(trained):
     """The definition, by hand: the mean over the members that a row's coins did not choose."""
-    subject = open_run(trained[0])
-    assert isinstance(subject.model, SplitEnsemble) and subject.pairs == PAIRS
-    batch, members = subject.train.batch, subject.model.trains_on(subject.train.ids)
+    classifier = open_run(trained[0])
+    assert isinstance(classifier.model, SplitEnsemble) and classifier.pairs == PAIRS
+    batch, members = classifier.train.batch, classifier.model.trains_on(classifier.train.ids)
     with torch.no_grad():
-        each = torch.stack([subject.logits(t.eval(), batch) for t in subject.model.members])
+        each = torch.stack([classifier.logits(t.eval(), batch) for t in classifier.model.members])
     mean = (each * ~members[:, :, None]).sum(dim=0) / PAIRS
     wanted = torch.nn.functional.cross_entropy(mean, batch["label"], reduction="none")
-    found = losses_of(subject.model, subject.loss, subject.train, "unseen")
+    found = losses_of(classifier.model, classifier.loss, classifier.train, "unseen")
     torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
 
 
@@ -239,10 +239,11 @@ def test_pictures_have_split_ensembles_too(tmp_path, network):
 
 
 def test_what_is_audited_is_the_training_itself(trained):
-    subject = open_run(trained[0])
-    few = subject.train.select(slice(0, 32))
+    classifier = open_run(trained[0])
+    few = classifier.train.select(slice(0, 32))
     assert (
-        isinstance(few, Rows) and check_leaks(subject.model, few, subject.loss, subject.recipe).ok
+        isinstance(few, Rows)
+        and check_leaks(classifier.model, few, classifier.loss, classifier.recipe).ok
     )
 
 

@@ -260,7 +260,7 @@ class LeaveOneOut(PairwiseEstimator):
 
 
 def _named(seed: int, subsets: Tensor) -> str:
-    """Which trainings, as the subject of a sentence."""
+    """Which trainings, as the classifier of a sentence."""
     first, last = int(subsets[0]), int(subsets[-1])
     which = f"subset {first}" if first == last else f"subsets {first} to {last}"
     return f"Training with seed {seed} on {which}"

@@ -78,16 +78,16 @@ def ask(
     from turnover.reports import render_answer
     from turnover.runs import answer, kernel_once, open_run, plan_answer, score_all
 
-    subject = open_run(run)
-    asked = query_of(subject, run, question)
+    classifier = open_run(run)
+    asked = query_of(classifier, run, question)
     if dry_run:
-        show_plan(plan_answer(subject, estimator), as_json=as_json)
+        show_plan(plan_answer(classifier, estimator), as_json=as_json)
         return
-    fitted = kernel_once(subject, estimator, _tell_forecast)
-    found = answer(subject, asked, label=label, k=top, estimator=estimator, fitted=fitted)
+    fitted = kernel_once(classifier, estimator, _tell_forecast)
+    found = answer(classifier, asked, label=label, k=top, estimator=estimator, fitted=fitted)
     if save is not None:
         scores = score_all(
-            subject, asked, label=str(found.asked), estimator=estimator, fitted=fitted
+            classifier, asked, label=str(found.asked), estimator=estimator, fitted=fitted
         )
         getattr(scores, WRITERS[save.suffix])(save)
     if as_json:
@@ -142,17 +142,17 @@ def _tell_forecast(expected: "Forecast") -> None:
 
 
 def query_of(
-    subject: "ClassifierRun", run: Path, question: Mapping[str, int | str | Path]
+    classifier: "ClassifierRun", run: Path, question: Mapping[str, int | str | Path]
 ) -> "Query":
     """The row of the test set, or what was typed; see :func:`one_question`."""
     if "query" in question:
-        return subject.query(int(str(question["query"])))
-    row_word = subject.row_word
-    if not subject.can_read:
+        return classifier.query(int(str(question["query"])))
+    row_word = classifier.row_word
+    if not classifier.can_read:
         raise DataError(f"Nothing can be typed to the {row_word}s of {run}. Give --query.")
     if (value := question.get(row_word)) is None:
         raise DataError(f"{run} is a run of {row_word}s. Ask it with --query or --{row_word}.")
-    return subject.read(str(value))
+    return classifier.read(str(value))
 
 
 def _refuse_other_formats(save: Path | None) -> None:

@@ -46,16 +46,16 @@ def audit(
     from turnover.reports import images_of, render_audit, write_gallery
     from turnover.runs import audit_results, audit_run, inspection_csv, open_run
 
-    subject = open_run(run)
+    classifier = open_run(run)
     if gallery:
-        images_of(subject)  # before the work, not after it
-    found = audit_run(subject)
-    said = audit_results(subject, found, max(top, KEPT))
-    subject.run.save(said)
+        images_of(classifier)  # before the work, not after it
+    found = audit_run(classifier)
+    said = audit_results(classifier, found, max(top, KEPT))
+    classifier.run.save(said)
     if csv is not None:
-        inspection_csv(subject, found, csv)
-    index = write_gallery(subject, found) if gallery else None
-    page = write_page(subject.run)
+        inspection_csv(classifier, found, csv)
+    index = write_gallery(classifier, found) if gallery else None
+    page = write_page(classifier.run)
     if as_json:
         drawn = {"gallery": str(index)} if index else {}
         print_json({**said.first(top).to_json(), "report": page, **drawn})

@@ -30,10 +30,12 @@ def check(
     from turnover.cli._output import console, print_json
     from turnover.runs import batch_rows, check_leaks, open_run, sample_rows
 
-    subject = open_run(run)
-    subject = subject.masked or subject
-    few = sample_rows(subject.train, rows or batch_rows(subject.train, subject.recipe))
-    audit = check_leaks(subject.model, few, subject.loss, subject.recipe, instances=instances)
+    classifier = open_run(run)
+    classifier = classifier.masked or classifier
+    few = sample_rows(classifier.train, rows or batch_rows(classifier.train, classifier.recipe))
+    audit = check_leaks(
+        classifier.model, few, classifier.loss, classifier.recipe, instances=instances
+    )
     if as_json:
         print_json(audit.to_dict())
     else:

@@ -102,32 +102,32 @@ def cleanse(
 
     _refuse_contradictions(decisions=decisions, target=target, dry_run=dry_run)
     fractions = _fractions(remove)
-    subject = open_run(run)
+    classifier = open_run(run)
     if decisions:
-        _with_decisions(subject, seeds, executor, as_json)
+        _with_decisions(classifier, seeds, executor, as_json)
         return
-    _refuse_unreadable(subject)
-    arms = [estimator_for(subject, name) for name in scores or (None,)]
+    _refuse_unreadable(classifier)
+    arms = [estimator_for(classifier, name) for name in scores or (None,)]
     columns = _columns({"text": text, "image": image, "label": label})
     with progress_bar(None) as tick:
         parts = [
-            _loaded(subject, ExternalData(path, columns, on_bad_rows, tick, encoding))
+            _loaded(classifier, ExternalData(path, columns, on_bad_rows, tick, encoding))
             for path in (target, test)
             if path is not None
         ]
         aimed, tested = parts if len(parts) == 2 else split(parts[0], seed=0)
         aim = CleansingConfig(aimed, tested, fractions, seeds)
         if dry_run:
-            show_plan(plan_cleansing(subject, aim, len(arms), executor), as_json=as_json)
+            show_plan(plan_cleansing(classifier, aim, len(arms), executor), as_json=as_json)
             return
         tick("Scoring the training set", 0)
-        totals = {_named(name): _totals(subject, name, aimed) for name in arms}
+        totals = {_named(name): _totals(classifier, name, aimed) for name in arms}
     with progress_bar(seeds * (1 + len(fractions) * (1 + len(totals)))) as tick:
-        said = cleanse_run(subject, aim, totals, tick, executor=executor)
-    subject.run.save(said)
+        said = cleanse_run(classifier, aim, totals, tick, executor=executor)
+    classifier.run.save(said)
     if csv is not None:
-        cleansing_csv(subject, totals, csv)
-    page = write_page(subject.run)
+        cleansing_csv(classifier, totals, csv)
+    page = write_page(classifier.run)
     if as_json:
         print_json({**said.to_json(), "report": page})
         return
@@ -148,32 +148,32 @@ def _refuse_contradictions(*, decisions: bool, target: Path | None, dry_run: boo
         raise typer.BadParameter("Give one of --target and --decisions.")
 
 
-def _loaded(subject: "ClassifierRun", other: "ExternalData") -> "Rows":
+def _loaded(classifier: "ClassifierRun", other: "ExternalData") -> "Rows":
     """Rows of another file; the bad ones are told."""
     from turnover.cli._output import warn
 
-    rows, bad = subject.load(other)
+    rows, bad = classifier.load(other)
     if bad:
         warn(f"left out {len(bad):,} rows of {other.path}")
     return rows
 
 
-def _refuse_unreadable(subject: "ClassifierRun") -> None:
-    if not subject.can_load:
+def _refuse_unreadable(classifier: "ClassifierRun") -> None:
+    if not classifier.can_load:
         raise DataError(
-            f"{subject.run.folder} is a run of {subject.row_word}s, of which no other files can be "
-            "read."
+            f"{classifier.run.folder} is a run of {classifier.row_word}s, of which no other files "
+            "can be read."
         )
 
 
 def _with_decisions(
-    subject: "ClassifierRun", seeds: int, executor: str | None, as_json: bool
+    classifier: "ClassifierRun", seeds: int, executor: str | None, as_json: bool
 ) -> None:
     """Train with the decisions of the run and without, and say what they gain."""
     from turnover.cli._output import console, print_json, progress_bar
     from turnover.runs import Decisions, retrain_with_decisions
 
-    found = Decisions(subject.run.folder, subject.train.ids.tolist(), subject.classes)
+    found = Decisions(classifier.run.folder, classifier.train.ids.tolist(), classifier.classes)
     last = 0
     with progress_bar(2 * seeds) as tick:
 
@@ -182,7 +182,7 @@ def _with_decisions(
             tick("Training again", done - last)
             last = done
 
-        said = retrain_with_decisions(subject, found.current, seeds, progress, executor=executor)
+        said = retrain_with_decisions(classifier, found.current, seeds, progress, executor=executor)
     if as_json:
         print_json(said.to_json())
         return
@@ -214,11 +214,11 @@ def _named(scores: str) -> str:
     return scores if scores in ARMS else Path(scores).stem
 
 
-def _totals(subject: "ClassifierRun", scores: str, target: "Rows") -> "Tensor":
+def _totals(classifier: "ClassifierRun", scores: str, target: "Rows") -> "Tensor":
     from turnover.cleansing import totals_of
     from turnover.runs import ARMS
     from turnover.scores import Scores
 
     if scores in ARMS:
-        return ARMS[scores](subject.model, subject.loss, target, subject.train)
-    return totals_of(Scores.load(scores), subject.train)
+        return ARMS[scores](classifier.model, classifier.loss, target, classifier.train)
+    return totals_of(Scores.load(scores), classifier.train)

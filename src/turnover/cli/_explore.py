@@ -91,9 +91,9 @@ def _decided(run: Path) -> "tuple[ClassifierRun, Mapping[int, Decision]]":
     """An opened run, and what was decided about its rows."""
     from turnover.runs import Decisions, open_run
 
-    subject = open_run(run)
-    found = Decisions(subject.run.folder, subject.train.ids.tolist(), subject.classes)
-    return subject, found.current
+    classifier = open_run(run)
+    found = Decisions(classifier.run.folder, classifier.train.ids.tolist(), classifier.classes)
+    return classifier, found.current
 
 
 def apply(
@@ -121,19 +121,20 @@ def apply(
     told = out.with_name("decisions.csv")
     if out == told:
         raise DataError(f"{told} is for the decisions themselves. Give the cleaned data a name.")
-    subject, decided = _decided(run)
+    classifier, decided = _decided(run)
     if suspects is not None:
-        decided = with_suspects(subject, decided, suspects)
-    kept = write_cleaned(subject, decided, out)
-    write_decisions(subject, decided, told)
+        decided = with_suspects(classifier, decided, suspects)
+    kept = write_cleaned(classifier, decided, out)
+    write_decisions(classifier, decided, told)
     if as_json:
         count = len(decided)
         print_json({"out": str(out), "decisions": str(told), "rows": kept, "decided": count})
         return
-    removed = len(subject.train) - kept
+    removed = len(classifier.train) - kept
     changed = sum(made.action == "relabel" for made in decided.values())
     print(
-        f"{kept:,} {subject.row_word}s, {removed:,} removed, {changed:,} with another label: {out}"
+        f"{kept:,} {classifier.row_word}s, {removed:,} removed, {changed:,} with another label: "
+        f"{out}"
     )
     print(f"Decisions: {told}")
 
@@ -153,10 +154,10 @@ def export(
     from turnover.cli._output import print_json
     from turnover.runs import export_rows, write_table
 
-    subject, decided = _decided(run)
-    rows = export_rows(subject, decided)
+    classifier, decided = _decided(run)
+    rows = export_rows(classifier, decided)
     write_table(rows, parquet)
     if as_json:
         print_json({"out": str(parquet), "rows": len(rows), "columns": list(rows[0])})
         return
-    print(f"{len(rows):,} {subject.row_word}s: {parquet}")
+    print(f"{len(rows):,} {classifier.row_word}s: {parquet}")

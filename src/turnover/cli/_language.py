@@ -95,11 +95,11 @@ def train_language(context: typer.Context, options: Mapping[str, Any]) -> "Run":
         return run_language(folder, talks, plan, command=typed(context), progress=tick)
 
 
-def question_of(subject: "LanguageRun", asked: Mapping[str, Any]) -> "LanguageQuery":
+def question_of(classifier: "LanguageRun", asked: Mapping[str, Any]) -> "LanguageQuery":
     """The row of the test set with a number, or what was typed."""
     if asked.get("query") is not None:
-        return subject.query(asked["query"], asked.get("span"))
-    return subject.typed(asked["prompt"], asked.get("response"), asked.get("span"))
+        return classifier.query(asked["query"], asked.get("span"))
+    return classifier.typed(asked["prompt"], asked.get("response"), asked.get("span"))
 
 
 def ask_language(run: Path, asked: Mapping[str, Any], *, top: int, as_json: bool) -> None:
@@ -108,8 +108,10 @@ def ask_language(run: Path, asked: Mapping[str, Any], *, top: int, as_json: bool
     from turnover.reports import render_language_answer
     from turnover.runs.language import answer_response, open_language
 
-    subject = open_language(run)
-    found = answer_response(subject, question_of(subject, asked), k=min(top, len(subject.train)))
+    classifier = open_language(run)
+    found = answer_response(
+        classifier, question_of(classifier, asked), k=min(top, len(classifier.train))
+    )
     if as_json:
         print_json(found.to_json())
         return
@@ -123,9 +125,9 @@ def audit_language(run: Path, *, top: int, as_json: bool) -> None:
     from turnover.runs.language import audit_language as audited
     from turnover.runs.language import open_language
 
-    subject = open_language(run)
-    found = audited(subject)
-    subject.run.save(found)
+    classifier = open_language(run)
+    found = audited(classifier)
+    classifier.run.save(found)
     if as_json:
         print_json(found.to_json())
         return
@@ -140,8 +142,8 @@ def prove_language(
     from turnover.reports import render_language_proof
     from turnover.runs.language import open_language, prove_response
 
-    subject = open_language(run)
-    query = question_of(subject, asked)
+    classifier = open_language(run)
+    query = question_of(classifier, asked)
     done = 0
     with progress_bar(3 * trainings) as tick:
 
@@ -150,7 +152,7 @@ def prove_language(
             tick(f"Training again, {finished} of {total}", finished - done)
             done = finished
 
-        found = prove_response(subject, query, most=rows, trainings=trainings, progress=progress)
+        found = prove_response(classifier, query, most=rows, trainings=trainings, progress=progress)
     if as_json:
         print_json(found.to_json())
         return

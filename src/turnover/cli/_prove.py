@@ -82,11 +82,11 @@ def prove(
     from turnover.cli._output import console, print_json, progress_bar, show_plan, tell
     from turnover.runs import open_run, plan_proof, proof_json, prove_run
 
-    subject = open_run(run)
-    asked = query_of(subject, run, question)
+    classifier = open_run(run)
+    asked = query_of(classifier, run, question)
     if dry_run:
         sets = {"most": rows, "controls": len(against) if against else None}
-        plan = plan_proof(subject, trainings=trainings, executor=executor, **sets)
+        plan = plan_proof(classifier, trainings=trainings, executor=executor, **sets)
         show_plan(plan, as_json=as_json)
         return
     done = 0
@@ -102,7 +102,7 @@ def prove(
             done = finished
 
         proof = prove_run(
-            subject,
+            classifier,
             asked,
             to=to,
             until=until,
@@ -114,7 +114,7 @@ def prove(
             forecast=forecast,
             progress=progress,
         )
-    found = proof_json(subject, asked, proof)
+    found = proof_json(classifier, asked, proof)
     if as_json:
         print_json(found)
         return

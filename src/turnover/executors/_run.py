@@ -39,7 +39,7 @@ class Task:
     """One part of independent work.
 
     Attributes:
-        what: names its row or seed, as the subject of a sentence.
+        what: names its row or seed, as the classifier of a sentence.
         arguments: what the common function is called with.
     """
 

@@ -106,7 +106,7 @@ def export(site: Site, request: Request, form: Form) -> Response:
     with tempfile.TemporaryDirectory(prefix="turnover-") as folder:
         path = Path(folder) / name
         write = write_cleaned if stem == "clean" else write_decisions
-        write(run.subject, run.decisions.current, path)
+        write(run.classifier, run.decisions.current, path)
         content = path.read_bytes()
     headers = {"content-disposition": f'attachment; filename="{name}"'}
     return Response(content, headers=headers, media_type=TYPES[suffix])

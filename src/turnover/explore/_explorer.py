@@ -15,9 +15,7 @@ from pathlib import Path
 from threading import Lock, RLock, Thread
 from typing import final
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from turnover._rows import select_rows
@@ -57,7 +55,7 @@ class Explorer:
     """A run, looked at.
 
     Attributes:
-        subject: the opened run.
+        classifier: the opened run.
         classes: names of its classes.
         says: probabilities of each test row ``[test, classes]``.
         inspection: every training row, seen by the half that never learned it.
@@ -71,18 +69,18 @@ class Explorer:
     def __init__(
         self, folder: str | Path, *, jobs: Jobs | None = None, scores: bool = True
     ) -> None:
-        self.subject: ClassifierRun = open_run(folder)
-        refuse_numbers(self.subject.run, "The explorer sorts rows by class")
-        self.subject.model.eval()
+        self.classifier: ClassifierRun = open_run(folder)
+        refuse_numbers(self.classifier.run, "The explorer sorts rows by class")
+        self.classifier.model.eval()
         self.folder = Path(folder)
-        self.classes = [str(name) for name in self.subject.classes]
-        self.measured = Measured(self.subject)
+        self.classes = [str(name) for name in self.classifier.classes]
+        self.measured = Measured(self.classifier)
         self.says = self.measured.says()
         self.inspection = self.measured.inspection()
-        ids = self.subject.train.ids
+        ids = self.classifier.train.ids
         self._sorted = torch.sort(ids)
-        self.decisions = Decisions(self.subject.run.folder, ids.tolist(), self.classes)
-        self.pictures = {s: Pictures.of(self.subject.run, s) for s in ("train", "test")}
+        self.decisions = Decisions(self.classifier.run.folder, ids.tolist(), self.classes)
+        self.pictures = {s: Pictures.of(self.classifier.run, s) for s in ("train", "test")}
         self.order = self._order()
         self.place = torch.empty_like(self.order)
         self.place[self.order] = torch.arange(len(self.order))
@@ -94,19 +92,24 @@ class Explorer:
         self._fitted: Fitted | None = None
         self._asked: OrderedDict[str, Query] = OrderedDict()
         self._answers: OrderedDict[tuple[str, str, int], AskResults] = OrderedDict()
-        self.kernel = estimator_for(self.subject, None) == "kernel"
-        self.kept = KeptScores.of(self.subject, self.says)
+        self.kernel = estimator_for(self.classifier, None) == "kernel"
+        self.kept = KeptScores.of(self.classifier, self.says)
         if scores:
             _ = self.features  # before the first page: they take seconds
             if self.kept.complete:
-                Thread(target=self.kept.read_all, name="turnover-read", daemon=True).start()
+                Thread(target=self._read_kept, name="turnover-read", daemon=True).start()
             else:
                 self.jobs.start("Prepare the scores", "prepare", "/", self._prepare)
+
+    def _read_kept(self) -> None:
+        self.kept.read_all()
+        if not self.kept.complete:  # a block is damaged
+            self.prepare()
 
     @property
     def word(self) -> str:
         """What a row is called."""
-        return self.subject.row_word
+        return self.classifier.row_word
 
     @property
     def ready(self) -> bool:
@@ -170,14 +173,14 @@ class Explorer:
             self.kept.keep(number, self._score(self._labelled(rows, labels), fitted))
 
     def _labelled(self, rows: Tensor, labels: Tensor) -> Rows:
-        found = select_rows(self.subject.test.batch, rows)
+        found = select_rows(self.classifier.test.batch, rows)
         return Rows({**found, "label": labels})  # without ids: a mistake stands there twice
 
     def fitted(self, tick: Tick | None = None) -> Fitted | None:
         """The kernel of the training set, made in the work of a job; None of a run without one."""
         if self.kernel and self._fitted is None:
             if tick is not None:
-                tick(f"Reading the gradients of {len(self.subject.train):,} rows", 0, 0)
+                tick(f"Reading the gradients of {len(self.classifier.train):,} rows", 0, 0)
             self._fitted = self._indexed(self.apart())
         return self._fitted
 
@@ -227,21 +230,20 @@ class Explorer:
             with self._asking:
                 return fitted.scores(rows)
         with self._lock:
-            return FirstOrder(self.subject.model, self.subject.loss).scores(
-                rows, self.subject.train
-            )
+            asked = self.classifier
+            return FirstOrder(asked.model, asked.loss).scores(rows, asked.train)
 
     def apart(self) -> ClassifierRun:
         """The run with a copy of its model, for long work beside short questions."""
         with self._lock:
-            return replace(self.subject, model=copy.deepcopy(self.subject.model))
+            return replace(self.classifier, model=copy.deepcopy(self.classifier.model))
 
     def known(self, key: str, label: str | None) -> StoredScores | None:
         """The kept scores of a question; None where it has to be computed."""
         query = self.query(key)
         if (number := query.shown.get("query")) is None:
             return None
-        asked = self.predicted(query)[0] if label is None else self.subject.class_number(label)
+        asked = self.predicted(query)[0] if label is None else self.classifier.class_number(label)
         return self.kept.asked(number, asked)
 
     def can_answer(self, key: str, label: str | None) -> bool:
@@ -253,7 +255,7 @@ class Explorer:
         if (known := self.known(key, label)) is not None:
             return known.kept.values[0]
         query = self.query(key)
-        asked = self.predicted(query)[0] if label is None else self.subject.class_number(label)
+        asked = self.predicted(query)[0] if label is None else self.classifier.class_number(label)
         rows = Rows({**query.rows.batch, "label": torch.tensor([asked])}, query.rows.ids)
         return self._score(rows, self._fitted).values[0]
 
@@ -263,7 +265,7 @@ class Explorer:
             says = self.says[number]
         else:
             with self._lock:
-                says = probabilities(self.subject.model, self.subject.logits, query.rows)[0]
+                says = probabilities(self.classifier.model, self.classifier.logits, query.rows)[0]
         return int(says.argmax()), says
 
     def query(self, key: str) -> Query:
@@ -273,7 +275,7 @@ class Explorer:
             DataError: when there is none.
         """
         if key.isascii() and key.isdecimal() and len(key) < 10:
-            return self.subject.query(int(key))
+            return self.classifier.query(int(key))
         with self._small:
             if (found := self._asked.get(key)) is not None:
                 return found
@@ -298,7 +300,7 @@ class Explorer:
             DataError: for a query or label that does not exist.
             ScoreError, LossError: as :func:`turnover.runs.answer`.
         """
-        query, k = self.query(key), max(1, min(k, MOST_K, len(self.subject.train)))
+        query, k = self.query(key), max(1, min(k, MOST_K, len(self.classifier.train)))
         label = label or self.classes[self.predicted(query)[0]]
         with self._small:
             if (answered := self._answers.get((key, label, k))) is not None:
@@ -306,10 +308,10 @@ class Explorer:
         fitted: Fitted | None = self.known(key, label) if self.kernel else None
         if fitted is not None:
             with self._lock:
-                found = answer(self.subject, query, label=label, k=k, fitted=fitted)
+                found = answer(self.classifier, query, label=label, k=k, fitted=fitted)
         else:
             with self._asking, self._lock:
-                found = answer(self.subject, query, label=label, k=k, fitted=self._fitted)
+                found = answer(self.classifier, query, label=label, k=k, fitted=self._fitted)
         with self._small:
             self._answers[(key, label, k)] = found
             while len(self._answers) > KEPT_ANSWERS:
@@ -343,7 +345,8 @@ class Explorer:
         self._umap[:] = [self._by_umap(tick)]
 
     def _by_umap(self, tick: Tick) -> Tensor:
-        tick(f"Placing {len(self.subject.train) + len(self.subject.test):,} rows by UMAP", 0, 0)
+        count = len(self.classifier.train) + len(self.classifier.test)
+        tick(f"Placing {count:,} rows by UMAP", 0, 0)
         return self.measured.places("umap", *self.features)
 
     def nearest(self, feature: Tensor, k: int) -> list[tuple[int, float]]:
@@ -374,9 +377,9 @@ class Explorer:
         """Which rows of a side hold these letters in text, name or id ``bool [rows]``."""
         with self._small:
             if side not in self._words:
-                rows = self.subject.train if side == "train" else self.subject.test
+                rows = self.classifier.train if side == "train" else self.classifier.test
                 name = "train" if side == "train" else "test"
-                shown = (self.subject.show(name, row) for row in range(len(rows)))  # type: ignore[arg-type]
+                shown = (self.classifier.show(name, row) for row in range(len(rows)))  # type: ignore[arg-type]
                 self._words[side] = Haystack(
                     (one.get("text", ""), one.get("name", ""), id)
                     for one, id in zip(shown, rows.ids.tolist(), strict=True)
@@ -388,13 +391,9 @@ class Explorer:
         found = self.pictures.get(side)
         if found is None or not 0 <= row < len(found.ids):
             return None
-        return _png(found.read([row], SHOWN)[0])
+        return encoded(found.read([row], SHOWN)[0], "png")
 
     def own_picture(self, key: str) -> bytes | None:
         """The picture that was asked about, as the network sees it."""
         image = self.query(key).rows.batch.get("image")
-        return None if image is None else _png(image[0].permute(1, 2, 0).contiguous().numpy())
-
-
-def _png(pixels: NDArray[np.uint8]) -> bytes:
-    return encoded(pixels[..., 0] if pixels.shape[-1] == 1 else pixels, "png")
+        return None if image is None else encoded(image[0].permute(1, 2, 0).numpy(), "png")

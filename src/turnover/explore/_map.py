@@ -36,8 +36,8 @@ def page(site: Site, request: Request, form: Form) -> Response:
         job=run.jobs.last("umap"),
         umap=has_umap(),
         umap_ready=run.umap is not None,
-        points=min(MOST_POINTS, len(run.subject.train)),
-        count=len(run.subject.train),
+        points=min(MOST_POINTS, len(run.classifier.train)),
+        count=len(run.classifier.train),
     )
 
 
@@ -51,7 +51,7 @@ def points(site: Site, request: Request, form: Form) -> Response:
     if places is None:
         raise DataError("Places by UMAP are not there yet. Begin them on the map.")
     train, test = _chosen(run)
-    where = torch.cat([places[train], places[len(run.subject.train) + test]])
+    where = torch.cat([places[train], places[len(run.classifier.train) + test]])
     rows = torch.cat([train, -1 - test]).int()
     content = np.int32(len(rows)).astype("<i4").tobytes() + rows.numpy().astype("<i4").tobytes()
     content += where.contiguous().numpy().astype("<f4").tobytes()
@@ -67,7 +67,7 @@ def colours(site: Site, request: Request, form: Form) -> Response:
     if kind not in KINDS:
         raise DataError(f"Points have no colour {kind[:40]!r}; there are {', '.join(KINDS)}.")
     train, test = _chosen(run)
-    labels = run.subject.test.batch["label"].cpu()
+    labels = run.classifier.test.batch["label"].cpu()
     if kind == "suspicion":
         values = 1 - run.inspection.unseen.gather(1, run.inspection.labels[:, None])[:, 0]
         others = 1 - run.says.gather(1, labels[:, None])[:, 0]
@@ -88,8 +88,8 @@ def colours(site: Site, request: Request, form: Form) -> Response:
 def listed(site: Site, request: Request, form: Form) -> Response:
     """The rows inside a lasso, or the row under the pointer as JSON."""
     run = site.explorer
-    trains = _rows(form.get("rows"), len(run.subject.train), "training row")
-    tests = _rows(form.get("tests"), len(run.subject.test), "test row")
+    trains = _rows(form.get("rows"), len(run.classifier.train), "training row")
+    tests = _rows(form.get("tests"), len(run.classifier.test), "test row")
     if not trains and not tests:
         raise DataError("The list of points is empty.")
     if form.get("as") == "json":
@@ -97,7 +97,7 @@ def listed(site: Site, request: Request, form: Form) -> Response:
         return JSONResponse({**shown(run, side, row), "p": _p(run, side, row)})
     trains = sorted(trains, key=lambda row: int(run.place[row]))
     found = [{**shown(run, "train", r), **seen_by_others(run, r)} for r in trains[:MOST_LISTED]]
-    most = len(run.subject.train) + len(run.subject.test)
+    most = len(run.classifier.train) + len(run.classifier.test)
     inside = number_of(form.get("count") or len(trains), most + 1, "count of points")
     others = [{**shown(run, "test", r), **_said(run, r)} for r in tests[:MOST_LISTED]]
     return site.render("lasso.html", rows=found, count=inside, tests=others)
@@ -122,7 +122,7 @@ def _places(request: Request) -> str:
 def _chosen(run: Explorer) -> tuple[Tensor, Tensor]:
     """The training and the test rows that the map shows: all, or as many as are drawn at once."""
     sides = []
-    for rows in (run.subject.train, run.subject.test):
+    for rows in (run.classifier.train, run.classifier.test):
         order = torch.arange(len(rows))
         if len(rows) > MOST_POINTS:
             generator = torch.Generator("cpu").manual_seed(0)
@@ -141,7 +141,7 @@ def _rows(text: object, count: int, what: str) -> list[int]:
 def _p(run: Explorer, side: str, row: int) -> float:
     if side == "train":
         return float(run.inspection.unseen[row, run.inspection.labels[row]])
-    return float(run.says[row, run.subject.test.batch["label"][row]])
+    return float(run.says[row, run.classifier.test.batch["label"][row]])
 
 
 def _said(run: Explorer, row: int) -> dict[str, Any]:

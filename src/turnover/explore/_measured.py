@@ -52,15 +52,15 @@ class Measured:
         told: why something cannot be kept for the next time, in words; empty where all is.
     """
 
-    def __init__(self, subject: ClassifierRun) -> None:
-        self.subject, self.told = subject, ""
+    def __init__(self, classifier: ClassifierRun) -> None:
+        self.classifier, self.told = classifier, ""
         self._near: NearCopies | None = None
-        self._folder = subject.run.folder / EXPLORER
-        self._work = work_of(subject)
+        self._folder = classifier.run.folder / EXPLORER
+        self._work = work_of(classifier)
 
     def says(self) -> Tensor:
         """Probabilities of each test row ``[test, classes]``."""
-        run = self.subject
+        run = self.classifier
         return self._kept(
             "test",
             lambda: {"says": probabilities(run.model, run.logits, run.test)},
@@ -69,26 +69,26 @@ class Measured:
 
     def inspection(self) -> Inspection:
         """Every training row, seen by the half that never learned it."""
-        size = len(self.subject.train)
+        size = len(self.classifier.train)
         shapes: dict[str, tuple[int, ...]] = dict.fromkeys(MADE, (size,))
-        shapes["unseen"] = (size, len(self.subject.classes))
+        shapes["unseen"] = (size, len(self.classifier.classes))
 
         def make() -> Mapping[str, Tensor]:
-            found = audit_run(self.subject)
+            found = audit_run(self.classifier)
             self._near = found.copies
             return {name: getattr(found, name) for name in MADE}
 
         kept = self._kept("train", make, shapes)
-        labels: Tensor = self.subject.train.batch["label"].cpu()
+        labels: Tensor = self.classifier.train.batch["label"].cpu()
         tensors: dict[str, Any] = {name: kept[name] for name in MADE}
         return Inspection(labels, **tensors, copies=self._copies())
 
     def _copies(self) -> NearCopies:
         """Which rows are nearly copies, training rows and then test rows."""
-        path, rows = self._path("copies"), len(self.subject.train) + len(self.subject.test)
+        path, rows = self._path("copies"), len(self.classifier.train) + len(self.classifier.test)
 
         def make() -> Mapping[str, Tensor]:
-            near = self._near or self.subject.copies()
+            near = self._near or self.classifier.copies()
             return {n: getattr(near, n) for n in ("content", "pairs", "alike")}
 
         found, told = kept_tensors(path, self._work, make, partial(_are_copies, rows))
@@ -102,7 +102,7 @@ class Measured:
         """
         if found.copies is None:
             return {}
-        shared = overlap(found.copies, found.labels, self.subject.test.batch["label"].cpu())
+        shared = overlap(found.copies, found.labels, self.classifier.test.batch["label"].cpu())
         tests = torch.nonzero(shared.partner >= 0).flatten().tolist()
         rows: dict[int, list[int]] = {}
         for test in sorted(tests, key=lambda t: (not shared.conflict[t], -shared.alike[t])):
@@ -114,7 +114,7 @@ class Measured:
 
         Those of very many rows are projected at random, which keeps cosines to about 1/√features.
         """
-        run = self.subject
+        run = self.classifier
         one = run.train.select(slice(0, 1))
         whole = unit_features(run.model, run.loss, one).shape[1]
         most = max(FEWEST_FEATURES, MOST_FEATURES // (len(run.train) + len(run.test)))
@@ -151,7 +151,10 @@ class Measured:
 
     def kept_places(self, kind: str) -> Tensor | None:
         """The places of a kind, where an earlier process made them."""
-        path, count = self._path(f"places-{kind}"), len(self.subject.train) + len(self.subject.test)
+        path, count = (
+            self._path(f"places-{kind}"),
+            len(self.classifier.train) + len(self.classifier.test),
+        )
         with suppress(RunError):
             if _store.work_in(path) == self._work:
                 found = _store.load(path, self._work).get("places")
@@ -159,7 +162,7 @@ class Measured:
         return None
 
     def _features(self, rows: Rows, width: int) -> Tensor:
-        run, parts = self.subject, []
+        run, parts = self.classifier, []
         for start in range(0, len(rows), BLOCK):
             part = rows.select(slice(start, start + BLOCK))
             found = unit_features(run.model, run.loss, part)

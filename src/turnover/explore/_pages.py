@@ -31,12 +31,12 @@ Form = Mapping[str, Any]
 def overview(site: Site, request: Request, form: Form) -> Response:
     """What the run is, how far it can be trusted, and where to begin."""
     run = site.explorer
-    labels = run.subject.test.batch["label"].cpu()
+    labels = run.classifier.test.batch["label"].cpu()
     wrong = int((run.says.argmax(dim=1) != labels).sum())
     group, conflict = run.inspection.group, run.inspection.conflict
     counts = {
         "test": len(labels),
-        "train": len(run.subject.train),
+        "train": len(run.classifier.train),
         "wrong": wrong,
         "suspects": int(run.inspection.suspect.sum()),
         "copies": int(group.max()) + 1,
@@ -46,7 +46,7 @@ def overview(site: Site, request: Request, form: Form) -> Response:
         "tested": sum(map(len, run.tested.values())),
         "decided": len(run.decisions.current),
     }
-    return site.render("overview.html", results=run.subject.run.results(), counts=counts)
+    return site.render("overview.html", results=run.classifier.run.results(), counts=counts)
 
 
 def errors(site: Site, request: Request, form: Form) -> Response:
@@ -84,12 +84,12 @@ def query(site: Site, request: Request, form: Form) -> Response:
     """One query: what it is, what the model says, how sure it is."""
     run, key = site.explorer, request.path_params["key"]
     if key.isdecimal():
-        number_of(key, len(run.subject.test), f"test {site.word}")
+        number_of(key, len(run.classifier.test), f"test {site.word}")
     asked = run.query(key)
     predicted, says = run.predicted(asked)
     best = says.topk(min(5, len(says))).indices.tolist()
     label = request.query_params.get("label") or run.classes[predicted]
-    run.subject.class_number(label)
+    run.classifier.class_number(label)
     return site.render(
         "query.html",
         query=_what(run, key, asked),
@@ -140,7 +140,7 @@ def _listed(run: Explorer, found: tuple[ScoredRow, ...]) -> list[dict[str, Any]]
             "parts": scored_of(row, lambda id: None).parts,
             "score": row.score,
             "log_odds": row.log_odds,
-            "error": _error(row) if run.subject.pairs > 1 else 0.0,
+            "error": _error(row) if run.classifier.pairs > 1 else 0.0,
             "q": row.q,
         }
         for row in found
@@ -156,7 +156,7 @@ def _alike(run: Explorer, key: str, found: AskResults) -> list[dict[str, Any]]:
 def ask(site: Site, request: Request, form: Form) -> Response:
     """Ask about what a person typed, or about a picture of theirs."""
     run = site.explorer
-    if not run.subject.can_read:
+    if not run.classifier.can_read:
         raise DataError(f"Nothing can be typed to the {site.word}s of this run. Choose a test row.")
     text, file = form.get("text"), form.get("picture")
     if isinstance(file, UploadFile) and file.size:
@@ -166,7 +166,7 @@ def ask(site: Site, request: Request, form: Form) -> Response:
         raise DataError(f"No {site.word} was sent.")
     if len(text) > LONGEST_TEXT:
         raise DataError(f"That text has {len(text):,} letters; at most {LONGEST_TEXT:,} are read.")
-    return RedirectResponse(f"/query/{run.keep(lambda: run.subject.read(text))}", 303)
+    return RedirectResponse(f"/query/{run.keep(lambda: run.classifier.read(text))}", 303)
 
 
 def _picture(run: Explorer, content: bytes) -> Query:
@@ -177,7 +177,7 @@ def _picture(run: Explorer, content: bytes) -> Query:
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
-        found = run.subject.read(path)
+        found = run.classifier.read(path)
     except DataError as error:
         raise DataError(str(error).replace(path, "Your picture")) from None
     finally:
@@ -200,7 +200,9 @@ def _near(run: Explorer, row: int) -> list[int]:
 def row(site: Site, request: Request, form: Form) -> Response:
     """One training row: its label, what others say of it, its copies, what resembles it."""
     run = site.explorer
-    number = number_of(request.path_params["row"], len(run.subject.train), f"training {site.word}")
+    number = number_of(
+        request.path_params["row"], len(run.classifier.train), f"training {site.word}"
+    )
     found = {**shown(run, "train", number), **seen_by_others(run, number)}
     says = run.inspection.unseen[number]
     best = says.topk(min(5, len(says))).indices.tolist()
@@ -223,7 +225,9 @@ def row(site: Site, request: Request, form: Form) -> Response:
 def reach(site: Site, request: Request, form: Form) -> Response:
     """The test rows that a training row helps and harms most: one row against all queries."""
     run = site.explorer
-    number = number_of(request.path_params["row"], len(run.subject.train), f"training {site.word}")
+    number = number_of(
+        request.path_params["row"], len(run.classifier.train), f"training {site.word}"
+    )
     tests, column, error = run.kept.reach(number)
     own = len(run.kept.rows[run.kept.own[run.kept.rows] == run.kept.labels])
     if len(tests) < own:

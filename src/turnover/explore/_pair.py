@@ -57,8 +57,8 @@ def _shared(ours: Explorer, theirs: Explorer, side: str) -> list[tuple[int, int]
     """Rows that both runs have, by what a reader sees of them, or by their ids."""
 
     def keys(run: Explorer) -> dict[object, int]:
-        rows = run.subject.train if side == "train" else run.subject.test
-        show = run.subject.show
+        rows = run.classifier.train if side == "train" else run.classifier.test
+        show = run.classifier.show
         found: dict[object, int] = {}
         for row, id in enumerate(rows.ids.tolist()):
             seen = show("train" if side == "train" else "test", row)
@@ -74,4 +74,4 @@ def _says(run: Explorer, row: int) -> str:
 
 
 def _wrong(run: Explorer, row: int) -> bool:
-    return _says(run, row) != run.classes[int(run.subject.test.batch["label"][row])]
+    return _says(run, row) != run.classes[int(run.classifier.test.batch["label"][row])]

@@ -41,8 +41,8 @@ class Listed:
 
 def shown(run: Explorer, side: str, row: int) -> dict[str, Any]:
     """What a reader sees of a row: plain values."""
-    rows = run.subject.train if side == "train" else run.subject.test
-    found = run.subject.show("train" if side == "train" else "test", row)
+    rows = run.classifier.train if side == "train" else run.classifier.test
+    found = run.classifier.show("train" if side == "train" else "test", row)
     truth = found.get("truth")
     label = run.classes[int(rows.batch["label"][row])]
     text = found.get("text")
@@ -53,14 +53,14 @@ def shown(run: Explorer, side: str, row: int) -> dict[str, Any]:
         "name": str(found.get("name", int(rows.ids[row]))),
         "text": text if text is None or len(text) <= LONGEST else text[:LONGEST] + " …",
         "label": label,
-        "truth": None if truth is None else str(run.subject.classes[int(truth)]),
+        "truth": None if truth is None else str(run.classifier.classes[int(truth)]),
         "picture": run.pictures[side] is not None,
     }
 
 
 def confusion(run: Explorer) -> list[list[int]]:
     """How many test rows of each label (down) get each answer (across)."""
-    size, labels = len(run.classes), run.subject.test.batch["label"].cpu()
+    size, labels = len(run.classes), run.classifier.test.batch["label"].cpu()
     flat = torch.bincount(labels * size + run.says.argmax(dim=1), minlength=size * size)
     return flat.reshape(size, size).tolist()
 
@@ -85,7 +85,7 @@ def _is(run: Explorer, values: Tensor, name: str) -> Tensor:
 
 def mistakes(run: Explorer, asked: Mapping[str, str]) -> Listed:
     """Test rows, the surest mistakes first, or as they are asked for."""
-    labels = run.subject.test.batch["label"].cpu()
+    labels = run.classifier.test.batch["label"].cpu()
     sure, says = run.says.max(dim=1)
     kept = torch.ones(len(labels), dtype=torch.bool)
     if asked.get("show") != "all" and not (asked.get("label") and asked.get("said")):
@@ -148,5 +148,5 @@ def seen_by_others(run: Explorer, row: int) -> dict[str, Any]:
         "group": int(found.group[row]),
         "near": -1 if found.near is None else int(found.near[row]),
         "near_conflict": found.near_conflict is not None and bool(found.near_conflict[row]),
-        "decision": run.decisions.current.get(int(run.subject.train.ids[row])),
+        "decision": run.decisions.current.get(int(run.classifier.train.ids[row])),
     }

@@ -41,7 +41,7 @@ def prove(site: Site, request: Request, form: Form) -> Response:
     if trainings is None:
         raise DataError(f"A proof has {', '.join(TRAININGS)} trainings of each set.")
     if to:
-        run.subject.class_number(str(to))
+        run.classifier.class_number(str(to))
 
     def work(tick: Tick) -> dict[str, Any]:
         ranked = run.ranked_by(tick)

@@ -353,7 +353,7 @@ def _seeded_losses(model: nn.Module, loss: Loss, batch: Batch, seed: int) -> Ten
 
 
 def _named(part: Sequence[Wanted]) -> str:
-    """Which trainings, as the subject of a sentence."""
+    """Which trainings, as the classifier of a sentence."""
     each = [
         f"seed {', '.join(map(str, seeds))} without {int((~kept).sum()):,} rows"
         for kept, seeds in part[:3]

@@ -14,11 +14,14 @@ PNG: dict[str, Any] = {"compress_level": 6}
 
 
 def encoded(pixels: Pixels, kind: str) -> bytes:
-    """A picture ``uint8 [height, width]`` or ``[…, 3]`` as a file ``"png"`` or ``"jpeg"``."""
+    """A picture ``uint8 [height, width]`` or ``[…, 1 or 3]`` as a file ``"png"`` or ``"jpeg"``."""
     from PIL import Image
 
     file = BytesIO()
-    Image.fromarray(pixels).save(file, kind, **(PNG if kind == "png" else JPEG))
+    grey = pixels.ndim == 3 and pixels.shape[-1] == 1
+    Image.fromarray(pixels[..., 0] if grey else pixels).save(
+        file, kind, **(PNG if kind == "png" else JPEG)
+    )
     return file.getvalue()
 
 

@@ -76,13 +76,13 @@ class Part:
         return self.images[0].loss, self.images[-1].loss
 
 
-def write_gallery(subject: ClassifierRun, found: Inspection) -> Path:
+def write_gallery(classifier: ClassifierRun, found: Inspection) -> Path:
     """Write all training images of a run into ``RUN/gallery``, the highest unseen loss first.
 
     The folder is made anew beside the old one, which it then replaces.
 
     Args:
-        subject: a run of images.
+        classifier: a run of images.
         found: its inspection, see :func:`turnover.runs.audit_run`.
 
     Returns:
@@ -93,21 +93,21 @@ def write_gallery(subject: ClassifierRun, found: Inspection) -> Path:
         RunError: when its images are damaged, or the folder cannot be written or is another's.
         MissingExtra: when a package for pages is not installed.
     """
-    pictures = images_of(subject)
+    pictures = images_of(classifier)
     if len(pictures.ids) != len(found.labels):
         raise RunError(
             f"{pictures.path} holds {len(pictures.ids):,} images, but the inspection is about "
             f"{len(found.labels):,}. The file is damaged, or was replaced."
         )
     templates = pages()
-    folder = subject.run.folder / FOLDER
+    folder = classifier.run.folder / FOLDER
     _refuse_strangers(folder)
     try:
         remove_remains(folder.parent)
         with room_beside(folder) as room:
             fresh = room / FOLDER
             fresh.mkdir()
-            _Gallery(subject, found, pictures, fresh, templates).write()
+            _Gallery(classifier, found, pictures, fresh, templates).write()
             if folder.exists():
                 folder.rename(room / "old")  # whole: half a gallery would be taken for another's
             fresh.rename(folder)
@@ -116,18 +116,19 @@ def write_gallery(subject: ClassifierRun, found: Inspection) -> Path:
     return folder / "index.html"
 
 
-def images_of(subject: ClassifierRun) -> Pictures:
+def images_of(classifier: ClassifierRun) -> Pictures:
     """The training images of a run, for a gallery of them.
 
     Raises:
         DataError: when the run has none.
         RunError: when they are damaged.
     """
-    if subject.scale is not None:
+    if classifier.scale is not None:
         raise DataError("A gallery sorts images by class, and this run predicts numbers.")
-    if (pictures := Pictures.of(subject.run, "train")) is None:
+    if (pictures := Pictures.of(classifier.run, "train")) is None:
         raise DataError(
-            f"A gallery shows images, but {subject.run.folder} is a run of {subject.row_word}s."
+            f"A gallery shows images, but {classifier.run.folder} is a run of "
+            f"{classifier.row_word}s."
         )
     return pictures
 
@@ -156,13 +157,13 @@ class _Gallery:
 
     def __init__(
         self,
-        subject: ClassifierRun,
+        classifier: ClassifierRun,
         found: Inspection,
         pictures: Pictures,
         folder: Path,
         templates: Any,
     ) -> None:
-        self.subject, self.found, self.pictures = subject, found, pictures
+        self.classifier, self.found, self.pictures = classifier, found, pictures
         self.folder, self.templates = folder, templates
         self.layout = layout_of(pictures.shape)
         self.order: list[int] = found.unseen_loss.argsort(descending=True, stable=True).tolist()
@@ -171,7 +172,7 @@ class _Gallery:
         sheets = self._sheets()
         images = list(self._thumbnails())
         whole = list(_parts(images, self.layout, "page"))
-        members: dict[str, list[Thumbnail]] = {str(name): [] for name in self.subject.classes}
+        members: dict[str, list[Thumbnail]] = {str(name): [] for name in self.classifier.classes}
         for image in images:
             members[image.label].append(image)
         classes, width = [], len(str(len(members)))
@@ -200,11 +201,11 @@ class _Gallery:
     def _thumbnails(self) -> Iterator[Thumbnail]:
         labels, says = self.found.labels.tolist(), self.found.suggested.tolist()
         losses, suspect = self.found.unseen_loss.tolist(), self.found.suspect.tolist()
-        ids, classes = self.subject.train.ids.tolist(), list(map(str, self.subject.classes))
+        ids, classes = self.classifier.train.ids.tolist(), list(map(str, self.classifier.classes))
         for place, row in enumerate(self.order):
             sheet, place_on_sheet = divmod(place, self.layout.count)
             line, column = divmod(place_on_sheet, self.layout.columns)
-            shown, label = self.subject.show("train", row), classes[labels[row]]
+            shown, label = self.classifier.show("train", row), classes[labels[row]]
             truth = shown.get("truth")
             yield Thumbnail(
                 sheet,
@@ -226,11 +227,11 @@ class _Gallery:
         text = self.templates.get_template(template).render(
             mark=MARK,
             layout=self.layout,
-            row_word=self.subject.row_word,
+            row_word=self.classifier.row_word,
             count=len(self.order),
             suspected=int(self.found.suspect.sum()),
             zoom=_zoom(self.layout),
-            ink=self.subject.run.manifest.get("kind") == "demo",
+            ink=self.classifier.run.manifest.get("kind") == "demo",
             **values,
         )
         (self.folder / file).write_text(text, encoding="utf-8")

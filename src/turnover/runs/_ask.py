@@ -44,7 +44,7 @@ TESTED = ("z", "p", "q")
 LEAST_DOUBT = 1e-6
 
 
-def estimator_for(subject: ClassifierRun, wanted: str | None) -> str:
+def estimator_for(classifier: ClassifierRun, wanted: str | None) -> str:
     """The estimator that was asked for, or the usual one.
 
     That is first-order for one network with masks, and the kernel for a split ensemble.
@@ -53,58 +53,59 @@ def estimator_for(subject: ClassifierRun, wanted: str | None) -> str:
         ScoreError: for scores by masks of a split ensemble, when there are fewer masks than
             instances.
     """
-    masked = is_converted(subject.model)
+    masked = is_converted(classifier.model)
     if not masked and wanted in ("first-order", "exact"):
         raise ScoreError(
             f"This model has no masks, so that there are no {wanted} scores of it. Take the "
             "kernel, which is the usual one here."
         )
-    usual = "kernel" if subject.pairs or not masked else "first-order"
-    count = 2**subject.pairs
-    if subject.pairs and wanted in ("first-order", "exact") and count < len(subject.train):
+    usual = "kernel" if classifier.pairs or not masked else "first-order"
+    count = 2**classifier.pairs
+    if classifier.pairs and wanted in ("first-order", "exact") and count < len(classifier.train):
         raise ScoreError(
-            f"This run has {subject.pairs} pairs of networks, so that there are {count:,} masks "
-            f"for {len(subject.train):,} {subject.row_word}s, and {wanted} scores of all that "
+            f"This run has {classifier.pairs} pairs of networks, so that there are {count:,} masks "
+            f"for {len(classifier.train):,} {classifier.row_word}s, and {wanted} scores of all "
+            "that "
             "share one are equal. Take the kernel, which is the usual one here and reads the "
             "networks."
         )
     return wanted or usual
 
 
-def kernel_forecast(subject: ClassifierRun, wanted: str | None) -> Forecast | None:
+def kernel_forecast(classifier: ClassifierRun, wanted: str | None) -> Forecast | None:
     """What the kernel of a run is going to take; None for other estimators, which are quick.
 
     Raises:
         ScoreError: as :func:`answer`.
     """
-    subject = _with_masks(subject, wanted)
-    if estimator_for(subject, wanted) != "kernel":
+    classifier = _with_masks(classifier, wanted)
+    if estimator_for(classifier, wanted) != "kernel":
         return None
-    return subject.kernel().forecast(subject.train)
+    return classifier.kernel().forecast(classifier.train)
 
 
 def kernel_once(
-    subject: ClassifierRun, wanted: str | None, tell: Callable[[Forecast], object]
+    classifier: ClassifierRun, wanted: str | None, tell: Callable[[Forecast], object]
 ) -> Callable[[], Fitted]:
     """Fits the kernel of a run when it is first asked for, and no second time.
 
     Args:
-        subject: whom to ask.
+        classifier: whom to ask.
         wanted: the estimator that was asked for.
         tell: called with what the fit is going to take, before anything long is begun.
     """
-    subject = _with_masks(subject, wanted)
-    return cache(lambda: subject.kernel().fit(subject.train, tell=tell))
+    classifier = _with_masks(classifier, wanted)
+    return cache(lambda: classifier.kernel().fit(classifier.train, tell=tell))
 
 
-def _with_masks(subject: ClassifierRun, wanted: str | None) -> ClassifierRun:
+def _with_masks(classifier: ClassifierRun, wanted: str | None) -> ClassifierRun:
     """The network with masks, for scores by masks, where a run has it beside a split ensemble."""
     by_masks = wanted in ("first-order", "exact")
-    return subject.masked if by_masks and subject.masked is not None else subject
+    return classifier.masked if by_masks and classifier.masked is not None else classifier
 
 
 def answer(
-    subject: ClassifierRun,
+    classifier: ClassifierRun,
     query: Query,
     *,
     label: str | None = None,
@@ -115,7 +116,7 @@ def answer(
     """What stands behind the prediction of one row.
 
     Args:
-        subject: whom to ask.
+        classifier: whom to ask.
         query: the row; see :meth:`Subject.query`.
         label: name of the class to ask about; None for the predicted one.
         k: how many helpful and how many harmful instances.
@@ -130,66 +131,66 @@ def answer(
         ScoreError: for k above the number of training instances, or an estimator that the model
             does not allow.
     """
-    subject = _with_masks(subject, estimator)
-    chosen = estimator_for(subject, estimator)
-    said = _said_number if subject.scale is not None else _said_class
-    predicted, probability, asked, doubt = said(subject, query, label)
+    classifier = _with_masks(classifier, estimator)
+    chosen = estimator_for(classifier, estimator)
+    said = _said_number if classifier.scale is not None else _said_class
+    predicted, probability, asked, doubt = said(classifier, query, label)
     rows = _asked(query.rows, _labels_like(query.rows, [asked]))
     if chosen == "kernel":
-        known = subject.kernel() if fitted is None else fitted
+        known = classifier.kernel() if fitted is None else fitted
         known = known() if callable(known) else known
-        found = explain(known, rows, subject.train, k)
+        found = explain(known, rows, classifier.train, k)
     else:
-        rerank = min(RERANK, len(subject.train)) if chosen == "exact" else 0
-        first = FirstOrder(subject.model, subject.loss)
-        found = explain(first, rows, subject.train.ids, k, rerank=rerank, nulls=NULLS)
+        rerank = min(RERANK, len(classifier.train)) if chosen == "exact" else 0
+        first = FirstOrder(classifier.model, classifier.loss)
+        found = explain(first, rows, classifier.train.ids, k, rerank=rerank, nulls=NULLS)
     return AskResults(
         **query.shown,
-        label=None if query.label is None else subject.label_of(query.label),
-        predicted=subject.label_of(predicted),
+        label=None if query.label is None else classifier.label_of(query.label),
+        predicted=classifier.label_of(predicted),
         probability=probability,
-        asked=subject.label_of(asked),
-        loss=max(0.0, float(losses_of(subject.model, subject.loss, rows)[0])),
+        asked=classifier.label_of(asked),
+        loss=max(0.0, float(losses_of(classifier.model, classifier.loss, rows)[0])),
         estimator=found.estimator,
-        train=len(subject.train),
-        verdict=found.verdict(0, name=subject.called),
+        train=len(classifier.train),
+        verdict=found.verdict(0, name=classifier.called),
         significant=tuple(found.significant(0)),
         agreement=None if isinstance(found.agreement, PairAgreement) else found.agreement,
         pairs=found.agreement if isinstance(found.agreement, PairAgreement) else None,
         weight=None if found.weight is None else float(found.weight[0]),
-        helpful=_describe(found, "helpful", 0, subject, query.shown, doubt),
-        harmful=_describe(found, "harmful", 0, subject, query.shown, doubt),
+        helpful=_describe(found, "helpful", 0, classifier, query.shown, doubt),
+        harmful=_describe(found, "harmful", 0, classifier, query.shown, doubt),
     )
 
 
 def _said_class(
-    subject: ClassifierRun, query: Query, label: str | None
+    classifier: ClassifierRun, query: Query, label: str | None
 ) -> tuple[float, float | None, float, float | None]:
     """Class said, its probability, class that is asked about, and 1 − p of that class."""
-    says = probabilities(subject.model, subject.logits, query.rows)[0]
+    says = probabilities(classifier.model, classifier.logits, query.rows)[0]
     predicted = int(says.argmax())
-    asked = predicted if label is None else subject.class_number(label)
+    asked = predicted if label is None else classifier.class_number(label)
     return predicted, float(says[predicted]), asked, _doubt(says, asked)
 
 
 def _said_number(
-    subject: ClassifierRun, query: Query, label: str | None
+    classifier: ClassifierRun, query: Query, label: str | None
 ) -> tuple[float, float | None, float, float | None]:
     """Number said, and number that is asked about: its own, or one deviation above what is said.
 
     A loss has no slope at the number that is said. At one deviation above it the slope is 1, so
     that a score is what a row adds to the prediction, in standard deviations.
     """
-    predicted = float(outputs(subject.model, subject.logits, query.rows)[0, 0])
+    predicted = float(outputs(classifier.model, classifier.logits, query.rows)[0, 0])
     if label is not None:
-        asked = subject.standard(label)
+        asked = classifier.standard(label)
     else:
         asked = predicted + 1 if query.label is None else query.label
     return predicted, None, asked, None
 
 
 def score_all(
-    subject: ClassifierRun,
+    classifier: ClassifierRun,
     query: Query,
     *,
     label: str,
@@ -201,20 +202,20 @@ def score_all(
     Raises:
         DataError, ScoreError: as :func:`answer`.
     """
-    subject = _with_masks(subject, estimator)
-    chosen = estimator_for(subject, estimator)
-    number = subject.class_number if subject.scale is None else subject.standard
+    classifier = _with_masks(classifier, estimator)
+    chosen = estimator_for(classifier, estimator)
+    number = classifier.class_number if classifier.scale is None else classifier.standard
     rows = _asked(query.rows, _labels_like(query.rows, [number(label)]))
     if chosen == "kernel":
-        known = subject.kernel().fit(subject.train) if fitted is None else fitted()
+        known = classifier.kernel().fit(classifier.train) if fitted is None else fitted()
         scores = known.scores(rows)
     else:
         kind = {"first-order": FirstOrder, "exact": TwoPass}[chosen]
-        scores = kind(subject.model, subject.loss).scores(rows, subject.train)
-    return scores if subject.scale else replace(scores, labels=subject.train.batch["label"])
+        scores = kind(classifier.model, classifier.loss).scores(rows, classifier.train)
+    return scores if classifier.scale else replace(scores, labels=classifier.train.batch["label"])
 
 
-def explain_errors(subject: ClassifierRun, *, errors: int, k: int) -> tuple[Mistake, ...]:
+def explain_errors(classifier: ClassifierRun, *, errors: int, k: int) -> tuple[Mistake, ...]:
     """The surest misclassifications, with the training instances behind each.
 
     ``helped_error``: among the instances that carry the predicted (wrong) label, those that helped
@@ -222,13 +223,13 @@ def explain_errors(subject: ClassifierRun, *, errors: int, k: int) -> tuple[Mist
     the true label. First-order scores find them, exact ones rank them; of a split ensemble the
     kernel does.
     """
-    if subject.scale is not None:
-        return _largest_errors(subject, errors, k)
-    train, test = subject.train, subject.test
+    if classifier.scale is not None:
+        return _largest_errors(classifier, errors, k)
+    train, test = classifier.train, classifier.test
     labels = train.batch["label"]
-    says = probabilities(subject.model, subject.logits, test)
+    says = probabilities(classifier.model, classifier.logits, test)
     surest, predicted = says.max(dim=1)
-    count = torch.bincount(labels, minlength=len(subject.classes))
+    count = torch.bincount(labels, minlength=len(classifier.classes))
     blamable = count[predicted] > 0  # all rows of a small class may have been held out
     wrong = torch.nonzero((predicted != test.batch["label"]) & blamable).flatten()
     rows = wrong[torch.argsort(surest[wrong], descending=True, stable=True)][:errors]
@@ -236,7 +237,7 @@ def explain_errors(subject: ClassifierRun, *, errors: int, k: int) -> tuple[Mist
         return ()
     queries, guess = test.select(rows), predicted[rows]
     k = min(k, int(count[guess].min()))
-    ask = _asker(subject)
+    ask = _asker(classifier)
     try:
         blame = ask(_asked(queries, guess), k, keep=SameGroup(guess, labels))
         truth = ask(_asked(queries, queries.batch["label"]), k)
@@ -245,53 +246,53 @@ def explain_errors(subject: ClassifierRun, *, errors: int, k: int) -> tuple[Mist
         return ()
     explained = []
     for i, row in enumerate(rows.tolist()):
-        shown = {"query": row, "id": int(test.ids[row]), **subject.show("test", row)}
+        shown = {"query": row, "id": int(test.ids[row]), **classifier.show("test", row)}
         said, true = int(guess[i]), int(test.batch["label"][row])
         explained.append(
             Mistake(
                 **shown,
-                label=subject.classes[true],
-                predicted=subject.classes[said],
+                label=classifier.classes[true],
+                predicted=classifier.classes[said],
                 loss=float(-says[row, true].log()),
                 probability=float(surest[row]),
                 helped_error=_describe(
-                    blame, "helpful", i, subject, shown, _doubt(says[row], said)
+                    blame, "helpful", i, classifier, shown, _doubt(says[row], said)
                 ),
-                harmed=_describe(truth, "harmful", i, subject, shown, _doubt(says[row], true)),
+                harmed=_describe(truth, "harmful", i, classifier, shown, _doubt(says[row], true)),
             )
         )
     return tuple(explained)
 
 
-def _largest_errors(subject: ClassifierRun, errors: int, k: int) -> tuple[Mistake, ...]:
+def _largest_errors(classifier: ClassifierRun, errors: int, k: int) -> tuple[Mistake, ...]:
     """Of a regression: the largest errors, with the rows that raised their loss most."""
-    test = subject.test
-    says = outputs(subject.model, subject.logits, test)[:, 0]
+    test = classifier.test
+    says = outputs(classifier.model, classifier.logits, test)[:, 0]
     labels = test.batch["label"].cpu()
     rows = torch.argsort((says - labels).abs(), descending=True, stable=True)[:errors]
-    found = _asker(subject)(test.select(rows), min(k, len(subject.train)))
+    found = _asker(classifier)(test.select(rows), min(k, len(classifier.train)))
     explained = []
     for i, row in enumerate(rows.tolist()):
-        shown = {"query": row, "id": int(test.ids[row]), **subject.show("test", row)}
+        shown = {"query": row, "id": int(test.ids[row]), **classifier.show("test", row)}
         explained.append(
             Mistake(
                 **shown,
-                label=subject.label_of(float(labels[row])),
-                predicted=subject.label_of(float(says[row])),
+                label=classifier.label_of(float(labels[row])),
+                predicted=classifier.label_of(float(says[row])),
                 loss=float((says[row] - labels[row]) ** 2 / 2),
-                harmed=_describe(found, "harmful", i, subject, shown, None),
+                harmed=_describe(found, "harmful", i, classifier, shown, None),
             )
         )
     return tuple(explained)
 
 
-def _asker(subject: ClassifierRun) -> Callable[..., Answer]:
+def _asker(classifier: ClassifierRun) -> Callable[..., Answer]:
     """(queries, k, keep=) → answer, by the best estimator that takes no more than seconds."""
-    model, train = subject.model, subject.train
-    if subject.pairs or not is_converted(model):
-        fitted = subject.kernel().fit(train)
+    model, train = classifier.model, classifier.train
+    if classifier.pairs or not is_converted(model):
+        fitted = classifier.kernel().fit(train)
         return lambda rows, k, **more: explain(fitted, rows, train, k, **more)
-    first, rerank = FirstOrder(model, subject.loss), min(RERANK, len(train))
+    first, rerank = FirstOrder(model, classifier.loss), min(RERANK, len(train))
     return lambda rows, k, **more: explain(
         first, rows, train.ids, k, rerank=rerank, nulls=NULLS, **more
     )
@@ -321,7 +322,7 @@ def _describe(
     answer: Answer,
     kind: Literal["helpful", "harmful"],
     query: int,
-    subject: ClassifierRun,
+    classifier: ClassifierRun,
     asked: Mapping[str, Any],
     doubt: float | None,
 ) -> tuple[ScoredRow, ...]:
@@ -332,15 +333,15 @@ def _describe(
     for place, row in enumerate(found.positions[query].tolist()):
         if float(found.scores[query, place]) == 0:
             continue  # no influence at all: it is neither helpful nor harmful
-        shown = subject.show("train", row)
-        shared = subject.mark(asked, shown)
+        shown = classifier.show("train", row)
+        shared = classifier.mark(asked, shown)
         numbers: dict[str, Any] = {
             name: float(getattr(found, name)[query, place]) for name in tested
         }
         described.append(
             ScoredRow(
-                id=int(subject.train.ids[row]),
-                label=subject.label_of(float(subject.train.batch["label"][row])),
+                id=int(classifier.train.ids[row]),
+                label=classifier.label_of(float(classifier.train.batch["label"][row])),
                 **shown,
                 shared=None if shared is None else tuple(shared),
                 score=float(found.scores[query, place]),

@@ -22,38 +22,38 @@ Decided = Mapping[int, Decision]
 SUFFIXES = (".csv", ".parquet")
 
 
-def decided_rows(subject: ClassifierRun, decided: Decided) -> Rows:
+def decided_rows(classifier: ClassifierRun, decided: Decided) -> Rows:
     """The training rows without the removed ones, the others with their decided labels.
 
     Raises:
         DataError: when nothing would be left.
     """
-    kept, labels = _after(subject, decided)
-    rows = subject.train.select(kept)
+    kept, labels = _after(classifier, decided)
+    rows = classifier.train.select(kept)
     return Rows({**rows.batch, "label": labels[kept]}, rows.ids, rows.groups)
 
 
-def _after(subject: ClassifierRun, decided: Decided) -> tuple[Tensor, Tensor]:
+def _after(classifier: ClassifierRun, decided: Decided) -> tuple[Tensor, Tensor]:
     """Numbers of the rows that are kept, and the labels of all rows after the decisions.
 
     Raises:
         DataError: when no row is kept, or the labels are no classes.
     """
-    refuse_numbers(subject.run, "Decisions are about labels that are classes")
-    labels = subject.train.batch["label"].clone()
+    refuse_numbers(classifier.run, "Decisions are about labels that are classes")
+    labels = classifier.train.batch["label"].clone()
     keep = torch.ones(len(labels), dtype=torch.bool)
     for id, made in decided.items():
-        row = int(subject.train.rows_of(torch.tensor([id]))[0])
+        row = int(classifier.train.rows_of(torch.tensor([id]))[0])
         if made.action == "remove":
             keep[row] = False
         elif made.action == "relabel":
-            labels[row] = subject.class_number(str(made.label))
+            labels[row] = classifier.class_number(str(made.label))
     if not keep.any():
         raise DataError("Every training row was decided to be removed. Nothing is left.")
     return torch.nonzero(keep).flatten(), labels
 
 
-def write_cleaned(subject: ClassifierRun, decided: Decided, path: Path) -> int:
+def write_cleaned(classifier: ClassifierRun, decided: Decided, path: Path) -> int:
     """Write the training rows after the decisions, as CSV or Parquet by the suffix; how many.
 
     Raises:
@@ -61,16 +61,16 @@ def write_cleaned(subject: ClassifierRun, decided: Decided, path: Path) -> int:
         RunError: when the file cannot be written.
         MissingExtra: for Parquet without DuckDB and pandas.
     """
-    kept, labels = _after(subject, decided)
+    kept, labels = _after(classifier, decided)
 
     def rows() -> Iterator[dict[str, Any]]:
         for row in kept.tolist():
-            id = int(subject.train.ids[row])
+            id = int(classifier.train.ids[row])
             made = decided.get(id)
             yield {
                 "id": id,
-                **{k: v for k, v in subject.show("train", row).items() if k != "id"},
-                "label": subject.classes[int(labels[row])],
+                **{k: v for k, v in classifier.show("train", row).items() if k != "id"},
+                "label": classifier.classes[int(labels[row])],
                 "decision": "" if made is None else made.action,
             }
 
@@ -78,7 +78,7 @@ def write_cleaned(subject: ClassifierRun, decided: Decided, path: Path) -> int:
     return len(kept)
 
 
-def write_decisions(subject: ClassifierRun, decided: Decided, path: Path) -> int:
+def write_decisions(classifier: ClassifierRun, decided: Decided, path: Path) -> int:
     """Write every decision on a line: the row, its label, what was decided, when and why.
 
     Raises:
@@ -86,12 +86,12 @@ def write_decisions(subject: ClassifierRun, decided: Decided, path: Path) -> int
     """
     found = []
     for id, made in decided.items():
-        row = int(subject.train.rows_of(torch.tensor([id]))[0])
+        row = int(classifier.train.rows_of(torch.tensor([id]))[0])
         found.append(
             {
                 "id": id,
-                **{k: v for k, v in subject.show("train", row).items() if k != "id"},
-                "label": subject.classes[int(subject.train.batch["label"][row])],
+                **{k: v for k, v in classifier.show("train", row).items() if k != "id"},
+                "label": classifier.classes[int(classifier.train.batch["label"][row])],
                 "decision": made.action,
                 "new_label": made.label or "",
                 "note": made.note,

@@ -79,7 +79,7 @@ def split(rows: Rows, seed: int) -> tuple[Rows, Rows]:
 
 
 def cleanse_run(
-    subject: ClassifierRun,
+    classifier: ClassifierRun,
     aim: CleansingConfig,
     totals: Mapping[str, Tensor],
     progress: Progress = lambda what, steps: None,
@@ -89,7 +89,7 @@ def cleanse_run(
     """Remove, train again and compare.
 
     Args:
-        subject: the run whose training set is cleansed.
+        classifier: the run whose training set is cleansed.
         aim: for what.
         totals: by name ``[train]``, positive = helped the target; such as those of ``ARMS``.
         progress: called with what is going on and the number of trainings just finished.
@@ -100,17 +100,17 @@ def cleanse_run(
         LossError: when a training diverges; finished ones are kept.
         MissingExtra: when SciPy is not installed.
     """
-    refuse_numbers(subject.run)
+    refuse_numbers(classifier.run)
     for fraction in aim.fractions:
-        most_harmful(torch.zeros(len(subject.train)), fraction)
+        most_harmful(torch.zeros(len(classifier.train)), fraction)
     if aim.seeds < 2:
         raise DataError("One seed has no spread, so that nothing can be tested; use at least two.")
-    sweep = sweep_of(subject, aim, executor)
+    sweep = sweep_of(classifier, aim, executor)
     cells = cells_of(sweep.run(totals, lambda done, whole: progress("Training again", 1)))
     first = next(iter(totals))
     return CleansingResults(
-        row_word=subject.row_word,
-        train=len(subject.train),
+        row_word=classifier.row_word,
+        train=len(classifier.train),
         target=len(aim.target),
         test=len(aim.test),
         seeds=aim.seeds,
@@ -119,27 +119,27 @@ def cleanse_run(
         conclusion=conclude(cells),
         cells=tuple(cells),
         harmful=tuple(
-            HarmfulRow(**_row(subject, row, {"total": totals[first]}))
+            HarmfulRow(**_row(classifier, row, {"total": totals[first]}))
             for row in torch.argsort(totals[first], stable=True)[:LISTED].tolist()
         ),
     )
 
 
 def sweep_of(
-    subject: ClassifierRun, aim: CleansingConfig, executor: Executor | str | None = None
+    classifier: ClassifierRun, aim: CleansingConfig, executor: Executor | str | None = None
 ) -> Sweep:
     """The re-trainings of a run for an aim."""
-    sent = subject.to_send()
+    sent = classifier.to_send()
     return Sweep(
         sent.build,
         sent.loss,
-        subject.recipe,
-        subject.train,
+        classifier.recipe,
+        classifier.train,
         aim.test,
         partial(_probabilities, sent.logits),
         aim.fractions,
         range(aim.seeds),
-        subject.run.folder / FOLDER,
+        classifier.run.folder / FOLDER,
         executor,
     )
 
@@ -148,7 +148,9 @@ def _probabilities(logits: Logits, model: nn.Module, rows: Rows) -> Tensor:
     return probabilities(model, logits, rows)
 
 
-def cleansing_csv(subject: ClassifierRun, totals: Mapping[str, Tensor], path: str | Path) -> None:
+def cleansing_csv(
+    classifier: ClassifierRun, totals: Mapping[str, Tensor], path: str | Path
+) -> None:
     """Write every training row with its totals, those most harmful to the target first.
 
     Raises:
@@ -157,19 +159,19 @@ def cleansing_csv(subject: ClassifierRun, totals: Mapping[str, Tensor], path: st
     first = next(iter(totals.values()))
     try:
         with replacing(path) as fresh, open(fresh, "w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, list(_row(subject, 0, totals)))
+            writer = csv.DictWriter(file, list(_row(classifier, 0, totals)))
             writer.writeheader()
             for row in torch.argsort(first, stable=True).tolist():
-                found = _row(subject, row, totals)
+                found = _row(classifier, row, totals)
                 writer.writerow({name: cell(value) for name, value in found.items()})
     except OSError as error:
         raise RunError(f"Cannot write {path}: {error}") from error
 
 
-def _row(subject: ClassifierRun, row: int, totals: Mapping[str, Tensor]) -> dict[str, Any]:
+def _row(classifier: ClassifierRun, row: int, totals: Mapping[str, Tensor]) -> dict[str, Any]:
     return {
-        "id": int(subject.train.ids[row]),
-        **subject.show("train", row),
-        "label": subject.classes[int(subject.train.batch["label"][row])],
+        "id": int(classifier.train.ids[row]),
+        **classifier.show("train", row),
+        "label": classifier.classes[int(classifier.train.batch["label"][row])],
         **{name: float(total[row]) for name, total in totals.items()},
     }

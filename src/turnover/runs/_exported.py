@@ -35,7 +35,7 @@ def layout_of(features: Tensor, more: Tensor | None = None) -> Tensor:
     return places / places.abs().amax(dim=0).clamp_min(torch.finfo(torch.float32).tiny)
 
 
-def export_rows(subject: ClassifierRun, decided: Decided) -> list[dict[str, Any]]:
+def export_rows(classifier: ClassifierRun, decided: Decided) -> list[dict[str, Any]]:
     """Every training row as plain values.
 
     ``x`` and ``y`` are the two principal components of the model's own features. ``neighbors``
@@ -45,9 +45,9 @@ def export_rows(subject: ClassifierRun, decided: Decided) -> list[dict[str, Any]
     Raises:
         ConversionError: for a model without a linear layer.
     """
-    refuse_numbers(subject.run, "An export has a suspicion of each class")
-    features = unit_features(subject.model, subject.loss, subject.train)
-    places, found = layout_of(features).tolist(), audit_run(subject)
+    refuse_numbers(classifier.run, "An export has a suspicion of each class")
+    features = unit_features(classifier.model, classifier.loss, classifier.train)
+    places, found = layout_of(features).tolist(), audit_run(classifier)
     own = found.unseen.gather(1, found.labels[:, None])[:, 0].tolist()
     k = min(NEIGHBOURS + 1, len(features))
     rows: list[dict[str, Any]] = []
@@ -57,7 +57,7 @@ def export_rows(subject: ClassifierRun, decided: Decided) -> list[dict[str, Any]
             zip(near.values.tolist(), near.indices.tolist(), strict=True)
         ):
             row = start + at
-            id = int(subject.train.ids[row])
+            id = int(classifier.train.ids[row])
             made = decided.get(id)
             others = [(w, max(0.0, 1 - a)) for w, a in zip(which, alike, strict=True) if w != row]
             rows.append(
@@ -69,9 +69,9 @@ def export_rows(subject: ClassifierRun, decided: Decided) -> list[dict[str, Any]
                         "ids": [w for w, _ in others[:NEIGHBOURS]],
                         "distances": [d for _, d in others[:NEIGHBOURS]],
                     },
-                    **{n: v for n, v in subject.show("train", row).items() if n != "id"},
-                    "label": subject.classes[int(found.labels[row])],
-                    "suggested": subject.classes[int(found.suggested[row])],
+                    **{n: v for n, v in classifier.show("train", row).items() if n != "id"},
+                    "label": classifier.classes[int(found.labels[row])],
+                    "suggested": classifier.classes[int(found.suggested[row])],
                     "suspicion": 1 - own[row],
                     "suspect": bool(found.suspect[row]),
                     "memorised": float(found.memorised[row]),

@@ -36,11 +36,11 @@ FORMAT = 1
 Made = Mapping[str, Tensor]
 
 
-def work_of(subject: ClassifierRun, *parts: object) -> str:
+def work_of(classifier: ClassifierRun, *parts: object) -> str:
     """128 bits of all that measurements of a run depend on: release, weights, rows, labels."""
-    state = [t for _, t in sorted(subject.model.state_dict().items())]
-    sides = [part for rows in (subject.train, subject.test) for part in _sides(rows)]
-    known = dict(sorted(subject.run.manifest.get("checksums", {}).items()))
+    state = [t for _, t in sorted(classifier.model.state_dict().items())]
+    sides = [part for rows in (classifier.train, classifier.test) for part in _sides(rows)]
+    known = dict(sorted(classifier.run.manifest.get("checksums", {}).items()))
     known.pop("manifest.json", None)
     return _store.fingerprint(FORMAT, __version__, known, *state, *sides, *parts)
 
@@ -110,26 +110,26 @@ class KeptScores:
     _lock: Lock = field(default_factory=Lock)
 
     @classmethod
-    def of(cls, subject: ClassifierRun, says: Tensor, most: int = MOST) -> "KeptScores":
+    def of(cls, classifier: ClassifierRun, says: Tensor, most: int = MOST) -> "KeptScores":
         """What is to be kept of a run, and what is there already.
 
         Args:
-            subject: the run.
+            classifier: the run.
             says: probabilities of each test row ``[test, classes]``.
             most: scores that are kept at most; mistakes come first.
         """
-        own, said = subject.test.batch["label"].cpu(), says.argmax(dim=1)
+        own, said = classifier.test.batch["label"].cpu(), says.argmax(dim=1)
         wrong = torch.nonzero(own != said).flatten()
         right = torch.nonzero(own == said).flatten()
         rows = torch.cat([wrong.repeat_interleave(2), right])
         both = torch.stack([own[wrong], said[wrong]], dim=1).flatten()
         labels = torch.cat([both, own[right]])
-        count = max(1, min(len(rows), most // max(1, len(subject.train))))
+        count = max(1, min(len(rows), most // max(1, len(classifier.train))))
         rows, labels = rows[:count], labels[:count]
-        work = work_of(subject, "scores", rows, labels)
-        folder = subject.run.folder / EXPLORER
-        ids = (subject.test.ids, subject.train.ids)
-        return cls(folder, rows, labels, own, ids, subject.pairs, work)
+        work = work_of(classifier, "scores", rows, labels)
+        folder = classifier.run.folder / EXPLORER
+        ids = (classifier.test.ids, classifier.train.ids)
+        return cls(folder, rows, labels, own, ids, classifier.pairs, work)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -244,8 +244,8 @@ class KeptScores:
             self._check(number, header, tensors, about)
         except (OSError, SafetensorError, RunError, ValueError):
             with self._lock:
-                self._known[number] = False  # damaged: it is made anew
-            return None
+                self._known[number] = number in self._blocks  # damaged, or made anew meanwhile
+                return self._blocks.get(number)
         with self._lock:
             self._blocks[number] = (tensors, about)
         return tensors, about

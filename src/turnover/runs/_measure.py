@@ -18,77 +18,77 @@ ERRORS, BEHIND, SUSPECTS = 6, 3, 20
 
 
 def measure_run(
-    subject: ClassifierRun, control: nn.Module | None, curves: Sequence[Curve]
+    classifier: ClassifierRun, control: nn.Module | None, curves: Sequence[Curve]
 ) -> Results:
     """Accuracies, losses of the halves, mistakes with what stands behind them, suspects.
 
     Args:
-        subject: the run.
+        classifier: the run.
         control: the same network trained with ordinary dropout alone, if there is one.
         curves: the learning curve of the turn-over network.
     """
-    found = audit_run(subject)
-    listed = audit_results(subject, found, SUSPECTS)
+    found = audit_run(classifier)
+    listed = audit_results(classifier, found, SUSPECTS)
     return Results(
-        kind=subject.run.manifest.get("kind"),
-        row_word=subject.row_word,
-        train=len(subject.train),
-        test=len(subject.test),
-        pairs=subject.pairs or None,
-        **_how_good(subject, control),
+        kind=classifier.run.manifest.get("kind"),
+        row_word=classifier.row_word,
+        train=len(classifier.train),
+        test=len(classifier.test),
+        pairs=classifier.pairs or None,
+        **_how_good(classifier, control),
         seen_train_loss=float(found.seen_loss.mean()),
         unseen_train_loss=float(found.unseen_loss.mean()),
         test_loss=curves[-1].unseen_test,
         full_test_loss=curves[-1].full_test,
         screening=listed.screening,
         curves=tuple(curves),
-        explanations=explain_errors(subject, errors=ERRORS, k=BEHIND),
+        explanations=explain_errors(classifier, errors=ERRORS, k=BEHIND),
         suspects=listed.suspects,
     )
 
 
-def measure_as_it_is(subject: ClassifierRun, seconds: float, bad: Sequence[BadRow]) -> Results:
+def measure_as_it_is(classifier: ClassifierRun, seconds: float, bad: Sequence[BadRow]) -> Results:
     """The same of a model that was there already: no halves, no learning curve, no control.
 
     Args:
-        subject: the run.
+        classifier: the run.
         seconds: that it took so far.
         bad: rows that were left out.
     """
-    found = audit_run(subject)
-    listed = audit_results(subject, found, SUSPECTS)
-    tested = float(losses_of(subject.model, subject.loss, subject.test).mean())
+    found = audit_run(classifier)
+    listed = audit_results(classifier, found, SUSPECTS)
+    tested = float(losses_of(classifier.model, classifier.loss, classifier.test).mean())
     return Results(
-        kind=subject.run.manifest.get("kind"),
-        row_word=subject.row_word,
+        kind=classifier.run.manifest.get("kind"),
+        row_word=classifier.row_word,
         as_it_is=True,
-        train=len(subject.train),
-        test=len(subject.test),
-        **_how_good(subject, None),
+        train=len(classifier.train),
+        test=len(classifier.test),
+        **_how_good(classifier, None),
         seen_train_loss=float(found.seen_loss.mean()),
         unseen_train_loss=float(found.unseen_loss.mean()),
         test_loss=tested,
         full_test_loss=tested,
         screening=listed.screening,
-        explanations=explain_errors(subject, errors=ERRORS, k=BEHIND),
+        explanations=explain_errors(classifier, errors=ERRORS, k=BEHIND),
         suspects=listed.suspects,
         bad_rows=tuple(bad),
         seconds=round(seconds, 2),
     )
 
 
-def _how_good(subject: ClassifierRun, control: nn.Module | None) -> dict[str, Any]:
+def _how_good(classifier: ClassifierRun, control: nn.Module | None) -> dict[str, Any]:
     """Accuracies of a classifier, or the fit of a regression, on the test set."""
-    if subject.scale is None:
+    if classifier.scale is None:
         return {
-            "accuracy_turnover": accuracy(subject.model, subject.logits, subject.test),
+            "accuracy_turnover": accuracy(classifier.model, classifier.logits, classifier.test),
             "accuracy_dropout": (
-                None if control is None else accuracy(control, subject.logits, subject.test)
+                None if control is None else accuracy(control, classifier.logits, classifier.test)
             ),
         }
-    ours, deviation = _rmse(subject, subject.model), subject.scale.deviation
-    spread = float(subject.test.batch["label"].double().std(correction=0))
-    theirs = None if control is None else _rmse(subject, control)
+    ours, deviation = _rmse(classifier, classifier.model), classifier.scale.deviation
+    spread = float(classifier.test.batch["label"].double().std(correction=0))
+    theirs = None if control is None else _rmse(classifier, control)
     return {
         "fit": Fit(
             rmse_turnover=ours * deviation,
@@ -99,7 +99,7 @@ def _how_good(subject: ClassifierRun, control: nn.Module | None) -> dict[str, An
     }
 
 
-def _rmse(subject: ClassifierRun, model: nn.Module) -> float:
+def _rmse(classifier: ClassifierRun, model: nn.Module) -> float:
     """Root of the mean squared error on the test set, in standard deviations."""
-    says = outputs(model, subject.logits, subject.test)[:, 0].double()
-    return float((says - subject.test.batch["label"].cpu()).square().mean().sqrt())
+    says = outputs(model, classifier.logits, classifier.test)[:, 0].double()
+    return float((says - classifier.test.batch["label"].cpu()).square().mean().sqrt())

@@ -110,7 +110,7 @@ class TrainingPipeline:
         """Audit, train, ask and measure; the complete run.
 
         Args:
-            classifier_of: from the trained turn-over network to the subject.
+            classifier_of: from the trained turn-over network to the classifier.
             control: also train the same network with ordinary dropout alone.
             bad: rows that were left out.
             began: when the command began, by ``time.perf_counter``.
@@ -125,8 +125,8 @@ class TrainingPipeline:
         with opened(self.executor) as engine:
             models = {name: self._train(name, engine) for name in names}
         self.progress("Asking what stands behind each error", 1)
-        subject = classifier_of(models["model"])
-        results = measure_run(subject, models.get("control"), self._curves)
+        classifier = classifier_of(models["model"])
+        results = measure_run(classifier, models.get("control"), self._curves)
         self.run.save(
             replace(
                 results,

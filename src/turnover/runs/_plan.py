@@ -109,7 +109,7 @@ def plan_training(
 
 
 def plan_cleansing(
-    subject: ClassifierRun,
+    classifier: ClassifierRun,
     aim: CleansingConfig,
     arms: int,
     executor: Executor | str | None = None,
@@ -119,17 +119,18 @@ def plan_cleansing(
     Raises:
         ConfigError: as :func:`opened`.
     """
-    sweep = sweep_of(subject, aim)
+    sweep = sweep_of(classifier, aim)
     trainings = sweep.trainings(arms)
     with opened(executor) as engine:
         workers = min(trainings, workers_of(engine))
         with nullcontext() if engine is None else with_threads(threads_of(engine)):
-            network = subject.build(0)
-            each = forecast_training(network, subject.train, subject.loss, subject.recipe)
+            network = classifier.build(0)
+            each = forecast_training(network, classifier.train, classifier.loss, classifier.recipe)
     kept = 1 - (1 + arms) * sum(aim.fractions) / (1 + len(aim.fractions) * (1 + arms))
     seconds = kept * each.seconds * -(-trainings // workers)
     return Plan(
-        f"Training {trainings} networks on {len(subject.train):,} {subject.row_word}s or fewer.",
+        f"Training {trainings} networks on {len(classifier.train):,} {classifier.row_word}s or "
+        "fewer.",
         trainings,
         workers,
         seconds,
@@ -140,7 +141,7 @@ def plan_cleansing(
 
 
 def plan_proof(
-    subject: ClassifierRun,
+    classifier: ClassifierRun,
     *,
     most: int | None = None,
     trainings: int = 8,
@@ -150,27 +151,30 @@ def plan_proof(
     """Of the kernel and the trainings of :func:`prove_run`.
 
     Args:
-        subject: whom to ask.
+        classifier: whom to ask.
         most: the largest number of rows to remove.
         trainings: trainings of each set.
         controls: how many sets are compared with; None for the usual ones.
         executor: trains elsewhere.
     """
-    train, test = subject.train, subject.test
+    train, test = classifier.train, classifier.test
     limit = most or most_of(len(train))
     if controls is None:
-        controls = len(CONTROLS) - (subject.scale is not None)
+        controls = len(CONTROLS) - (classifier.scale is not None)
     sets = 1 + 2 * limit.bit_length() + controls
     with opened(executor) as engine:
-        how = (subject.build, subject.loss, subject.logits, subject.recipe, train, test)
+        how = (classifier.build, classifier.loss, classifier.logits, classifier.recipe, train, test)
         farm = Retrainings(*how, range(trainings), executor=engine)
         farm.seconds()  # the first time, much is made ready
         each, workers = farm.seconds(), workers_of(engine)
-    kernel = subject.kernel().forecast(train)
-    network = forecast_training(subject.build(0), train, subject.loss, replace_epochs(subject))
-    answers = max(1, len(subject.classes))
+    kernel = classifier.kernel().forecast(train)
+    network = forecast_training(
+        classifier.build(0), train, classifier.loss, replace_epochs(classifier)
+    )
+    answers = max(1, len(classifier.classes))
     return Plan(
-        f"A kernel of {len(train):,} {subject.row_word}s, and from {2 + controls} to {sets} sets "
+        f"A kernel of {len(train):,} {classifier.row_word}s, and from {2 + controls} to {sets} "
+        "sets "
         f"of {trainings} trainings without some of them.",
         sets * trainings,
         min(trainings, workers),
@@ -181,19 +185,19 @@ def plan_proof(
     )
 
 
-def replace_epochs(subject: ClassifierRun) -> Recipe:
+def replace_epochs(classifier: ClassifierRun) -> Recipe:
     """The recipe of a run with one epoch at most, of which memory is told."""
-    return replace(subject.recipe, epochs=min(1, subject.recipe.epochs))
+    return replace(classifier.recipe, epochs=min(1, classifier.recipe.epochs))
 
 
-def plan_answer(subject: ClassifierRun, estimator: str | None = None) -> Plan:
+def plan_answer(classifier: ClassifierRun, estimator: str | None = None) -> Plan:
     """Of :func:`answer`, which trains nothing.
 
     Raises:
         ScoreError: as :func:`answer`.
     """
-    expected = kernel_forecast(subject, estimator)
+    expected = kernel_forecast(classifier, estimator)
     seconds, held = (0.0, 0) if expected is None else (expected.seconds, expected.bytes)
     threads = torch.get_num_threads()
-    what = f"Scoring {len(subject.train):,} {subject.row_word}s with {threads} threads."
+    what = f"Scoring {len(classifier.train):,} {classifier.row_word}s with {threads} threads."
     return Plan(what, 0, 1, seconds, seconds, held, 0)

@@ -24,7 +24,7 @@ CONTROLS = ("random", "same-label", "similarity")
 
 
 def prove_run(
-    subject: ClassifierRun,
+    classifier: ClassifierRun,
     query: Query,
     *,
     to: str | None = None,
@@ -45,7 +45,7 @@ def prove_run(
     carry the label that the model says. Finished trainings stay in the run folder.
 
     Args:
-        subject: whom to ask.
+        classifier: whom to ask.
         query: the row; see :meth:`ClassifierRun.query`.
         to: name of the class that it is to say; by default its label, or the runner-up where that
             is unknown or what the model says. Of a regression, the number that the prediction is to
@@ -64,57 +64,59 @@ def prove_run(
     Raises:
         DataError, ScoreError, LossError, RunError: as :func:`turnover.prove`.
     """
-    if subject.run.arguments.get("checkpoint"):
-        subject.build(0)  # refuses: nobody knows how to train it again
+    if classifier.run.arguments.get("checkpoint"):
+        classifier.build(0)  # refuses: nobody knows how to train it again
     if against is None:
-        against = [name for name in CONTROLS if subject.scale is None or name != "same-label"]
+        against = [name for name in CONTROLS if classifier.scale is None or name != "same-label"]
     if unknown := sorted(set(against) - set(CONTROLS)):
         raise DataError(f"There is no control {unknown[0]!r}; there are {', '.join(CONTROLS)}.")
-    goal = _goal(subject, query, to) if subject.scale is None else goal_of(subject, query, to)
+    goal = (
+        _goal(classifier, query, to) if classifier.scale is None else goal_of(classifier, query, to)
+    )
     more = {}
     if "similarity" in against:
-        alike = similarity_to(subject.model, subject.loss, query.rows, subject.train)
+        alike = similarity_to(classifier.model, classifier.loss, query.rows, classifier.train)
         if "said" in goal:
-            alike = alike.masked_fill(subject.train.batch["label"] != goal["said"], -2.0)
+            alike = alike.masked_fill(classifier.train.batch["label"] != goal["said"], -2.0)
         more["similarity"] = alike
-    sent = subject.to_send()
+    sent = classifier.to_send()
     proof = prove(
-        subject.kernel().fit(subject.train) if fitted is None else fitted,
+        classifier.kernel().fit(classifier.train) if fitted is None else fitted,
         query.rows,
-        subject.train,
+        classifier.train,
         build=sent.build,
         loss=sent.loss,
         logits=sent.logits,
-        recipe=subject.recipe,
+        recipe=classifier.recipe,
         **goal,
         until=until,
         most=most,
         trainings=trainings,
         controls=[name for name in against if name != "similarity"],
         against=more,
-        beside=subject.test if "query" in query.shown else None,
-        folder=subject.run.folder / FOLDER,
+        beside=classifier.test if "query" in query.shown else None,
+        folder=classifier.run.folder / FOLDER,
         budget=budget,
         executor=executor,
         forecast=forecast,
         progress=progress,
     )
-    names = dict(enumerate(subject.classes))
-    proof = replace(proof, names=names, row_word=subject.row_word)
-    return proof if subject.scale is None else in_units(proof, subject.scale)
+    names = dict(enumerate(classifier.classes))
+    proof = replace(proof, names=names, row_word=classifier.row_word)
+    return proof if classifier.scale is None else in_units(proof, classifier.scale)
 
 
-def _goal(subject: ClassifierRun, query: Query, to: str | None) -> dict[str, Any]:
+def _goal(classifier: ClassifierRun, query: Query, to: str | None) -> dict[str, Any]:
     """The class that the model says, and the one that it is to say."""
-    says = probabilities(subject.model, subject.logits, query.rows)[0]
+    says = probabilities(classifier.model, classifier.logits, query.rows)[0]
     said, runner_up = says.topk(2).indices.tolist()
     known = query.label is not None and query.label != said
     wanted = query.label if known else runner_up
-    return {"said": said, "wanted": wanted if to is None else subject.class_number(to)}
+    return {"said": said, "wanted": wanted if to is None else classifier.class_number(to)}
 
 
 def prove_mistakes(
-    subject: ClassifierRun,
+    classifier: ClassifierRun,
     *,
     mistakes: int,
     trainings: int = 8,
@@ -126,7 +128,7 @@ def prove_mistakes(
     has the highest mean probability. What one training alone says is chance.
 
     Args:
-        subject: whom to ask.
+        classifier: whom to ask.
         mistakes: about how many; the surest first.
         trainings: trainings of each set.
         progress: called with the number of finished trainings, and the most there can be.
@@ -134,16 +136,16 @@ def prove_mistakes(
     Raises:
         DataError, ScoreError, LossError, RunError: as :func:`turnover.prove`.
     """
-    folder, test = subject.run.folder / FOLDER, subject.test
-    networks = (subject.build, subject.loss, subject.logits, subject.recipe)
-    farm = Retrainings(*networks, subject.train, test, range(trainings), folder)
+    folder, test = classifier.run.folder / FOLDER, classifier.test
+    networks = (classifier.build, classifier.loss, classifier.logits, classifier.recipe)
+    farm = Retrainings(*networks, classifier.train, test, range(trainings), folder)
     rows, said = _surest(farm.without(torch.empty(0, dtype=torch.int64)), test.batch["label"])
     if not len(rows[:mistakes]):
         return []
     proofs = prove_all(
-        subject.kernel().fit(subject.train),
+        classifier.kernel().fit(classifier.train),
         test.select(rows[:mistakes]),
-        subject.train,
+        classifier.train,
         said=said[:mistakes].tolist(),
         wanted=test.batch["label"][rows[:mistakes]].tolist(),
         trainings=trainings,
@@ -151,13 +153,13 @@ def prove_mistakes(
         beside=test,
         folder=folder,
         progress=progress,
-        build=subject.build,
-        loss=subject.loss,
-        logits=subject.logits,
-        recipe=subject.recipe,
+        build=classifier.build,
+        loss=classifier.loss,
+        logits=classifier.logits,
+        recipe=classifier.recipe,
     )
-    names = dict(enumerate(subject.classes))
-    return [replace(proof, names=names, row_word=subject.row_word) for proof in proofs]
+    names = dict(enumerate(classifier.classes))
+    return [replace(proof, names=names, row_word=classifier.row_word) for proof in proofs]
 
 
 def _surest(answers: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -192,7 +194,7 @@ def summary_of(proofs: Sequence[Proof]) -> ProofSummary | None:
     )
 
 
-def proof_json(subject: ClassifierRun, query: Query, proof: Proof) -> dict[str, Any]:
+def proof_json(classifier: ClassifierRun, query: Query, proof: Proof) -> dict[str, Any]:
     """A proof with what a reader sees of its rows, as plain JSON values.
 
     Of a row of the test set it is also written to ``proofs/query-N.json`` in the run folder.
@@ -200,36 +202,36 @@ def proof_json(subject: ClassifierRun, query: Query, proof: Proof) -> dict[str, 
     Raises:
         RunError: when it cannot be written.
     """
-    rows = subject.train.rows_of(torch.tensor(proof.rows, dtype=torch.int64))
+    rows = classifier.train.rows_of(torch.tensor(proof.rows, dtype=torch.int64))
     found = {
         **query.shown,
         **proof.to_dict(),
-        "label": None if query.label is None else subject.label_of(query.label),
-        **_prediction(subject, query),
-        **({} if subject.scale is None else goal_shown(proof)),
-        "row_word": subject.row_word,
+        "label": None if query.label is None else classifier.label_of(query.label),
+        **_prediction(classifier, query),
+        **({} if classifier.scale is None else goal_shown(proof)),
+        "row_word": classifier.row_word,
         "removed": [
             {
-                "id": int(subject.train.ids[row]),
-                "label": subject.label_of(float(subject.train.batch["label"][row])),
-                **subject.show("train", row),
+                "id": int(classifier.train.ids[row]),
+                "label": classifier.label_of(float(classifier.train.batch["label"][row])),
+                **classifier.show("train", row),
             }
             for row in rows.tolist()
         ],
     }
     if (number := query.shown.get("query")) is not None:
         try:
-            (subject.run.folder / FOLDER).mkdir(parents=True, exist_ok=True)
+            (classifier.run.folder / FOLDER).mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise RunError(f"Cannot make a folder in {subject.run.folder}: {error}") from error
-        subject.run.write_json(f"{FOLDER}/query-{number}.json", found)
+            raise RunError(f"Cannot make a folder in {classifier.run.folder}: {error}") from error
+        classifier.run.write_json(f"{FOLDER}/query-{number}.json", found)
     return found
 
 
-def _prediction(subject: ClassifierRun, query: Query) -> dict[str, Any]:
+def _prediction(classifier: ClassifierRun, query: Query) -> dict[str, Any]:
     """What the model says of a row, and how sure it is of a class."""
-    says = outputs(subject.model, subject.logits, query.rows)[0]
-    if subject.scale is not None:
-        return {"predicted": subject.label_of(float(says[0])), "probability": None}
+    says = outputs(classifier.model, classifier.logits, query.rows)[0]
+    if classifier.scale is not None:
+        return {"predicted": classifier.label_of(float(says[0])), "probability": None}
     p = torch.softmax(says, dim=0)
-    return {"predicted": subject.classes[int(p.argmax())], "probability": float(p.max())}
+    return {"predicted": classifier.classes[int(p.argmax())], "probability": float(p.max())}

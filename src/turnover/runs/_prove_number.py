@@ -14,23 +14,24 @@ __all__ = ["goal_of", "goal_shown", "in_units"]
 HALF_WAY = 0.5
 
 
-def goal_of(subject: ClassifierRun, query: Query, to: str | None) -> dict[str, Any]:
+def goal_of(classifier: ClassifierRun, query: Query, to: str | None) -> dict[str, Any]:
     """By how much the prediction is to change, in standard deviations.
 
     Args:
-        subject: a regression.
+        classifier: a regression.
         query: the row.
         to: the number to reach; None for half-way to its label.
 
     Raises:
         DataError: for what is no number, or no number where the label is unknown.
     """
-    said = float(outputs(subject.model, subject.logits, query.rows)[0, 0])
+    said = float(outputs(classifier.model, classifier.logits, query.rows)[0, 0])
     if to is not None:
-        return {"by": subject.standard(to) - said}
+        return {"by": classifier.standard(to) - said}
     if query.label is None:
         raise DataError(
-            f"The model predicts {subject.label_of(said)}, and the label of this row is unknown. "
+            f"The model predicts {classifier.label_of(said)}, and the label of this row is "
+            "unknown. "
             "Name the number that the prediction is to reach."
         )
     return {"by": HALF_WAY * (query.label - said)}

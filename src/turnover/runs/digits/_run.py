@@ -163,8 +163,8 @@ def _run(folder: str | Path, arguments: dict[str, Any], progress: Progress) -> R
         )
         seconds[name] = time.perf_counter() - began
     progress("Asking what stands behind each error", 1)
-    subject = _digits_run(run, models[TURNOVER.name], digits.train, digits.test)
-    results = measure_demo(subject, models, digits, curves, ensemble)
+    classifier = _digits_run(run, models[TURNOVER.name], digits.train, digits.test)
+    results = measure_demo(classifier, models, digits, curves, ensemble)
     run.save(
         replace(
             results,
@@ -182,7 +182,7 @@ def _run(folder: str | Path, arguments: dict[str, Any], progress: Progress) -> R
 
 
 def measure_demo(
-    subject: ClassifierRun,
+    classifier: ClassifierRun,
     models: dict[str, nn.Module],
     digits: Digits,
     curves: dict[str, list[Curve]],
@@ -216,7 +216,7 @@ def measure_demo(
             _variant(models[network.name], digits, curves[network.name][-1], network.dropout)
             for network in (PLAIN, TURNOVER)
         ),
-        explanations=explain_errors(subject, errors=ERRORS, k=BEHIND),
+        explanations=explain_errors(classifier, errors=ERRORS, k=BEHIND),
         suspects=tuple(find_suspects(unseen, digits.train)[:SUSPECTS]),
     )
 
@@ -226,7 +226,7 @@ def _unseen(model: nn.Module, train: Rows) -> Tensor:
 
 
 def _prove(
-    subject: ClassifierRun, arguments: dict[str, Any], progress: Progress
+    classifier: ClassifierRun, arguments: dict[str, Any], progress: Progress
 ) -> ProofSummary | None:
     """Prove the surest mistakes; their files stand in the run folder."""
     what, told = "Training again without the rows behind each mistake", 0
@@ -237,10 +237,10 @@ def _prove(
         told += steps
         progress(what, steps)
 
-    proofs = prove_mistakes(subject, mistakes=arguments["mistakes"], progress=tick)
+    proofs = prove_mistakes(classifier, mistakes=arguments["mistakes"], progress=tick)
     for proof in proofs:
-        row = int(subject.test.rows_of(torch.tensor([proof.query]))[0])
-        proof_json(subject, subject.query(row), proof)
+        row = int(classifier.test.rows_of(torch.tensor([proof.query]))[0])
+        proof_json(classifier, classifier.query(row), proof)
     progress(what, PROOF_STEPS - told)
     return summary_of(proofs)
 

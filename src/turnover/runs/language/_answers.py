@@ -34,13 +34,13 @@ MAD = 1.4826  # makes the median distance from the median a standard deviation o
 FOLDER = "proofs"
 
 
-def answer_response(subject: LanguageRun, query: LanguageQuery, *, k: int = 5) -> LanguageAnswer:
+def answer_response(classifier: LanguageRun, query: LanguageQuery, *, k: int = 5) -> LanguageAnswer:
     """What stands behind a response.
 
     Raises:
         ScoreError: for k above the number of training examples.
     """
-    found = explain(subject.kernel(), query.rows, subject.train, k)
+    found = explain(classifier.kernel(), query.rows, classifier.train, k)
     told = found.agreement
     assert isinstance(told, PairAgreement)
     return LanguageAnswer(
@@ -49,14 +49,14 @@ def answer_response(subject: LanguageRun, query: LanguageQuery, *, k: int = 5) -
         response=query.talk.response,
         generated=query.generated,
         span=query.span,
-        loss=float(losses_of(subject.model, subject.loss, query.rows)[0]),
+        loss=float(losses_of(classifier.model, classifier.loss, query.rows)[0]),
         tokens=_tokens(query.rows),
-        train=len(subject.train),
-        verdict=found.verdict(0, name=lambda id: _called(subject, id)),
+        train=len(classifier.train),
+        verdict=found.verdict(0, name=lambda id: _called(classifier, id)),
         significant=tuple(found.significant(0)),
         pairs=told,
-        helpful=_listed(subject, query, found, found.helpful),
-        harmful=_listed(subject, query, found, found.harmful),
+        helpful=_listed(classifier, query, found, found.helpful),
+        harmful=_listed(classifier, query, found, found.harmful),
     )
 
 
@@ -64,15 +64,15 @@ def _tokens(rows: Rows) -> int:
     return int((rows.batch["labels"][:, 1:] != -100).sum())
 
 
-def _called(subject: LanguageRun, id: int) -> str:
-    return subject.talks["train"][int(subject.train.rows_of(torch.tensor([id]))[0])].name
+def _called(classifier: LanguageRun, id: int) -> str:
+    return classifier.talks["train"][int(classifier.train.rows_of(torch.tensor([id]))[0])].name
 
 
 def _listed(
-    subject: LanguageRun, query: LanguageQuery, found: Answer, listed: TopInstances
+    classifier: LanguageRun, query: LanguageQuery, found: Answer, listed: TopInstances
 ) -> tuple[ScoredTalk, ...]:
     tested = isinstance(found.agreement, PairAgreement) and found.agreement.tests
-    talks, common = subject.talks["train"], _common(subject.talks["train"])
+    talks, common = classifier.talks["train"], _common(classifier.talks["train"])
     rows = []
     for place, row in enumerate(listed.positions[0].tolist()):
         if float(listed.scores[0, place]) == 0:
@@ -82,7 +82,7 @@ def _listed(
         }
         rows.append(
             ScoredTalk(
-                id=int(subject.train.ids[row]),
+                id=int(classifier.train.ids[row]),
                 **talks[row].shown(),
                 shared=_shared(_part(query), talks[row].response, common),
                 score=float(listed.scores[0, place]),
@@ -113,12 +113,13 @@ def _shared(query: str, text: str, common: set[str]) -> tuple[tuple[int, int], .
     return tuple(m.span() for m in WORD.finditer(text) if m[0].casefold() in wanted)
 
 
-def audit_language(subject: LanguageRun, top: int = 30) -> LanguageAudit:
+def audit_language(classifier: LanguageRun, top: int = 30) -> LanguageAudit:
     """Every training example, seen through the adapters that never learned it."""
     unseen, seen = (
-        losses_of(subject.model, subject.loss, subject.train, side) for side in ("unseen", "seen")
+        losses_of(classifier.model, classifier.loss, classifier.train, side)
+        for side in ("unseen", "seen")
     )
-    talks = subject.talks["train"]
+    talks = classifier.talks["train"]
     keys = [(normalised(talk.prompt), normalised(talk.response)) for talk in talks]
     group, groups = _groups(keys)
     responses: dict[str, set[str]] = {}
@@ -129,7 +130,7 @@ def audit_language(subject: LanguageRun, top: int = 30) -> LanguageAudit:
     def listed(rows: Iterable[int]) -> tuple[SeenTalk, ...]:
         return tuple(
             SeenTalk(
-                id=int(subject.train.ids[row]),
+                id=int(classifier.train.ids[row]),
                 **talks[row].shown(),
                 unseen_loss=float(unseen[row]),
                 seen_loss=float(seen[row]),
@@ -171,7 +172,7 @@ def _groups(keys: Sequence[Any]) -> tuple[list[int], list[list[int]]]:
 
 
 def prove_response(
-    subject: LanguageRun,
+    classifier: LanguageRun,
     query: LanguageQuery,
     *,
     most: int | None = None,
@@ -184,7 +185,7 @@ def prove_response(
     run folder.
 
     Args:
-        subject: whom to ask.
+        classifier: whom to ask.
         query: the response.
         most: how many examples to take out; None for 1 %, and at least 10.
         trainings: seeds of each set.
@@ -194,17 +195,17 @@ def prove_response(
         DataError: when no example helped, or none would be left.
         LossError, RunError, ConfigError: as :class:`turnover.proof.Retrainings`.
     """
-    count = len(subject.train)
+    count = len(classifier.train)
     most = max(10, count // 100) if most is None else most
     if most >= count:
         raise DataError(
             f"Removing {most} of {count} examples leaves nothing to train on. Take fewer: rows=N."
         )
-    found = answer_response(subject, query, k=most)
+    found = answer_response(classifier, query, k=most)
     ours = [row for row in found.helpful if row.score > 0]
     if not ours:
         raise DataError("No example helped this response, so that there are none to take out.")
-    named = subject.train.rows_of(torch.tensor([row.id for row in ours]))
+    named = classifier.train.rows_of(torch.tensor([row.id for row in ours]))
     order = torch.randperm(count, generator=torch.Generator("cpu").manual_seed(0))
     chance = order[~torch.isin(order, named)][: len(named)]
     done = 0
@@ -216,14 +217,14 @@ def prove_response(
             progress(done, 3 * trainings)
 
     farm = Retrainings(
-        subject.build,
-        subject.loss,
-        lambda model, batch: subject.loss(model, batch)[:, None],
-        subject.recipe,
-        subject.train,
+        classifier.build,
+        classifier.loss,
+        lambda model, batch: classifier.loss(model, batch)[:, None],
+        classifier.recipe,
+        classifier.train,
         query.rows,
         range(trainings),
-        subject.run.folder / FOLDER,
+        classifier.run.folder / FOLDER,
         stacked=False,
         numbers=True,
     )

@@ -91,8 +91,8 @@ def index_texts(
         rows[name] = encoded_rows(run, name, moved, ready, encoding(run.arguments), tick)
     save_pieces(run, texts, ready)
     progress("Reading gradients of the training texts", 1)
-    subject = classifier_of(run, model, rows["train"], rows["test"])
-    run.save(measure_as_it_is(subject, time.perf_counter() - began, texts.bad))
+    classifier = classifier_of(run, model, rows["train"], rows["test"])
+    run.save(measure_as_it_is(classifier, time.perf_counter() - began, texts.bad))
     progress("Done", 1)
     data = {name: fingerprint(found) for name, found in rows.items()}
     return run.finish(masks={}, data=data, base=weights_of(model))
