@@ -60,7 +60,7 @@ def main() -> None:
 
         def show(message: Warning | str, category: type[Warning], *where: Any, **to: Any) -> None:
             if category.__module__.startswith("turnover."):
-                print(f"turnover: {' '.join(str(message).split())}", file=sys.stderr)
+                print(f"turnover: {as_options(' '.join(str(message).split()))}", file=sys.stderr)
             else:
                 usual(message, category, *where, **to)
 

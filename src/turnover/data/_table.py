@@ -125,6 +125,7 @@ def read_table(path: str | Path, roles: Mapping[str, str], *, encoding: str | No
 def _refuse_other_places(address: str, path: Path) -> None:
     """Refuse what is no file or folder of this machine."""
     if scheme := ADDRESS.match(address):
+        address = re.sub(r":/+", "://", address, count=1)  # a path keeps one of two slashes
         raise DataError(
             f"{address} is an address ({scheme[1]}), and data are read from this machine only. "
             "Download the file, and give its name."

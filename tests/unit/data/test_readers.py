@@ -332,6 +332,7 @@ def test_what_is_wrong_with_a_file_is_said_with_the_way_out(tmp_path, name, cont
     ("name", "says"),
     [
         ("https://example.com/a.csv", "is an address"),
+        (Path("https://example.com/a.csv"), "^https://example.com/a.csv is an address"),
         ("s3://bucket/a.csv", "Download"),
         ("data/*.csv", "not patterns"),
         ("/dev/null", "a pipe or a device"),
