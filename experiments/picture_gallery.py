@@ -21,20 +21,21 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any, cast
+from typing import Any, ClassVar, cast, final
 
 import torch
 from safetensors import safe_open
-from torch import nn
+from torch import Tensor, nn
 
 from benchmarks._machine import describe
 from experiments._pictures import CIFAR10, cifar10
-from turnover.cleansing import Inspection, near_pictures
+from turnover.cleansing import Inspection, NearCopies
 from turnover.data import Rows
 from turnover.reports import write_gallery
-from turnover.runs import ClassifierRun, Run
+from turnover.runs import ClassifierRun, Run, Side
 from turnover.training import Recipe
 
 COUNT, REPEATS, SEED = 50_000, 5, 0
@@ -74,25 +75,33 @@ def make_run(folder: Path, count: int) -> None:
     Run.create(folder, {"kind": "images"}).save_rows("train", rows)
 
 
+@final
+@dataclass(frozen=True, eq=False)
+class LabelsAlone(ClassifierRun):
+    """A run of images that keeps only their labels in memory."""
+
+    row_word: ClassVar[str] = "image"
+
+    def logits(self, model: nn.Module, batch: Any) -> Tensor:
+        raise NotImplementedError("a gallery asks no model")
+
+    def build(self, seed: int) -> nn.Module:
+        return nn.Identity()
+
+    def show(self, side: Side, row: int) -> dict[str, Any]:
+        return {"name": f"{CIFAR10[int(self.train.batch['label'][row])]}/{row:05}.png"}
+
+    def copies(self) -> NearCopies:
+        raise NotImplementedError("the images are not in memory")
+
+
 def classifier_of(folder: Path) -> ClassifierRun:
     """The run, opened; its rows keep only labels in memory."""
     run = Run.open(folder)
     with safe_open(folder / "train.safetensors", "pt") as file:
-        labels, ids = file.get_tensor("label"), file.get_tensor("id")
-    few = Rows({"label": labels}, ids)
-    return ClassifierRun(
-        run,
-        nn.Identity(),
-        lambda model, batch: batch["label"],
-        few,
-        few,
-        CIFAR10,
-        Recipe(1, 1, SEED, torch.optim.SGD),
-        lambda seed: nn.Identity(),
-        lambda side, row: {"name": f"{CIFAR10[int(labels[row])]}/{row:05}.png"},
-        lambda: near_pictures(few.batch["image"]),
-        row_word="image",
-    )
+        few = Rows({"label": file.get_tensor("label")}, file.get_tensor("id"))
+    recipe = Recipe(1, 1, SEED, torch.optim.SGD)
+    return LabelsAlone(run, nn.Identity(), few, few, CIFAR10, recipe)
 
 
 def inspected(labels: torch.Tensor) -> Inspection:

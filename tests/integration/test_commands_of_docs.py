@@ -1,4 +1,7 @@
-"""The commands of the docs, typed from top to bottom of a page after its Python examples."""
+"""The commands of the docs, typed from top to bottom of a page after its Python examples.
+
+Fences of ``sh`` run here. Fences of ``bash`` hold what needs a cluster or changes what is installed.
+"""
 
 import re
 import shlex
@@ -16,7 +19,7 @@ FENCE = re.compile(r"^```(python|sh)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 PAGES = [
     page
     for page in sorted((ROOT / "docs").glob("*.md"))
-    if re.search(r"^turnover ", page.read_text(encoding="utf-8"), re.MULTILINE)
+    if re.search(r"^```sh\nturnover ", page.read_text(encoding="utf-8"), re.MULTILINE)
 ]
 
 

@@ -127,7 +127,7 @@ class ClassifierRun(ABC):
         Raises:
             DataError: where nothing can be typed, or for what cannot be read.
         """
-        raise DataError(f"An {self.row_word} of this run cannot be typed; ask by its number.")
+        raise DataError(f"The {self.row_word}s of this run cannot be typed; ask by number.")
 
     def load(self, other: ExternalData) -> tuple[Rows, Sequence[BadRow]]:
         """Rows of another data file with labels of the same classes, and what is wrong there.

@@ -25,7 +25,7 @@ from tests.integration.explore.conftest import (
 )
 
 LIGHT = """
-const done = arguments[0], picture = document.querySelector(".classifier img");
+const done = arguments[0], picture = document.querySelector(".subject img");
 const read = () => {
   const paper = document.createElement("canvas");
   [paper.width, paper.height] = [picture.naturalWidth, picture.naturalHeight];
@@ -40,7 +40,7 @@ picture.complete ? read() : (picture.onload = read);
 
 
 def kind_of_text(browser):
-    words = shows(browser, ".classifier .said")[0].text
+    words = shows(browser, ".subject .said")[0].text
     return "fruit" if words.count("fruit") > words.count("tool") else "tool"
 
 
