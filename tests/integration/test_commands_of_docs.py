@@ -1,6 +1,6 @@
 """The commands of the docs, typed from top to bottom of a page after its Python examples.
 
-Fences of ``sh`` run here. Fences of ``bash`` hold what needs a cluster or changes what is installed.
+Fences of ``sh`` run here. Fences of ``bash`` hold what needs a cluster or changes installations.
 """
 
 import re
