@@ -52,7 +52,8 @@ def test_it_answers_by_pairs_and_keeps_features(tuned):
     run, _ = tuned
     found = answer("ask", run, "--query", 5)
     assert found["estimator"] == "kernel" and found["pairs"]["pairs"] == 2
-    assert (run / "features" / "features-3.safetensors").exists()
+    kept = sorted((run / "features").glob("network-*/rows-*.safetensors"))
+    assert len(kept) == 4, "one for each network"
     assert answer("ask", run, "--query", 5) == found
     text = next(t for _, t, _ in reviews(1, 40))
     assert answer("ask", run, "--text", text)["pairs"] == found["pairs"]

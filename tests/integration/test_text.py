@@ -496,7 +496,7 @@ def test_a_damaged_configuration_of_an_unfinished_run_is_written_anew(tiny, tmp_
     from turnover.runs.text._adapted import Adapted, build_adapted
 
     def built(sealed):
-        plan = Adapted(str(tiny), tmp_path, 2, 4, 0.1, sealed)
+        plan = Adapted(str(tiny), tmp_path, 2, 4, 0.1, sealed=sealed)
         return build_adapted(plan, seed=0, turnover=False, weights=True)
 
     built(False)
