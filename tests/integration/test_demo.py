@@ -24,7 +24,7 @@ from tests.integration.conftest import (
 from turnover.cli import _main
 from turnover.cli._main import app
 from turnover.estimators import LowAgreementWarning
-from turnover.runs import Run
+from turnover.runs import Run, open_run
 from turnover.runs import _check as _prove
 from turnover.runs.digits import _run, run_demo
 from turnover.runs.results import VERSION
@@ -153,7 +153,16 @@ def test_a_demo_is_asked_by_its_split_ensemble_and_by_masks_where_wanted(demo):
         assert ("pairs" in found) == (estimator == "kernel")
 
 
-@pytest.mark.xfail(reason="since proofs take executors, trainings of the demo are not found again")
+@pytest.mark.parametrize("masked", [False, True])
+def test_what_is_sent_to_a_worker_builds_the_same_network(demo, masked):
+    opened = open_run(demo[0])
+    opened = opened.masked if masked else opened
+    here, there = (each.build(3) for each in (opened, opened.to_send()))
+    assert str(here) == str(there)
+    weights = there.state_dict()
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in here.state_dict().items())
+
+
 def test_a_demo_is_proved_with_its_own_trainings(demo, tmp_path):
     run = shutil.copytree(demo[0], tmp_path / "run")
     path = sorted((run / "proofs").glob("query-*.json"))[0]

@@ -161,7 +161,10 @@ class ClassifierRun(ABC):
         return row_losses(self.logits(model, batch), batch["label"])
 
     def to_send(self) -> Self:
-        """The same without its model and test rows, which trainings on a worker do not need."""
+        """The same without its model and test rows, which trainings on a worker do not need.
+
+        It builds the same networks: ``build`` reads nothing of the model.
+        """
         return replace(self, model=nn.Identity(), test=self.test.select(slice(0, 1)), masked=None)
 
     def error(self, model: nn.Module, batch: Batch) -> Tensor:

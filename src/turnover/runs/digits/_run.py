@@ -269,15 +269,21 @@ LOADER = RunLoader(_open)
 @final
 @dataclass(frozen=True, eq=False)
 class DigitsRun(ClassifierRun):
-    """The demo, opened: its networks with masks, or the split ensemble of its proofs."""
+    """The demo, opened: its networks with masks, or the split ensemble of its proofs.
+
+    Attributes:
+        network: from a seed to the network that is trained again.
+    """
 
     row_word: ClassVar[str] = "image"
+
+    network: Callable[[int], nn.Module]
 
     def logits(self, model: nn.Module, batch: Batch) -> Tensor:
         return logits(model, batch)
 
     def build(self, seed: int) -> nn.Module:
-        return build_plain(seed) if self.pairs else CONTROL.build(seed)
+        return self.network(seed)
 
     def show(self, side: Side, row: int) -> dict[str, Any]:
         return {"truth": int(self.train.batch["truth"][row])} if side == "train" else {}
@@ -288,9 +294,11 @@ class DigitsRun(ClassifierRun):
 
 def _digits_run(run: Run, model: nn.Module, train: Rows, test: Rows) -> DigitsRun:
     epochs, seed = run.arguments.get("epochs", EPOCHS), run.arguments["seed"]
-    ensemble = isinstance(model, SplitEnsemble)
-    recipe = proof_recipe(epochs, seed) if ensemble else recipe_of(epochs, seed)
-    return DigitsRun(run, model, train, test, tuple(range(CLASSES)), recipe)
+    if isinstance(model, SplitEnsemble):
+        recipe, network = proof_recipe(epochs, seed), build_plain
+    else:
+        recipe, network = recipe_of(epochs, seed), CONTROL.build
+    return DigitsRun(run, model, train, test, tuple(range(CLASSES)), recipe, network)
 
 
 def find_suspects(ranked_by: Tensor, train: Rows) -> list[PlantedRow]:
