@@ -27,17 +27,11 @@ def demo(
     Takes about a minute. Interrupt it with Ctrl-C, and repeat the command to go on. The
     answer is in OUT/report.html.
     """
-    from rich.markup import escape
-
-    from turnover.cli._output import console, print_json, progress_bar
-    from turnover.reports import render_html, render_terminal, summary
+    from turnover.cli._output import progress_bar, show_run
+    from turnover.reports import render_html
     from turnover.runs.digits import run_demo, steps_of_demo
 
     with progress_bar(steps_of_demo(epochs, mistakes)) as tick:
         run = run_demo(out, epochs=epochs, noise=noise, seed=seed, mistakes=mistakes, progress=tick)
     page = run.write_text("report.html", render_html(run))
-    if as_json:
-        print_json({**summary(run), "report": str(page)})
-        return
-    render_terminal(run, console())
-    console().print(f"\nReport: [bold]{escape(str(page))}[/bold]", soft_wrap=True)
+    show_run(run, str(page), as_json=as_json)

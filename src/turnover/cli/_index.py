@@ -56,12 +56,9 @@ def index(
 
     Without --eval a tenth of the data is asked about, although the model may have learned it.
     """
-    from rich.markup import escape
-
-    from turnover.cli._output import console, print_json, progress_bar, typed, warn, write_page
+    from turnover.cli._output import progress_bar, show_run, typed, warn, write_page
     from turnover.data import listing
     from turnover.data.texts import Columns, read_texts
-    from turnover.reports import render_terminal, summary
     from turnover.runs.text import IndexConfig, index_steps, index_texts
 
     texts = read_texts(
@@ -84,10 +81,4 @@ def index(
     with progress_bar(index_steps(texts)) as tick:
         folder = out or Path("runs") / data.stem
         run = index_texts(folder, texts, plan, command=typed(context), progress=tick)
-    page = write_page(run)
-    if as_json:
-        print_json({**summary(run), "report": page})
-        return
-    render_terminal(run, console())
-    if page:
-        console().print(f"\nReport: [bold]{escape(page)}[/bold]", soft_wrap=True)
+    show_run(run, write_page(run), as_json=as_json)

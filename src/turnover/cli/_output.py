@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     Progress,
@@ -27,6 +28,7 @@ __all__ = [
     "print_json",
     "progress_bar",
     "show_plan",
+    "show_run",
     "tell",
     "typed",
     "warn",
@@ -75,6 +77,18 @@ def show_plan(plan: "Plan", *, as_json: bool) -> None:
         print_json(plan.to_json())
     else:
         console().print(str(plan), markup=False, highlight=False)
+
+
+def show_run(run: "Run", page: str | None, *, as_json: bool) -> None:
+    """The numbers of a run, and where its page is; None where no page was written."""
+    from turnover.reports import render_terminal, summary
+
+    if as_json:
+        print_json({**summary(run), "report": page})
+        return
+    render_terminal(run, console())
+    if page:
+        console().print(f"\nReport: [bold]{escape(page)}[/bold]", soft_wrap=True)
 
 
 def typed(context: typer.Context) -> list[str]:

@@ -237,10 +237,7 @@ def train(
 
     Interrupt it with Ctrl-C, and repeat the command to go on.
     """
-    from rich.markup import escape
-
-    from turnover.cli._output import console, print_json, show_plan, write_page
-    from turnover.reports import render_terminal, summary
+    from turnover.cli._output import show_plan, show_run, write_page
     from turnover.runs import Run
 
     if learns_responses(context):
@@ -252,13 +249,7 @@ def train(
     if not isinstance(run, Run):
         show_plan(run, as_json=as_json)
         return
-    page = write_page(run)
-    if as_json:
-        print_json({**summary(run), "report": page})
-        return
-    render_terminal(run, console())
-    if page:
-        console().print(f"\nReport: [bold]{escape(page)}[/bold]", soft_wrap=True)
+    show_run(run, write_page(run), as_json=as_json)
 
 
 def holds_images(data: Path, column: str | None) -> bool:

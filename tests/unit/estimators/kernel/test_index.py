@@ -3,13 +3,11 @@
 import json
 import subprocess
 import sys
-from functools import partial
 
 import pytest
 import torch
-import torch.nn.functional as F
-from torch import nn
 
+from tests.unit.estimators.kernel.small import SGD, build, data, loss
 from turnover import _store
 from turnover.data import Rows
 from turnover.errors import IdError, RunError
@@ -17,7 +15,6 @@ from turnover.estimators import GradientKernel
 from turnover.estimators.kernel import _keep, _known
 from turnover.training import Recipe, fit_split_ensemble
 
-SGD = partial(torch.optim.SGD, lr=0.2, momentum=0.9, weight_decay=0.001)
 # Kernels in parts are products of matrices of other shapes, which round otherwise.
 ROUNDING = {"atol": 1e-5, "rtol": 2e-3}
 KINDS = {
@@ -26,23 +23,6 @@ KINDS = {
     "classes": {"link": "classes"},
     "landmarks of classes": {"link": "classes", "landmarks": 24},
 }
-
-
-def loss(model, batch):
-    return F.cross_entropy(model(batch[0]), batch[1], reduction="none")
-
-
-def build(seed):
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        return nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 3))
-
-
-def data(count, seed):
-    generator = torch.Generator().manual_seed(seed)
-    y = torch.arange(count) % 3
-    x = torch.randn(count, 6, generator=generator) + 2 * F.one_hot(y, 6)
-    return Rows((x, y), torch.arange(count) + 1000 * seed)
 
 
 @pytest.fixture(scope="module")

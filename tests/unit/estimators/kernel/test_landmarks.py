@@ -1,13 +1,10 @@
 """Nyström features against explicit projections, and how landmarks are drawn."""
 
-from functools import partial
-
 import pytest
 import torch
-import torch.nn.functional as F
-from torch import nn
 
 from tests.reference.kernels import log_odds, nystrom_scores
+from tests.unit.estimators.kernel.small import SGD, build, data, loss
 from turnover.data import Rows
 from turnover.errors import ScoreError
 from turnover.estimators import GradientKernel, attribute
@@ -15,26 +12,8 @@ from turnover.estimators.kernel import _plan
 from turnover.estimators.kernel._landmarks import LandmarkRidge, draw, row_blocks
 from turnover.training import Recipe, fit, fit_split_ensemble
 
-SGD = partial(torch.optim.SGD, lr=0.2, momentum=0.9, weight_decay=0.001)
 # Half precision keeps 11 bits of each feature, and W is damped by 1e-5.
 ROUNDING = {"atol": 2e-4, "rtol": 1e-2}
-
-
-def loss(model, batch):
-    return F.cross_entropy(model(batch[0]), batch[1], reduction="none")
-
-
-def build(seed):
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        return nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 3))
-
-
-def data(count, seed):
-    generator = torch.Generator().manual_seed(seed)
-    y = torch.arange(count) % 3
-    x = torch.randn(count, 6, generator=generator) + 2 * F.one_hot(y, 6)
-    return Rows((x, y), torch.arange(count) + 1000 * seed)
 
 
 @pytest.fixture(scope="module")
