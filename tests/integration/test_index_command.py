@@ -6,12 +6,14 @@ import shutil
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from tests.integration.conftest import assert_refused, invoke
 from tests.integration.test_text import OPTIONS, files, reviews, tiny  # noqa: F401
 from turnover import GradientKernel
 from turnover.hf._members import wrapped_by_peft
 from turnover.runs import open_run
+from turnover.runs.text._checkpoint import load_checkpoint
 
 transformers = pytest.importorskip("transformers")
 peft = pytest.importorskip("peft")
@@ -132,6 +134,59 @@ def test_lora_is_indexed_by_its_own_parameters(data, tiny, tmp_path):  # noqa: F
     classifier = open_run(tmp_path / "run")
     names = {name for name, p in classifier.model.named_parameters() if p.requires_grad}
     assert names and all("lora" in name or "modules_to_save" in name for name in names)
+
+
+def test_a_checkpoint_without_its_head_is_refused(data, tiny, tmp_path):  # noqa: F811
+    model = tmp_path / "headless"
+    saved_classifier(tiny, model, sorted({said for _, _, said in reviews(0, 60)}))
+    weights = model / "model.safetensors"
+    kept = {n: t for n, t in load_file(weights).items() if not n.startswith("classifier")}
+    save_file(kept, weights, metadata={"format": "pt"})
+    how = ("--data", data / "train.csv", *OPTIONS, "--out", tmp_path / "run")
+    assert_refused(invoke("index", "--model", model, *how), 2, "classifier")
+    weights.write_bytes(weights.read_bytes()[:-100])
+    assert_refused(invoke("index", "--model", model, *how), 2, "Cannot load")
+
+
+def adapter(tiny, folder, names, labels):  # noqa: F811
+    """LoRA with a head of as many classes on a base that has none of its own."""
+    config = {"num_labels": names, "id2label": dict(enumerate(labels))}
+    base = transformers.AutoModelForSequenceClassification.from_pretrained(tiny, **config)
+    lora = peft.LoraConfig(task_type="SEQ_CLS", r=2, target_modules=["query"])
+    wrapped_by_peft(base, lora).save_pretrained(folder)
+    for name in ("vocab.txt", "tokenizer.json", "tokenizer_config.json"):
+        if (tiny / name).exists():
+            shutil.copy(tiny / name, folder / name)
+
+
+def test_an_adapter_brings_the_number_of_its_classes(tiny, tmp_path):  # noqa: F811
+    adapter(tiny, tmp_path / "lora", 3, "abc")
+    model, names = load_checkpoint(str(tmp_path / "lora"))
+    assert len(names) == 3
+    saved = load_file(tmp_path / "lora" / "adapter_model.safetensors")
+    head = next(tensor for name, tensor in saved.items() if name.endswith("classifier.weight"))
+    state = model.state_dict()
+    assert any(torch.equal(t, head) for n, t in state.items() if n.endswith("default.weight"))
+
+
+def test_damaged_adapters_are_refused_in_words(data, tiny, tmp_path):  # noqa: F811
+    how = ("--data", data / "train.csv", *OPTIONS, "--out", tmp_path / "run")
+    place = tmp_path / "lora"
+    adapter(tiny, place, 2, "ab")
+    weights, config = place / "adapter_model.safetensors", place / "adapter_config.json"
+    whole, right = weights.read_bytes(), config.read_text()
+    tensors = load_file(weights)
+    weights.write_bytes(whole[:-50])
+    assert_refused(invoke("index", "--model", place, *how), 2, "Cannot load")
+    save_file({n: t for n, t in tensors.items() if "classifier" not in n}, weights)
+    assert_refused(invoke("index", "--model", place, *how), 2, "no trained head")
+    weights.write_bytes(whole)
+    config.write_text("[1]")
+    assert_refused(invoke("index", "--model", place, *how), 2, "Cannot load")
+    config.write_text(right)
+    torch.save(tensors, place / "adapter_model.bin")
+    weights.unlink()
+    assert_refused(invoke("index", "--model", place, *how), 2, "pickles")
 
 
 def test_what_cannot_be_indexed_is_told(data, tiny, tmp_path):  # noqa: F811

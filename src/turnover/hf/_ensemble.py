@@ -18,10 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from turnover._rows import Loss, per_example, select_rows
-from turnover.errors import ContextError, ConversionError
+from turnover.errors import ContextError, ConversionError, RunError
 from turnover.hf._loss import IGNORED, token_losses
 from turnover.hf._loss import loss as row_loss
-from turnover.hf._members import Member, member_of
+from turnover.hf._members import Member, base_fingerprint, member_of
 from turnover.hf._prefix import Features, first_live, prefix_features, tail_of
 from turnover.hf._saved import adapters_in, load_member, save_members
 from turnover.hf._trunk import unwrapped
@@ -141,8 +141,8 @@ class AdapterEnsemble(SplitEnsemble):
         Raises:
             RunError: for a folder that cannot be written.
         """
-        coins = {"seed": self.mask.seed, "layer": self.mask.layer}
-        save_members(list(self.members), self.adapters, coins, folder)
+        about = {"seed": self.mask.seed, "layer": self.mask.layer, "length": self.length}
+        save_members(list(self.members), self.adapters, about, folder)
 
     def __repr__(self) -> str:
         own = sum(t.numel() for t in self.members[0].state_dict().values())
@@ -344,11 +344,21 @@ def load_split_ensemble(model: nn.Module, folder: str | Path) -> AdapterEnsemble
         folder: where it is.
 
     Raises:
-        RunError: for a folder that is missing, damaged, or of adapters that do not fit.
+        RunError: for a folder that is missing, damaged, or of adapters that do not fit; for another
+            base than the adapters were trained on.
         MissingExtra: when PEFT is needed and not installed.
     """
-    adapters, coins = adapters_in(folder)
-    found = split_ensemble(model, adapters, pairs=coins["pairs"], seed=coins["seed"])
+    adapters, about = adapters_in(folder)
+    try:
+        found = split_ensemble(model, adapters, pairs=about["pairs"], seed=about["seed"])
+    except (TypeError, ValueError, KeyError) as error:
+        raise RunError(f"The adapters in {folder} do not fit this model: {error}.") from error
+    found.length = about["length"]
+    if about["base"] != base_fingerprint(found.members[0]):
+        raise RunError(
+            f"This model is not the one that the adapters in {folder} were trained on: its weights "
+            "have another fingerprint. Give the base that it was saved with."
+        )
     for number, member in enumerate(found.members):
         load_member(cast(Member, member), Path(folder) / f"member-{number}")
     return found

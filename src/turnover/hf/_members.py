@@ -15,18 +15,22 @@ from typing import Any, cast, final
 import torch
 from torch import Tensor, nn
 
+from turnover import _store
 from turnover.errors import ConversionError, MissingExtra
 from turnover.hf._adapters import PROJECTIONS, Adapter, add_adapters
 
 __all__ = [
     "Houlsby",
     "Member",
+    "base_fingerprint",
     "is_peft",
     "member_of",
     "old_names",
     "shared_tensors",
     "wrapped_by_peft",
 ]
+
+ORIGINAL = "original_module"  # PEFT keeps the untrained head beside the trained one, for nobody
 
 
 @final
@@ -145,6 +149,14 @@ def shared_tensors(base: nn.Module) -> list[Tensor]:
     return [tensor for tensor in every if id(tensor) not in kept]
 
 
+def base_fingerprint(member: nn.Module) -> str:
+    """128 bits, as hexadecimal digits, of the frozen tensors that a member shares."""
+    lent: frozenset[str] = getattr(member, "lent", frozenset())
+    every = dict(_named(member))
+    names = sorted(name for name in lent & set(every) if ORIGINAL not in name)
+    return _store.fingerprint(names, *(every[name] for name in names))
+
+
 def is_peft(adapters: object) -> bool:
     """Whether this is a configuration of PEFT."""
     return hasattr(adapters, "peft_type")
@@ -158,6 +170,11 @@ def _adapted(twin: nn.Module, adapters: Any) -> nn.Module:
         raise ConversionError(
             f"Members of a split ensemble take adapters by a peft.LoraConfig or turnover.hf."
             f"Houlsby(width=...), not by {adapters!r}."
+        )
+    if getattr(adapters, "is_prompt_learning", False):
+        raise ConversionError(
+            f"{type(adapters).__name__} puts prompts before the tokens, and members have none of "
+            "their own there. Give a peft.LoraConfig or turnover.hf.Houlsby(width=...)."
         )
     wrapped = wrapped_by_peft(twin, adapters)
     if not any(p.requires_grad for p in wrapped.parameters()):

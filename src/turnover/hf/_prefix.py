@@ -20,6 +20,9 @@ from turnover.nn import TurnoverDropout, evaluating
 
 __all__ = ["Features", "first_live", "prefix_features", "split_prefix", "tail_of"]
 
+# Types whose tails were compared with the whole model, bit for bit or nearly (tests/unit/hf).
+SPLIT = {"bert", "electra", "gpt2", "llama", "mistral", "qwen2", "qwen3", "roberta", "xlm-roberta"}
+POOLING = "ForSequenceClassification"
 PASSED_ON = ("attention_mask", "position_ids", "labels")
 
 Features = Callable[[Mapping[str, Any]], dict[str, Any]]
@@ -68,7 +71,8 @@ def split_prefix(model: nn.Module, *, rows: int = 128) -> tuple[nn.Module, Featu
         The tail, and a function from a batch of the model to a batch of the tail.
 
     Raises:
-        ConversionError: for an unknown family, or when the first block is trained already.
+        ConversionError: for a model whose tail is unknown or would differ from it, or when the
+            first block is trained already.
     """
     if callable(tails := getattr(model, "tails", None)):
         return tails(rows)
@@ -87,14 +91,16 @@ def split_prefix(model: nn.Module, *, rows: int = 128) -> tuple[nn.Module, Featu
 def first_live(model: nn.Module) -> int:
     """Number of the first block with anything trained or masked; 0 where what precedes it has.
 
+    It is the last block where none has, so that a tail has one.
+
     Raises:
         ConversionError: for an unknown family.
     """
     _, trunk, family = _parts(model)
-    if _is_live(trunk.get_submodule(family.before)):
+    if any(_is_live(trunk.get_submodule(name)) for name in (family.before, *family.zero)):
         return 0
     blocks = cast(nn.ModuleList, trunk.get_submodule(family.blocks))
-    return next((k for k, block in enumerate(blocks) if _is_live(block)), len(blocks))
+    return next((k for k, block in enumerate(blocks) if _is_live(block)), len(blocks) - 1)
 
 
 def tail_of(model: nn.Module, first: int) -> nn.Module:
@@ -124,8 +130,32 @@ def _parts(model: nn.Module) -> tuple[str, nn.Module, _Family]:
     if isinstance(trunk, nn.Module):
         for family in FAMILIES:
             if _has(trunk, family.before, family.blocks):
+                _refuse_what_a_tail_changes(model, trunk, family)
                 return name, trunk, family
     raise _unknown(model)
+
+
+def _refuse_what_a_tail_changes(model: nn.Module, trunk: nn.Module, family: _Family) -> None:
+    """Refuse models whose tail, given hidden states, computes something else.
+
+    Raises:
+        ConversionError: for what reads tokens, or the number of a block, after the first blocks.
+    """
+    config = cast(Any, model).config
+    why = None
+    if config.model_type not in SPLIT:
+        why = f"models of type {config.model_type!r} were not compared with their tails"
+    elif hasattr(trunk, "embeddings_project"):
+        why = "it projects its embeddings, and would do so twice"
+    elif len(set(getattr(config, "layer_types", None) or ())) > 1:
+        why = "its blocks differ by their number, and a tail numbers them anew"
+    elif family.before != "embeddings" and type(model).__name__.endswith(POOLING):
+        why = "it looks for the last token of a row, and a tail is given no tokens"
+    if why is not None:
+        raise ConversionError(
+            f"This {type(model).__name__} cannot be split: {why}. Use the whole model: the scores "
+            "are the same."
+        )
 
 
 def _unknown(model: nn.Module) -> ConversionError:

@@ -3,7 +3,7 @@
 ::
 
     FOLDER/
-      ensemble.json        pairs, seed and layer of the coins, mask format
+      ensemble.json        pairs, coins, length of the training, fingerprint of the base
       member-0/            adapter_config.json and adapter_model.safetensors, as PEFT writes them
       member-1/ ...
 
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from turnover._store import read_tensors, read_text, replacing, write_tensors
 from turnover.errors import RunError
-from turnover.hf._members import Houlsby, Member
+from turnover.hf._members import Houlsby, Member, base_fingerprint
 from turnover.masks import MASK_VERSION, check_mask_version
 
 __all__ = ["adapters_in", "load_member", "save_members"]
@@ -33,7 +33,7 @@ FORMAT = "turnover-adapters-1"
 
 
 def save_members(
-    members: Sequence[nn.Module], adapters: Any, coins: Mapping[str, int], folder: str | Path
+    members: Sequence[nn.Module], adapters: Any, said: Mapping[str, float], folder: str | Path
 ) -> None:
     """Write every member's own tensors, and what chose its rows.
 
@@ -41,7 +41,8 @@ def save_members(
         RunError: for a folder that cannot be written.
     """
     folder = Path(folder)
-    about = {"format": FORMAT, "mask_version": MASK_VERSION, "pairs": len(members) // 2, **coins}
+    about = {"format": FORMAT, "mask_version": MASK_VERSION, "pairs": len(members) // 2, **said}
+    about["base"] = base_fingerprint(members[0])
     try:
         for number, member in enumerate(members):
             place = folder / f"member-{number}"
@@ -53,8 +54,8 @@ def save_members(
         raise RunError(f"Cannot write the adapters to {folder}: {error}") from error
 
 
-def adapters_in(folder: str | Path) -> tuple[Any, dict[str, int]]:
-    """The configuration of the adapters in a folder, and pairs, seed and layer of the coins.
+def adapters_in(folder: str | Path) -> tuple[Any, dict[str, Any]]:
+    """The configuration of the adapters in a folder, and what its ``ensemble.json`` says.
 
     Raises:
         RunError: for a folder that is missing or damaged, or holds another mask format.
@@ -64,13 +65,22 @@ def adapters_in(folder: str | Path) -> tuple[Any, dict[str, int]]:
     if about.get("format") != FORMAT:
         raise RunError(f"{folder} holds no split ensemble: format {about.get('format')!r}.")
     check_mask_version(about.get("mask_version"))
+    about.setdefault("length", 1.0)
+    about.setdefault("base", None)
     coins = {name: about.get(name) for name in ("pairs", "seed", "layer")}
-    if any(type(value) is not int or value < 0 for value in coins.values()):
-        raise RunError(f"{folder / ABOUT} is damaged: it holds {coins}.")
+    length = about["length"]
+    if (
+        any(type(value) is not int or value < 0 for value in coins.values())
+        or coins["pairs"] == 0
+        or coins["layer"] != 0
+        or type(length) not in (int, float)
+        or not 0 < length < float("inf")
+    ):
+        raise RunError(f"{folder / ABOUT} is damaged: it holds {coins} and length={length!r}.")
     found = _json(folder / "member-0" / CONFIG)
     if "peft_type" not in found:
         try:
-            return Houlsby(**found), coins  # type: ignore[return-value]
+            return Houlsby(**found), about
         except TypeError as error:
             raise RunError(f"{folder / 'member-0' / CONFIG} is damaged: {error}.") from error
     from peft import PeftConfig
@@ -80,7 +90,7 @@ def adapters_in(folder: str | Path) -> tuple[Any, dict[str, int]]:
     except (TypeError, ValueError, KeyError) as error:
         raise RunError(f"{folder / 'member-0' / CONFIG} is damaged: {error}.") from error
     config.inference_mode = False
-    return config, coins  # type: ignore[return-value]
+    return config, about
 
 
 def load_member(member: Member, folder: Path) -> None:

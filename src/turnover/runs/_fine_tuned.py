@@ -7,22 +7,18 @@ manifest tells whether what is there now is what the adapters were trained on.
 from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
-from turnover import _store
 from turnover.errors import MissingExtra, RunError
 from turnover.nn import SplitEnsemble
 
 __all__ = [
     "about_base",
-    "base_fingerprint",
     "last_blocks",
     "lora_config",
     "refuse_other_base",
     "shares_base",
 ]
-
-ORIGINAL = "original_module"  # PEFT keeps the untrained head beside the trained one, for nobody
 
 
 def lora_config(
@@ -66,18 +62,9 @@ def last_blocks(config: Any) -> list[int]:
     return list(range(count - max(1, count // 3), count))
 
 
-def base_fingerprint(model: nn.Module) -> str:
-    """Of the frozen tensors that members share."""
-    first = model.members[0] if isinstance(model, SplitEnsemble) else model
-    lent: frozenset[str] = getattr(first, "lent", frozenset())
-    every: dict[str, Tensor] = {**dict(first.named_parameters()), **dict(first.named_buffers())}
-    names = sorted(name for name in lent & set(every) if ORIGINAL not in name)
-    return _store.fingerprint(names, *(every[name] for name in names))
-
-
 def about_base(model: nn.Module) -> dict[str, str]:
     """What the manifest of a run says of a base that is not in its folder."""
-    return {"base": base_fingerprint(model)} if shares_base(model) else {}
+    return {"base": _base_of(model)} if shares_base(model) else {}
 
 
 def shares_base(model: nn.Module) -> bool:
@@ -91,10 +78,15 @@ def refuse_other_base(manifest: Mapping[str, Any], model: nn.Module, source: str
     Raises:
         RunError: when its fingerprint differs from that in the manifest.
     """
-    found, wanted = base_fingerprint(model), manifest.get("base")
-    if found != wanted:
+    if _base_of(model) != manifest.get("base"):
         raise RunError(
             f"The model in {source} is not the one that the adapters of this run were trained on: "
             "its weights have another fingerprint. Scores and answers would be those of another "
             "model. Put back the one that was there, or train anew."
         )
+
+
+def _base_of(model: nn.Module) -> str:
+    from turnover.hf._members import base_fingerprint
+
+    return base_fingerprint(model.members[0] if isinstance(model, SplitEnsemble) else model)

@@ -84,3 +84,84 @@ def test_the_tail_of_gpt2_adds_no_positions_twice():
     batch = zoo.texts()
     with torch.no_grad():
         torch.testing.assert_close(hf.loss(tail, features(batch)), hf.loss(model, batch))
+
+
+def config(kind, **options):
+    """Of a small transformer of a family."""
+    torch.manual_seed(0)
+    small = {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2}
+    sizes = {**zoo.SIZES, **small, "intermediate_size": 32, **options}
+    if kind != "Electra":
+        sizes["num_key_value_heads"] = 2
+    return getattr(zoo.transformers, f"{kind}Config")(**sizes)
+
+
+def adapted(model, **options):
+    peft = pytest.importorskip("peft")
+    return peft.LoraConfig(r=2, init_lora_weights=False, layers_to_transform=[2], **options)
+
+
+PADDED = {
+    "llama": lambda: zoo.transformers.LlamaForSequenceClassification(config("Llama")),
+    "qwen2, sliding": lambda: zoo.transformers.Qwen2ForCausalLM(
+        config("Qwen2", use_sliding_window=True, sliding_window=2, max_window_layers=1)
+    ),
+    "qwen2": lambda: zoo.transformers.Qwen2ForCausalLM(config("Qwen2")),
+    "granite": lambda: zoo.transformers.GraniteForCausalLM(
+        config("Granite", embedding_multiplier=3.0)
+    ),
+    "electra, projected": lambda: zoo.transformers.ElectraForSequenceClassification(
+        config("Electra", embedding_size=8)
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", PADDED)
+def test_a_prefix_is_shared_where_that_changes_nothing_and_else_not(kind):
+    """Rows of other lengths: a classifier of tokens looks for the last one that is no padding."""
+    model = PADDED[kind]().eval()
+    targets = ["query"] if kind.startswith("electra") else ["q_proj"]
+    usual, whole = (
+        hf.split_ensemble(model, adapted(model, target_modules=targets), pairs=1, **how).eval()
+        for how in ({}, {"share_prefix": False})
+    )
+    assert usual.share_prefix == (kind == "qwen2")
+    torch.manual_seed(0)
+    batch = {
+        "input_ids": torch.randint(3, zoo.VOCABULARY, (4, 7)),
+        "attention_mask": (torch.arange(7) < torch.tensor([[7], [4], [3], [5]])).long(),
+    }
+    batch["input_ids"] = torch.where(batch["attention_mask"] == 1, batch["input_ids"], 0)
+    with torch.no_grad():
+        torch.testing.assert_close(usual(**batch)["logits"], whole(**batch)["logits"])
+    if kind != "qwen2":
+        with pytest.raises(ConversionError, match="cannot be split"):
+            hf.split_ensemble(
+                model, adapted(model, target_modules=targets), pairs=1, share_prefix=True
+            )
+
+
+def test_trained_positions_precede_all_blocks():
+    pytest.importorskip("peft")
+    model = zoo.gpt2()
+    lora = adapted(model, target_modules=["c_attn"], modules_to_save=["wpe"], fan_in_fan_out=True)
+    lora.layers_to_transform = [1]
+    assert not hf.split_ensemble(model, lora, pairs=1).share_prefix
+
+
+def test_a_head_alone_leaves_the_last_block_in_the_tail():
+    peft = pytest.importorskip("peft")
+    lora = peft.LoraConfig(r=2, init_lora_weights=False, target_modules=["pooler.dense"])
+    model = hf.split_ensemble(zoo.bert(), lora, pairs=1).eval()
+    batch = {name: value for name, value in zoo.rows().items() if name != "labels"}
+    with torch.no_grad():
+        shared = model(**batch)["logits"]
+        model.share_prefix = False
+        torch.testing.assert_close(shared, model(**batch)["logits"])
+
+
+def test_prompts_are_no_adapters():
+    peft = pytest.importorskip("peft")
+    prompts = peft.PromptTuningConfig(task_type="SEQ_CLS", num_virtual_tokens=2)
+    with pytest.raises(ConversionError, match="prompts before the tokens"):
+        hf.split_ensemble(zoo.bert(), prompts, pairs=1)

@@ -273,6 +273,36 @@ def test_damaged_folders_are_refused(tmp_path):
         hf.load_split_ensemble(zoo.bert(), tmp_path / "nowhere")
 
 
+def test_adapters_come_back_on_their_own_base_and_with_their_length(tmp_path):
+    model = hf.split_ensemble(zoo.bert(), lora(), pairs=1)
+    model.length = 0.5
+    model.save_pretrained(tmp_path)
+    assert hf.load_split_ensemble(zoo.bert(), tmp_path).length == 0.5
+    other = zoo.bert()
+    with torch.no_grad():
+        next(iter(other.parameters())).add_(1)
+    with pytest.raises(RunError, match="another fingerprint"):
+        hf.load_split_ensemble(other, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("ensemble.json", {"layer": 3}),
+        ("ensemble.json", {"length": "half"}),
+        ("ensemble.json", {"pairs": 0}),
+        ("member-0/adapter_config.json", {"r": "x"}),
+        ("member-0/adapter_config.json", {"target_modules": ["nowhere"]}),
+    ],
+)
+def test_damaged_settings_are_refused_in_words(tmp_path, name, change):
+    hf.split_ensemble(zoo.bert(), lora(), pairs=1).save_pretrained(tmp_path)
+    path = tmp_path / name
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises(RunError):
+        hf.load_split_ensemble(zoo.bert(), tmp_path)
+
+
 def test_steps_that_would_join_members_are_refused():
     model = hf.split_ensemble(zoo.bert(), lora(), pairs=1).train()
     batch, ids = zoo.rows(), torch.arange(6)

@@ -206,6 +206,11 @@ def prove_response(
     if not ours:
         raise DataError("No example helped this response, so that there are none to take out.")
     named = classifier.train.rows_of(torch.tensor([row.id for row in ours]))
+    if 2 * len(named) > count:
+        raise DataError(
+            f"{len(named)} of {count} examples are named, so that there are not as many others to "
+            "compare with. Take fewer: rows=N."
+        )
     order = torch.randperm(count, generator=torch.Generator("cpu").manual_seed(0))
     chance = order[~torch.isin(order, named)][: len(named)]
     done = 0

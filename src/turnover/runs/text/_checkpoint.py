@@ -1,9 +1,11 @@
 """A classifier that was fine-tuned already: its weights and classes, and whether it is the same."""
 
 import os
+import re
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from turnover import _store
@@ -13,6 +15,9 @@ from turnover.runs import Run
 from turnover.runs.text._encoders import pretrained, quiet, source_of
 
 __all__ = ["load_checkpoint", "open_checkpoint", "weights_of"]
+
+WEIGHTS = "adapter_model.safetensors"
+HEAD = re.compile(r"(^|\.)(classifier|score|classifier\.out_proj)\.weight$")
 
 
 def open_checkpoint(run: Run) -> nn.Module:
@@ -62,24 +67,50 @@ def _whole(source: str) -> Any:
             "classes: an index is of a classifier that was fine-tuned already "
             "(…ForSequenceClassification). Train one with lora=RANK or adapters=WIDTH."
         )
-    return pretrained(
+    model, report = pretrained(
         "AutoModelForSequenceClassification",
         source,
         attn_implementation="eager",
         use_safetensors=True,
+        output_loading_info=True,
     )
+    if missing := sorted(report["missing_keys"]):
+        raise DataError(
+            f"The weights in {source} lack {', '.join(missing[:3])}: they would be random numbers, "
+            "others each time. An index is of a classifier that was fine-tuned already."
+        )
+    return model
 
 
 def _with_adapter(source: str) -> Any:
+    if not os.path.isfile(os.path.join(source, WEIGHTS)):
+        raise DataError(
+            f"{source} holds an adapter without {WEIGHTS}. Other files of weights are pickles, "
+            "which can run code, and are not loaded: save the adapter again with a present PEFT."
+        )
     try:
         from peft import AutoPeftModelForSequenceClassification
     except ImportError:
         raise MissingExtra("peft", "hf", f"model={source!r}") from None
     try:
         with old_names(), quiet():
-            return AutoPeftModelForSequenceClassification.from_pretrained(source, is_trainable=True)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+            return AutoPeftModelForSequenceClassification.from_pretrained(
+                source, is_trainable=True, use_safetensors=True, **_classes_in(source)
+            )
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         raise DataError(f"Cannot load the adapter in {source}: {error}") from error
+
+
+def _classes_in(source: str) -> dict[str, Any]:
+    """How many classes the saved head has, as an option of loading; none where none is saved."""
+    with safe_open(os.path.join(source, WEIGHTS), "pt") as file:
+        rows = {file.get_slice(name).get_shape()[0] for name in file.keys() if HEAD.search(name)}  # noqa: SIM118
+    if len(rows) != 1:
+        raise DataError(
+            f"The adapter in {source} holds no trained head ({WEIGHTS} has none of the names "
+            "classifier and score), so that its classes would be random numbers."
+        )
+    return {"num_labels": rows.pop()}
 
 
 def weights_of(model: nn.Module) -> str:

@@ -12,6 +12,7 @@ from typing import Any, final
 
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError
 from torch import Tensor
 
 from turnover.errors import DataError, MissingExtra
@@ -145,7 +146,15 @@ def pretrained(kind: str, source: str, **options: Any) -> Any:
         try:
             with quiet():
                 return load(source, local_files_only=local, **options)
-        except (OSError, ValueError, KeyError, ImportError) as error:
+        except (
+            OSError,
+            ValueError,
+            KeyError,
+            TypeError,
+            ImportError,
+            RuntimeError,
+            SafetensorError,
+        ) as error:
             if is_folder or not local:
                 raise DataError(_cannot_load(source, error)) from error
     raise AssertionError
