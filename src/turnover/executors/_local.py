@@ -5,9 +5,9 @@ import signal
 import threading
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
-from contextlib import suppress
 from itertools import count
-from multiprocessing import connection, get_context, parent_process
+from multiprocessing import active_children, connection, get_context, parent_process
+from multiprocessing.process import BaseProcess
 from typing import Any, final
 
 from turnover._memory import available, refuse_more
@@ -34,7 +34,7 @@ class LocalExecutor(Executor):
         self._threads = ThreadPoolExecutor(self.workers, "turnover-local")
         self._own = threading.local()
         self._numbers, self._lock = count(1), threading.Lock()
-        self._processes: dict[int, int] = {}
+        self._processes: dict[int, BaseProcess] = {}
         self._closed = False
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> "Future[Any]":
@@ -52,8 +52,7 @@ class LocalExecutor(Executor):
     def _end(self) -> None:
         with self._lock:
             for process in self._processes.values():
-                with suppress(ProcessLookupError):
-                    os.kill(process, signal.SIGTERM)
+                process.terminate()  # unlike a number, it knows whether it has ended
             self._processes.clear()
 
     def refuse_large(self, each: int) -> None:
@@ -72,8 +71,11 @@ class LocalExecutor(Executor):
         try:
             return self._pool().submit(fn, *args, **kwargs).result()
         except BaseException:  # whatever is wrong with the process, the next task gets a new one
-            self._own.pool.shutdown(wait=False, cancel_futures=True)
-            self._own.pool = None
+            if (pool := getattr(self._own, "pool", None)) is not None:
+                pool.shutdown(wait=False, cancel_futures=True)
+                self._own.pool = None
+                with self._lock:
+                    self._processes.pop(self._own.number, None)
             raise
 
     def _pool(self) -> ProcessPoolExecutor:
@@ -82,9 +84,11 @@ class LocalExecutor(Executor):
         if getattr(own, "pool", None) is None:
             own.number = getattr(own, "number", None) or next(self._numbers)
             own.pool = ProcessPoolExecutor(1, get_context("spawn"), _begin, (own.number,))
-            process = own.pool.submit(os.getpid).result()
+            number = own.pool.submit(os.getpid).result()
             with self._lock:
-                self._processes[own.number] = process
+                alive = {child.pid: child for child in active_children()}
+                if number in alive:
+                    self._processes[own.number] = alive[number]
         pool: ProcessPoolExecutor = own.pool
         return pool
 

@@ -45,6 +45,7 @@ def work(function: bytes, arguments: bytes, threads: int) -> bytes:
             with with_threads(threads):
                 return pickle.dumps(_unpack(function)(*pickle.loads(arguments)))
         except Exception as error:
+            _unpacked.clear()  # what a task left half-done is not for the next one
             passing = isinstance(error, MemoryError | OSError | torch.OutOfMemoryError)
             return pickle.dumps(
                 Failure(type(error).__name__, str(error), passing, traceback.format_exc())

@@ -157,14 +157,31 @@ def _train_member(
     number: int,
     *,
     on_epoch: Callable[[int], None] | None = None,
-) -> dict[str, Tensor]:
-    """Train one member in place, on the half that it sees; its weights."""
+) -> None:
+    """Train one member in place, on the half that it sees."""
     mine = torch.nonzero(model.trains_on(rows.mask_ids)[number]).flatten()
     own = None if checkpoint is None else checkpoint.with_name(f"{checkpoint.name}.{number}")
     one = replace(recipe, seed=member_seeds(recipe.seed, model.pairs)[number])
     member = list(model.members)[number]
     fit(member, rows.select(mine), loss, one, on_epoch=on_epoch, checkpoint=own)
-    return {name: value.cpu() for name, value in member.state_dict().items()}
+
+
+def _trained(
+    model: SplitEnsemble,
+    rows: Rows,
+    loss: Loss,
+    recipe: Recipe,
+    checkpoint: Path | None,
+    number: int,
+) -> dict[str, Tensor]:
+    """Weights of one trained member, which is left as found: a task may come a second time."""
+    member = list(model.members)[number]
+    before = {name: value.clone() for name, value in member.state_dict().items()}
+    try:
+        _train_member(model, rows, loss, recipe, checkpoint, number)
+        return {name: value.to("cpu", copy=True) for name, value in member.state_dict().items()}
+    finally:
+        member.load_state_dict(before)
 
 
 def _train_apart(
@@ -179,7 +196,7 @@ def _train_apart(
 ) -> None:
     """Train each member in a task, whose finished epochs are a checkpoint of its own."""
     path = None if checkpoint is None else checkpoint.resolve()
-    train = partial(_train_member, model, rows, loss, recipe, path)
+    train = partial(_trained, model, rows, loss, recipe, path)
     tasks = [
         Task(f"Training member {number}, of seed {seed},", (number,))
         for number, seed in enumerate(member_seeds(recipe.seed, model.pairs))

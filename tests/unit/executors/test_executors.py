@@ -8,6 +8,7 @@ import threading
 import time
 import warnings
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from multiprocessing import get_context
 
@@ -23,12 +24,14 @@ from turnover.executors import (
     SerialExecutor,
     Task,
     WorkerWarning,
+    _worker,
     opened,
     run_tasks,
 )
 from turnover.executors._names import ENGINES
 from turnover.proof._retrain import Retrainings
 from turnover.training import Recipe, build_split_ensemble, train_split_ensemble
+from turnover.training._split_ensemble import _trained
 
 RECIPE = Recipe(3, batch_size=16)
 TRAIN, ASKED = small.rows(), small.rows(8, seed=1)
@@ -190,6 +193,55 @@ def test_memory_that_gives_out_is_tried_again(tmp_path):
         pytest.raises(RunError, match="Row 8 failed 3 times; the last time MemoryError"),
     ):
         run_tasks(small.exhausted, task, SerialExecutor())
+
+
+@pytest.mark.parametrize("keep", [False, True], ids=["forgotten", "kept"])
+def test_a_training_without_memory_begins_again_from_its_seed(keep, tmp_path, monkeypatch):
+    if keep:  # the ensemble of the failed task stays in the worker
+        monkeypatch.setattr(_worker, "_unpacked", Stubborn())
+    wanted, model = ensemble(SerialExecutor()), build_split_ensemble(small.network, 2, seed=0)
+    short = small.Short(tmp_path, step=9)  # in the second of three epochs of member 1
+    with pytest.warns(WorkerWarning, match=r"member 1, .*MemoryError"):
+        train_split_ensemble(model, TRAIN, short, RECIPE, executor=SerialExecutor())
+    assert same_bits(model.state_dict(), wanted)
+
+
+def test_a_worker_forgets_the_function_of_a_task_that_failed(monkeypatch):
+    monkeypatch.setattr(_worker, "_unpacked", known := {})
+    assert run_tasks(divmod, [Task("A", (7, 2))], SerialExecutor()) == [(3, 1)]
+    assert known
+    with pytest.raises(RunError):
+        run_tasks(divmod, [Task("B", (7, 0))], SerialExecutor())
+    assert not known
+
+
+class Stubborn(dict):
+    """Functions of a worker that cannot be forgotten."""
+
+    def clear(self):
+        pass
+
+
+def test_a_task_that_comes_twice_gives_the_same_bits():
+    model = build_split_ensemble(small.network, 1, seed=0)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    first, second = (_trained(model, TRAIN, small.loss, RECIPE, None, 1) for _ in "ab")
+    assert same_bits(first, second)
+    assert not same_bits(first, list(model.members)[1].state_dict())
+    assert same_bits(model.state_dict(), before)
+
+
+def test_a_worker_that_has_died_is_never_signalled(monkeypatch):
+    engine = LocalExecutor(1, 1)
+    dead = engine.submit(os.getpid).result()
+    with pytest.raises(BrokenProcessPool):
+        engine.submit(small.die).result()
+    assert not engine._processes
+    engine._closed = True  # no other process takes the place
+    signalled = []
+    monkeypatch.setattr(os, "kill", lambda number, _: signalled.append(number))
+    engine.shutdown(cancel_futures=True)
+    assert dead not in signalled
 
 
 def test_a_mistake_is_not_tried_again_and_names_its_seed(local):

@@ -83,6 +83,19 @@ def exhausted(folder, times):
     return "done"
 
 
+class Short:
+    """Losses whose memory gives out once, in that step of a process."""
+
+    def __init__(self, folder, step):
+        self.folder, self.step, self.steps = Path(folder), step, 0
+
+    def __call__(self, model, batch):
+        self.steps += 1
+        if self.steps == self.step:
+            exhausted(self.folder, 1)
+        return loss(model, batch)
+
+
 def threads():
     return torch.get_num_threads()
 
