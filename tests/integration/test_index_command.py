@@ -10,12 +10,14 @@ from safetensors.torch import load_file, save_file
 
 from tests.integration.conftest import assert_refused, invoke
 from tests.integration.test_text import OPTIONS, files, reviews, tiny  # noqa: F401
+from tests.shape.tree import ROOT
 from turnover import GradientKernel
 from turnover.hf._members import wrapped_by_peft
 from turnover.runs import open_run
 from turnover.runs.text._checkpoint import load_checkpoint
 
 transformers = pytest.importorskip("transformers")
+jsonschema = pytest.importorskip("jsonschema")
 peft = pytest.importorskip("peft")
 pytest.importorskip("matplotlib")
 
@@ -50,9 +52,15 @@ def indexed(data, tiny, tmp_path_factory):  # noqa: F811
     labels = sorted({said for _, _, said in reviews(0, 60)}, reverse=True)
     model = saved_classifier(tiny, folder / "model", labels)
     how = ("index", "--model", folder / "model", "--data", data / "train.csv", *OPTIONS)
-    result = invoke(*how, "--eval", data / "test.csv", "--out", folder / "run")
+    result = invoke(*how, "--eval", data / "test.csv", "--out", folder / "run", "--json", "--quiet")
     assert result.exit_code == 0, (result.stderr, result.exception)
+    held("index", json.loads(result.stdout))
     return folder / "run", folder / "model", labels, model
+
+
+def held(name, found):
+    schema = json.loads((ROOT / "docs" / "schemas" / f"{name}.json").read_text(encoding="utf-8"))
+    jsonschema.validate(found, schema)
 
 
 def answer(*command):
@@ -75,6 +83,7 @@ def test_answers_are_those_of_the_kernel_of_the_model(indexed):
     run, *_ = indexed
     classifier = open_run(run)
     found = answer("ask", run, "--query", 2, "--top", 3)
+    held("ask", found)
     batch = dict(classifier.test.select(slice(2, 3)).batch)
     batch["label"] = torch.tensor([classifier.class_number(found["asked"])])
     scores = GradientKernel(classifier.model, classifier.loss, damping=0.3).scores(
@@ -91,6 +100,8 @@ def test_answers_are_those_of_the_kernel_of_the_model(indexed):
 def test_it_is_audited_and_reported_and_says_what_it_is_worth(indexed):
     run, *_ = indexed
     found = answer("audit", run)
+    held("audit", found)
+    held("report", answer("report", run))
     assert found["unseen_train_loss"] >= found["seen_train_loss"]
     result = invoke("report", run)
     assert result.exit_code == 0

@@ -52,7 +52,7 @@ def held(name, *words, codes=(0,)):
 
 
 def test_every_command_has_a_schema_that_is_one():
-    assert set(SCHEMAS) == set(get_command(app).commands) - {"explore", "index"}
+    assert set(SCHEMAS) == set(get_command(app).commands)
     for schema in SCHEMAS.values():
         jsonschema.Draft202012Validator.check_schema(schema)
         assert all(about["description"] for about in schema["properties"].values())
@@ -70,6 +70,17 @@ def test_a_key_that_is_new_or_gone_is_noticed():
     del found["devices"]
     with pytest.raises(jsonschema.ValidationError, match="required"):
         jsonschema.validate(found, SCHEMAS["doctor"])
+
+
+def test_the_explorer_prints_where_it_is_as_its_schema_says(monkeypatch, tmp_path):
+    pytest.importorskip("starlette")
+    import turnover.explore
+
+    def serve(run, other, *, ready, **how):
+        ready("http://127.0.0.1:8000/?key=once")
+
+    monkeypatch.setattr(turnover.explore, "explore", serve)
+    assert held("explore", str(tmp_path))["run"] == str(tmp_path)
 
 
 @pytest.mark.slow
