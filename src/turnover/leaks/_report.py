@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass
 from textwrap import fill
 from typing import Any, final
 
+from turnover._html import block, table
 from turnover.errors import ConversionError
 
 __all__ = ["Crosstalk", "Drift", "Leak", "LeakReport"]
@@ -148,6 +149,19 @@ class LeakReport:
         said = [*([self.unsteady] if self.unsteady else []), *(f"Note: {n}" for n in self.notes)]
         ends = [fill(text, WIDTH) for text in (*said, f"Limits: {self.limits}")]
         return "\n\n".join([fill(self._verdict(), WIDTH), *map(str, found), *ends])
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the verdict, what leaks by size with its remedy, the limits."""
+        found = [(f"{leak.parameter} ({leak.kind})", leak) for leak in self.leaks]
+        rows = [
+            (name, f"{made.size_nats:.2g}", f"{made.relative:.1%}", made.remedy)
+            for name, made in [*found, *((made.cause, made) for made in self.crosstalk)]
+        ]
+        heads = ("Way to the unseen half", "Nats", "Of the seen half's change", "Remedy")
+        shown = table("Leaks", heads, rows) if rows else ""
+        more = [str(self.drift)] if self.drift else []
+        said = [*([self.unsteady] if self.unsteady else []), *(f"Note: {n}" for n in self.notes)]
+        return block(self._verdict()) + shown + block(*more, *said, f"Limits: {self.limits}")
 
     def _verdict(self) -> str:
         asked = (

@@ -10,6 +10,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.modules.instancenorm import _InstanceNorm
 
+from turnover._html import table
 from turnover._renamed import renamed_p
 from turnover.errors import ConversionError
 from turnover.nn._dropout import TurnoverDropout
@@ -58,6 +59,11 @@ class Conversion:
 
     def __str__(self) -> str:
         return "\n".join(str(change) for change in self.changes)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the layers of masks and where they stand."""
+        rows = [(made.layer, f"{made.action} {made.module}", made.kind) for made in self.changes]
+        return table("Layers of masks", ("Layer", "Place", "Module"), rows)
 
 
 @renamed_p
