@@ -12,6 +12,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from typing import final
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -62,6 +63,25 @@ class Inspection:
     def suggested(self) -> Tensor:
         """The class that the unseen half finds most probable, or the number that it predicts."""
         return self.unseen if self.unseen.dim() == 1 else self.unseen.argmax(dim=1)
+
+    def columns(self) -> dict[str, np.ndarray]:
+        """What is known of each row as columns ``[rows]``, in the order of the rows.
+
+        ``pandas.DataFrame``, ``polars.DataFrame`` and :func:`turnover.data.with_columns` take
+        them. Near-copies are left out where nobody looked for them.
+        """
+        found = {
+            "unseen_loss": self.unseen_loss,
+            "seen_loss": self.seen_loss,
+            "memorised": self.memorised,
+            "suggested": self.suggested,
+            "suspect": self.suspect,
+            "copies": self.group,
+            "conflict": self.conflict,
+            "near": self.near,
+            "near_conflict": self.near_conflict,
+        }
+        return {name: part.numpy() for name, part in found.items() if part is not None}
 
     def suspects(self) -> Tensor:
         """Numbers of the suspected rows, the highest unseen loss first."""

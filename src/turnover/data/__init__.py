@@ -4,10 +4,13 @@ Identity is explicit: an id is a 64-bit integer that belongs to an instance for 
 batch carries the ids of its rows. ``Indexed`` adds them to any map-style data set for a
 ``DataLoader``; ``Rows`` holds a whole data set in memory. ``read_labelled`` takes rows from a file
 of one's own, with their own names, and says which rows cannot be used, where, and why.
+``with_columns`` and ``without_rows`` lead back: a ``datasets.Dataset`` gets columns of what was
+measured, or loses rows.
 """
 
 from turnover import _renamed
 from turnover.data import _duckdb, _folder  # noqa: F401  (they register their readers)
+from turnover.data._dataset import with_columns, without_rows
 from turnover.data._held_out import hold_out_rows
 from turnover.data._indexed import Indexed, Rows
 from turnover.data._labelled import Classes, Labelled, OnBadRows, id_of, labelled, read_labelled
@@ -33,6 +36,8 @@ __all__ = [
     "listing",
     "read_labelled",
     "read_table",
+    "with_columns",
+    "without_rows",
 ]
 
 __getattr__ = _renamed.old_name(__name__)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, final
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
@@ -235,6 +236,18 @@ class Scores:
             for instance, score in zip(train, row.tolist(), strict=True):
                 yield query, instance, score
 
+    def columns(self) -> dict[str, np.ndarray]:
+        """All scores as columns: ``query`` and ``train`` (ids) and ``score`` in nats.
+
+        One entry per pair, query by query. ``pandas.DataFrame``, ``polars.DataFrame`` and
+        ``datasets.Dataset.from_dict`` take them as they are.
+        """
+        return {
+            "query": self.query_ids.repeat_interleave(len(self.train_ids)).numpy(),
+            "train": self.train_ids.repeat(len(self.query_ids)).numpy(),
+            "score": self.values.flatten().numpy(),
+        }
+
     def to_csv(self, path: str | Path) -> None:
         """Write one line ``query,train,score`` per pair."""
         import csv
@@ -291,11 +304,7 @@ class Scores:
             import duckdb
         except ImportError:
             raise MissingExtra("duckdb", "data", "Writing Parquet") from None
-        pairs = {
-            "query": self.query_ids.repeat_interleave(len(self.train_ids)).numpy(),
-            "train": self.train_ids.repeat(len(self.query_ids)).numpy(),
-            "score": self.values.flatten().numpy(),
-        }
+        pairs = self.columns()
         try:
             with replacing(path) as fresh:
                 target = str(fresh).replace("'", "''")
