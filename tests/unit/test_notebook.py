@@ -63,7 +63,9 @@ def test_a_leak_report_shows_leaks_remedies_and_limits():
 def test_a_proof_shows_its_trainings_and_no_markup():
     from turnover.proof import Answers, Control, Proof, Question
 
-    before, after = (Answers(n, 8, 0.0, 1.0, said, 1 - said, 0.0) for n, said in ((0, 0.9), (8, 0.2)))
+    before, after = (
+        Answers(n, 8, 0.0, 1.0, said, 1 - said, 0.0) for n, said in ((0, 0.9), (8, 0.2))
+    )
     control = Control((5,), Answers(1, 8, 0.0, 1.0, 0.85, 0.15, 1.0), 0.01, 0.01)
     found = Proof(
         *("flipped", 7, Question(0, 1), (100,), 60, 30, 7, before, after, 0.01),

@@ -152,10 +152,13 @@ class LeakReport:
 
     def _repr_html_(self) -> str:
         """What a notebook shows: the verdict, what leaks by size with its remedy, the limits."""
-        found = [(f"{leak.parameter} ({leak.kind})", leak) for leak in self.leaks]
+        ways: list[tuple[str, Leak | Crosstalk]] = [
+            *((f"{leak.parameter} ({leak.kind})", leak) for leak in self.leaks),
+            *((coupling.cause, coupling) for coupling in self.crosstalk),
+        ]
         rows = [
-            (name, f"{made.size_nats:.2g}", f"{made.relative:.1%}", made.remedy)
-            for name, made in [*found, *((made.cause, made) for made in self.crosstalk)]
+            (name, f"{found.size_nats:.2g}", f"{found.relative:.1%}", found.remedy)
+            for name, found in ways
         ]
         heads = ("Way to the unseen half", "Nats", "Of the seen half's change", "Remedy")
         shown = table("Leaks", heads, rows) if rows else ""
