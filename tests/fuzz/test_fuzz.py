@@ -5,8 +5,7 @@ import warnings
 
 import pytest
 
-from tests.fuzz import __main__ as fuzz
-from tests.fuzz import targets
+from tests.fuzz import __main__ as fuzz, targets
 from tests.fuzz.mutate import mutated
 
 pytest.importorskip("duckdb")

@@ -24,8 +24,7 @@ from tests.integration.conftest import (
 from turnover.cli import _main
 from turnover.cli._main import app
 from turnover.estimators import LowAgreementWarning
-from turnover.runs import Run, open_run
-from turnover.runs import _check as _prove
+from turnover.runs import Run, _check as _prove, open_run
 from turnover.runs.digits import _run, run_demo
 from turnover.runs.results import VERSION
 

@@ -25,8 +25,8 @@ from turnover.baselines._losses import TrainingLoss, UnseenLoss
 from turnover.baselines._random import Random
 from turnover.baselines._retraining import LeaveOneOut, Retraining, half_subsets
 from turnover.baselines._similarity import Similarity
-from turnover.baselines._solvers import CG, CurvatureWarning, LiSSA, SolverStatus
-from turnover.baselines._trace import Step, TrainingTrace, record_training
+from turnover.baselines._solvers import CG, CurvatureWarning, LiSSA, SolverStatus as SolverStatus
+from turnover.baselines._trace import TrainingTrace, record_training
 from turnover.baselines._tracin import GradDot, TracIn
 from turnover.baselines._truth import Truth
 
@@ -42,8 +42,6 @@ __all__ = [
     "Retraining",
     "SgdInfluence",
     "Similarity",
-    "SolverStatus",
-    "Step",
     "TracIn",
     "TrainingLoss",
     "TrainingTrace",

@@ -12,47 +12,40 @@ says what follows, also when it is "no significant gain".
 
 from turnover import _renamed
 from turnover.cleansing._confident import label_errors
-from turnover.cleansing._inspection import Inspection, copies, inspect_rows
-from turnover.cleansing._near import NearCopies, Overlap, near_sets, overlap
+from turnover.cleansing._inspection import Inspection, copies as copies, inspect_rows
+from turnover.cleansing._near import NearCopies, Overlap as Overlap, near_sets as near_sets, overlap
 from turnover.cleansing._near_pictures import near_pictures
 from turnover.cleansing._near_texts import near_texts
-from turnover.cleansing._residuals import inspect_residuals, residual_errors
-from turnover.cleansing._sweep import NONE, RANDOM, Outcome, Sweep, most_harmful
-from turnover.cleansing._totals import (
-    first_order_totals,
-    kernel_totals,
-    loss_totals,
-    totals_of,
-    two_pass_totals,
+from turnover.cleansing._residuals import inspect_residuals, residual_errors as residual_errors
+from turnover.cleansing._sweep import (
+    NONE as NONE,
+    RANDOM as RANDOM,
+    Outcome,
+    Sweep,
+    most_harmful as most_harmful,
 )
-from turnover.cleansing._verdict import Cell, cells_of, conclude
+from turnover.cleansing._totals import (
+    first_order_totals as first_order_totals,
+    kernel_totals as kernel_totals,
+    loss_totals as loss_totals,
+    totals_of as totals_of,
+    two_pass_totals as two_pass_totals,
+)
+from turnover.cleansing._verdict import Cell as Cell, cells_of, conclude
 
 __all__ = [
-    "NONE",
-    "RANDOM",
-    "Cell",
     "Inspection",
     "NearCopies",
     "Outcome",
-    "Overlap",
     "Sweep",
     "cells_of",
     "conclude",
-    "copies",
-    "first_order_totals",
     "inspect_residuals",
     "inspect_rows",
-    "kernel_totals",
     "label_errors",
-    "loss_totals",
-    "most_harmful",
     "near_pictures",
-    "near_sets",
     "near_texts",
     "overlap",
-    "residual_errors",
-    "totals_of",
-    "two_pass_totals",
 ]
 
 __getattr__ = _renamed.old_name(__name__)

@@ -122,8 +122,7 @@ def audit_language(run: Path, *, top: int, as_json: bool) -> None:
     """Look at every training example through the adapters that never learned it."""
     from turnover.cli._output import console, print_json
     from turnover.reports import render_language_audit
-    from turnover.runs.language import audit_language as audited
-    from turnover.runs.language import open_language
+    from turnover.runs.language import audit_language as audited, open_language
 
     classifier = open_language(run)
     found = audited(classifier)

@@ -13,29 +13,33 @@ from turnover.data import _duckdb, _folder  # noqa: F401  (they register their r
 from turnover.data._dataset import with_columns, without_rows
 from turnover.data._held_out import hold_out_rows
 from turnover.data._indexed import Indexed, Rows
-from turnover.data._labelled import Classes, Labelled, OnBadRows, id_of, labelled, read_labelled
+from turnover.data._labelled import (
+    Classes,
+    Labelled,
+    OnBadRows as OnBadRows,
+    id_of as id_of,
+    labelled as labelled,
+    read_labelled,
+)
 from turnover.data._noise import flip_labels
-from turnover.data._scale import Scale
-from turnover.data._table import READERS, BadRow, DataWarning, Table, listing, read_table
+from turnover.data._scale import Scale as Scale
+from turnover.data._table import (
+    BadRow as BadRow,
+    DataWarning,
+    Table as Table,
+    listing as listing,
+    read_table as read_table,
+)
 
 __all__ = [
-    "READERS",
-    "BadRow",
     "Classes",
     "DataWarning",
     "Indexed",
     "Labelled",
-    "OnBadRows",
     "Rows",
-    "Scale",
-    "Table",
     "flip_labels",
     "hold_out_rows",
-    "id_of",
-    "labelled",
-    "listing",
     "read_labelled",
-    "read_table",
     "with_columns",
     "without_rows",
 ]

@@ -9,15 +9,22 @@ significance follows.
 """
 
 from turnover import _renamed
-from turnover.estimators._agreement import Agreement, agreement
-from turnover.estimators._answer import Answer, PairAgreement, TopInstances
+from turnover.estimators._agreement import Agreement as Agreement, agreement as agreement
+from turnover.estimators._answer import (
+    Answer,
+    PairAgreement as PairAgreement,
+    TopInstances,
+)
 from turnover.estimators._attribute import Attribution, attribute, index
-from turnover.estimators._ensemble import Ensemble, average, standard_errors
-from turnover.estimators._estimator import Estimator, Fitted, FittedRows, PairwiseEstimator
-from turnover.estimators._estimator import as_rows as as_rows
+from turnover.estimators._ensemble import (
+    Ensemble,
+    average as average,
+    standard_errors as standard_errors,
+)
+from turnover.estimators._estimator import Estimator, Fitted, PairwiseEstimator, as_rows
 from turnover.estimators._explain import explain
 from turnover.estimators._external import ExternalScores
-from turnover.estimators._stored import StoredScores
+from turnover.estimators._stored import StoredScores as StoredScores
 from turnover.estimators.kernel._fitted import FittedKernel
 from turnover.estimators.kernel._kernel import GateKernel, GradientKernel
 from turnover.estimators.kernel._ridge import DampingWarning
@@ -27,15 +34,18 @@ from turnover.estimators.masked._first_order import (
     LowAgreementWarning,
     SaturatedQueryWarning,
 )
-from turnover.estimators.masked._gates import gate_gradients
-from turnover.estimators.masked._linear import LinearScores
+from turnover.estimators.masked._gates import gate_gradients as gate_gradients
+from turnover.estimators.masked._linear import LinearScores as LinearScores
 from turnover.estimators.masked._mask_null import MaskNull
-from turnover.estimators.masked._scan import scan
-from turnover.estimators.masked._topk import SameGroup, extremes, top
+from turnover.estimators.masked._scan import scan as scan
+from turnover.estimators.masked._topk import (
+    SameGroup as SameGroup,
+    extremes as extremes,
+    top as top,
+)
 from turnover.estimators.masked._two_pass import TwoPass
 
 __all__ = [
-    "Agreement",
     "Answer",
     "Attribution",
     "DampingWarning",
@@ -45,30 +55,19 @@ __all__ = [
     "FirstOrder",
     "Fitted",
     "FittedKernel",
-    "FittedRows",
     "GateKernel",
     "GradientKernel",
-    "LinearScores",
     "LinkWarning",
     "LowAgreementWarning",
     "MaskNull",
-    "PairAgreement",
     "PairwiseEstimator",
-    "SameGroup",
     "SaturatedQueryWarning",
-    "StoredScores",
     "TopInstances",
     "TwoPass",
-    "agreement",
+    "as_rows",
     "attribute",
-    "average",
     "explain",
-    "extremes",
-    "gate_gradients",
     "index",
-    "scan",
-    "standard_errors",
-    "top",
 ]
 
 __getattr__ = _renamed.old_name(__name__)

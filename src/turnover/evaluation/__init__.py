@@ -21,7 +21,7 @@ SciPy and scikit-learn come with ``pip install 'turnover[eval]'``.
 """
 
 from turnover.evaluation._additivity import Additivity, additivity
-from turnover.evaluation._brittleness import Brittleness, Retrain, brittleness
+from turnover.evaluation._brittleness import Brittleness, brittleness
 from turnover.evaluation._lds import Lds, lds, lds_difference
 from turnover.evaluation._loo import LooAgreement, loo_agreement
 from turnover.evaluation._mislabel import Mislabel, mislabel
@@ -36,7 +36,6 @@ __all__ = [
     "LooAgreement",
     "Mislabel",
     "Reliability",
-    "Retrain",
     "SameClass",
     "Tracing",
     "additivity",

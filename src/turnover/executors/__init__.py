@@ -17,29 +17,17 @@ is today's process with all its threads.
 """
 
 from turnover.executors._local import LocalExecutor
-from turnover.executors._names import opened
+from turnover.executors._names import opened as opened
 from turnover.executors._run import (
-    Task,
+    Task as Task,
     WorkerWarning,
-    refuse_crowded,
-    refuse_unseen,
-    run_tasks,
-    threads_of,
-    workers_of,
+    refuse_crowded as refuse_crowded,
+    refuse_unseen as refuse_unseen,
+    run_tasks as run_tasks,
+    threads_of as threads_of,
+    workers_of as workers_of,
 )
-from turnover.executors._serial import SerialExecutor
-from turnover.executors._worker import with_threads
+from turnover.executors._serial import SerialExecutor as SerialExecutor
+from turnover.executors._worker import with_threads as with_threads
 
-__all__ = [
-    "LocalExecutor",
-    "SerialExecutor",
-    "Task",
-    "WorkerWarning",
-    "opened",
-    "refuse_crowded",
-    "refuse_unseen",
-    "run_tasks",
-    "threads_of",
-    "with_threads",
-    "workers_of",
-]
+__all__ = ["LocalExecutor", "WorkerWarning"]

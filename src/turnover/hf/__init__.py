@@ -25,26 +25,22 @@ complementary halves of the rows:
 Nothing of transformers, PEFT or Lightning is imported before it is used.
 """
 
-from turnover.hf._adapters import Adapter, Adapters, add_adapters
+from turnover.hf._adapters import Adapter as Adapter, add_adapters
 from turnover.hf._ensemble import AdapterEnsemble, load_split_ensemble, split_ensemble
 from turnover.hf._identity import KEY as ID_COLUMN
 from turnover.hf._lightning import lightning_callback
 from turnover.hf._loss import loss, token_losses
-from turnover.hf._masks import Masked, mask_bottlenecks
-from turnover.hf._members import Houlsby, Member
+from turnover.hf._masks import mask_bottlenecks
+from turnover.hf._members import Houlsby, Member as Member
 from turnover.hf._packing import Packer, instance_losses
 from turnover.hf._prefix import split_prefix
 from turnover.hf._trainer import LeakWarning, attach
 
 __all__ = [
     "ID_COLUMN",
-    "Adapter",
     "AdapterEnsemble",
-    "Adapters",
     "Houlsby",
     "LeakWarning",
-    "Masked",
-    "Member",
     "Packer",
     "add_adapters",
     "attach",

@@ -6,6 +6,6 @@ trains pairs of networks with and without some instances. Both compare bits, and
 
 from turnover.leaks._check import check
 from turnover.leaks._ensemble import check_split_ensemble
-from turnover.leaks._report import Crosstalk, Drift, Leak, LeakReport
+from turnover.leaks._report import Crosstalk as Crosstalk, Drift as Drift, Leak as Leak, LeakReport
 
-__all__ = ["Crosstalk", "Drift", "Leak", "LeakReport", "check", "check_split_ensemble"]
+__all__ = ["LeakReport", "check", "check_split_ensemble"]

@@ -11,35 +11,25 @@ u by m_u(z)/keep, the unseen one by (1 − m_u(z))/(1 − keep).
 
 from turnover import _renamed
 from turnover.masks._bits import (
-    MASK_VERSION,
-    UNITS_PER_CALL,
-    check_mask_version,
+    MASK_VERSION as MASK_VERSION,
+    UNITS_PER_CALL as UNITS_PER_CALL,
+    check_mask_version as check_mask_version,
     gates,
-    keep_rate,
+    keep_rate as keep_rate,
     mask,
-    planes,
-    signs,
+    planes as planes,
+    signs as signs,
 )
-from turnover.masks._ids import STRING_ID_VERSION, as_ids, null_ids, string_id, unique_ids
-from turnover.masks._philox import philox
-from turnover.masks._spec import MaskSpec
+from turnover.masks._ids import (
+    STRING_ID_VERSION as STRING_ID_VERSION,
+    as_ids as as_ids,
+    null_ids,
+    string_id,
+    unique_ids as unique_ids,
+)
+from turnover.masks._philox import philox as philox
+from turnover.masks._spec import MaskSpec as MaskSpec
 
-__all__ = [
-    "MASK_VERSION",
-    "STRING_ID_VERSION",
-    "UNITS_PER_CALL",
-    "MaskSpec",
-    "as_ids",
-    "check_mask_version",
-    "gates",
-    "keep_rate",
-    "mask",
-    "null_ids",
-    "philox",
-    "planes",
-    "signs",
-    "string_id",
-    "unique_ids",
-]
+__all__ = ["gates", "mask", "null_ids", "string_id"]
 
 __getattr__ = _renamed.old_name(__name__)

@@ -16,26 +16,21 @@ torch.Size([3, 2])
 """
 
 from turnover import _renamed
-from turnover.nn._contexts import full, gated, seen, unseen
-from turnover.nn._convert import Change, Conversion, convert
-from turnover.nn._dropout import TurnoverDropout, is_converted, masked_layers
-from turnover.nn._modes import evaluating
-from turnover.nn._places import Place, after, instead_of_dropout
+from turnover.nn._contexts import full, gated as gated, seen, unseen
+from turnover.nn._convert import Conversion, convert
+from turnover.nn._dropout import TurnoverDropout, is_converted as is_converted, masked_layers
+from turnover.nn._modes import evaluating as evaluating
+from turnover.nn._places import after, instead_of_dropout
 from turnover.nn._split_ensemble import SplitEnsemble
 
 __all__ = [
-    "Change",
     "Conversion",
-    "Place",
     "SplitEnsemble",
     "TurnoverDropout",
     "after",
     "convert",
-    "evaluating",
     "full",
-    "gated",
     "instead_of_dropout",
-    "is_converted",
     "masked_layers",
     "seen",
     "unseen",

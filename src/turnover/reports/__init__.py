@@ -8,33 +8,24 @@ scripts and ask nothing of a network; what a run says is escaped, and rid of con
 """
 
 from turnover import _renamed
-from turnover.reports._answer import render_answer
-from turnover.reports._audit import render_audit
-from turnover.reports._cleanse import render_cleanse
-from turnover.reports._gallery import images_of, write_gallery
+from turnover.reports._answer import render_answer as render_answer
+from turnover.reports._audit import render_audit as render_audit
+from turnover.reports._cleanse import render_cleanse as render_cleanse
+from turnover.reports._gallery import images_of as images_of, write_gallery
 from turnover.reports._html import render_html
 from turnover.reports._language import (
-    render_language_answer,
-    render_language_audit,
-    render_language_proof,
+    render_language_answer as render_language_answer,
+    render_language_audit as render_language_audit,
+    render_language_proof as render_language_proof,
 )
-from turnover.reports._story import ReportData
-from turnover.reports._tell import build_report, summary
+from turnover.reports._story import ReportData as ReportData
+from turnover.reports._tell import build_report, summary as summary
 from turnover.reports._terminal import render_terminal
 
 __all__ = [
-    "ReportData",
     "build_report",
-    "images_of",
-    "render_answer",
-    "render_audit",
-    "render_cleanse",
     "render_html",
-    "render_language_answer",
-    "render_language_audit",
-    "render_language_proof",
     "render_terminal",
-    "summary",
     "write_gallery",
 ]
 

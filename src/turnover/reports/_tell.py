@@ -24,11 +24,11 @@ from turnover.runs import Run, command_of
 from turnover.runs.results import (
     AuditResults,
     CleansingResults,
+    Detection as Measured,
     InspectedRow,
     PlantedRow,
     Results,
 )
-from turnover.runs.results import Detection as Measured
 
 __all__ = ["build_report", "summary"]
 

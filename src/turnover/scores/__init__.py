@@ -1,9 +1,12 @@
 """The contract of every estimator: scores ``[query, train]`` in nats, positive = helped."""
 
 from turnover import _renamed
-from turnover.scores._scores import Kind as Kind
-from turnover.scores._scores import Ranking, Scores
-from turnover.scores._scores import refuse_other_kinds as refuse_other_kinds
+from turnover.scores._scores import (
+    Kind as Kind,
+    Ranking,
+    Scores,
+    refuse_other_kinds as refuse_other_kinds,
+)
 
 __all__ = ["Ranking", "Scores"]
 

@@ -12,9 +12,17 @@ import torch
 from torch import nn
 
 from benchmarks import peers
-from benchmarks.peers import METHODS, PEERS, PeerFailed, PeerMethod, load_case, run_peer, save_case
-from benchmarks.peers import _install as installing
-from benchmarks.peers import _run as running
+from benchmarks.peers import (
+    METHODS,
+    PEERS,
+    PeerFailed,
+    PeerMethod,
+    _install as installing,
+    _run as running,
+    load_case,
+    run_peer,
+    save_case,
+)
 
 CLASSES = 4
 

@@ -3,8 +3,7 @@ import warnings
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from turnover.cleansing import inspect_rows, label_errors
 from turnover.errors import DataError

@@ -2,8 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from turnover.data import Scale, hold_out_rows, read_labelled
 from turnover.data._scale import number_of

@@ -11,8 +11,7 @@ from turnover import _store
 from turnover.errors import RunError, ScoreError
 from turnover.estimators import FirstOrder, StoredScores
 from turnover.explore._explorer import Explorer
-from turnover.runs import EXPLORER, KeptScores, answer, open_run
-from turnover.runs import _kept as module
+from turnover.runs import EXPLORER, KeptScores, _kept as module, answer, open_run
 
 # Scores of 64 queries at once are sums in another order than those of one: single precision.
 ALIKE = {"rtol": 1e-3, "atol": 1e-6}

@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from turnover.reports._plots import _spread, curves_svg
 from turnover.reports._story import Curves

@@ -2,11 +2,11 @@
 
 from turnover.data.images._data import (
     Columns,
-    Images,
+    Images as Images,
     Reading,
-    read_image,
+    read_image as read_image,
     read_images,
-    read_target,
+    read_target as read_target,
 )
 
-__all__ = ["Columns", "Images", "Reading", "read_image", "read_images", "read_target"]
+__all__ = ["Columns", "Reading", "read_images"]

@@ -1,5 +1,10 @@
 """Texts with labels, read from the files of their owner."""
 
-from turnover.data.texts._texts import Columns, Texts, read_target, read_texts
+from turnover.data.texts._texts import (
+    Columns,
+    Texts as Texts,
+    read_target as read_target,
+    read_texts,
+)
 
-__all__ = ["Columns", "Texts", "read_target", "read_texts"]
+__all__ = ["Columns", "read_texts"]

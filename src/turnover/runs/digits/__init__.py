@@ -1,17 +1,8 @@
 """One command on real data: ``turnover demo``."""
 
-from turnover.runs.digits._data import Digits, load_digits
-from turnover.runs.digits._model import cross_entropy
-from turnover.runs.digits._run import LOADER, run_demo, steps_of_demo
-from turnover.runs.digits._train import ADAM, untrained
+from turnover.runs.digits._data import load_digits as load_digits
+from turnover.runs.digits._model import cross_entropy as cross_entropy
+from turnover.runs.digits._run import run_demo, steps_of_demo as steps_of_demo
+from turnover.runs.digits._train import untrained as untrained
 
-__all__ = [
-    "ADAM",
-    "LOADER",
-    "Digits",
-    "cross_entropy",
-    "load_digits",
-    "run_demo",
-    "steps_of_demo",
-    "untrained",
-]
+__all__ = ["run_demo"]

@@ -9,8 +9,14 @@ import pytest
 import torch
 
 from turnover.data import DataWarning, id_of
-from turnover.data.images import Columns, Reading, read_image, read_images, read_target
-from turnover.data.images import _pixels as pixels
+from turnover.data.images import (
+    Columns,
+    Reading,
+    _pixels as pixels,
+    read_image,
+    read_images,
+    read_target,
+)
 from turnover.data.images._pixels import decode_all, in_channels, own_size, refuse_memory
 from turnover.errors import DataError, RunError
 from turnover.runs.images import parts_for

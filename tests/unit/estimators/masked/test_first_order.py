@@ -8,9 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from tests.reference import exact as exact_reference
-from tests.reference import gates as gates_reference
-from tests.reference import scan as reference
+from tests.reference import exact as exact_reference, gates as gates_reference, scan as reference
 from tests.zoo import (
     IsolatedCNN,
     IsolatedDict,

@@ -5,8 +5,7 @@ import itertools
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from turnover.errors import ScoreError
 from turnover.estimators._ensemble import average
