@@ -42,8 +42,8 @@ class PairAgreement:
     def meaning(self) -> str:
         """What the agreement says of the scores, in words; empty without one.
 
-        The limits are those of the tasks of the leaderboard, where an agreement of 0.7 and more
-        went with sums of scores that ranked re-trainings by 0.7 and more.
+        The limits follow digits and SST-2 (``benchmarks/results/recipe.json``). An agreement of
+        0.7 and more went with an LDS of 0.7 and more there.
         """
         if self.agreement is None:
             return ""

@@ -110,9 +110,9 @@ def _why_kernel(model: nn.Module, scores: Scores) -> str:
         else f"all trainable parameters are read, {len(names)} of them row by row, which is slower"
     )
     if (landmarks := scores.about["landmarks"]) and isinstance(landmarks, int):
-        seen = scores.about["seen_by_landmarks"]
+        covered = scores.about["covered_by_landmarks"]
         read += (
-            f", and rows are seen from {landmarks:,} landmarks, which see {seen:.0%} of the "
+            f", and {landmarks:,} landmarks stand for all rows: they cover {covered:.0%} of the "
             "curvature"
         )
     if isinstance(model, SplitEnsemble):

@@ -8,8 +8,8 @@ the chance of training,
     share = V_odd / (V_odd + V_even),        ceiling = √share · √reliability
 
 No additive score can correlate better with the truth than its odd part does, however good it is.
-The variance without chance is the covariance of different seeds on the same subset. In ranks the
-ceiling is close, not exact.
+The variance without chance is the covariance of different seeds on the same subset. The ceiling is
+a correlation of values. The LDS is one of ranks, whose ceiling is near this one on either side.
 """
 
 from dataclasses import asdict, dataclass
@@ -34,7 +34,8 @@ class Additivity:
 
     Attributes:
         share: V_odd / (V_odd + V_even), median over the queries, from 0 to 1.
-        ceiling: LDS that a perfect sum of scores would reach; None where no query has a share.
+        ceiling: correlation with the truth that a perfect sum of scores would reach, mean over the
+            queries; None where no query has a share.
         per_query: share of every query ``float64 [query]``; NaN where seeds agree on nothing, so
             that all variance may be chance.
         pairs: complementary pairs of subsets.
@@ -56,7 +57,8 @@ class Additivity:
             return "Seeds agree on nothing here, so that no part of this truth is known to be odd."
         return (
             f"{self.share:.0%} of what re-training does to a loss, chance apart, turns its sign "
-            f"with the complement of a subset. Sums of scores reach {self.ceiling:.2f} at most."
+            f"with the complement of a subset. Sums of scores correlate with it by at most "
+            f"{self.ceiling:.2f}."
         )
 
 
@@ -83,7 +85,7 @@ def additivity(truth: Truth) -> Additivity:
             f"and at least {LEAST} must. Make them with half_subsets(..., complements=True)."
         )
     losses = truth.losses.double()[torch.cat([first, second])]
-    losses = losses - losses.mean(dim=(0, 1))
+    losses = losses - losses.mean(dim=0)  # of each seed: one may be better than another on all
     left, right = losses.mean(dim=1).chunk(2)
     across = (left * right).mean(dim=0)
     whole = _covariance_of_seeds(losses)

@@ -19,10 +19,11 @@ from torch import Tensor, nn
 
 from turnover._rows import Loss, per_example, select_rows
 from turnover.errors import ContextError, ConversionError, RunError
-from turnover.hf._loss import IGNORED, loss as row_loss, token_losses
-from turnover.hf._members import Member, base_fingerprint, member_of
+from turnover.hf._loss import IGNORED, token_losses
+from turnover.hf._loss import loss as row_loss
+from turnover.hf._members import Member, member_of
 from turnover.hf._prefix import Features, first_live, prefix_features, tail_of
-from turnover.hf._saved import adapters_in, load_member, save_members
+from turnover.hf._saved import adapters_in, load_member, refuse_other_base, save_members
 from turnover.hf._trunk import unwrapped
 from turnover.nn import SplitEnsemble
 from turnover.training import member_seeds
@@ -353,11 +354,7 @@ def load_split_ensemble(model: nn.Module, folder: str | Path) -> AdapterEnsemble
     except (TypeError, ValueError, KeyError) as error:
         raise RunError(f"The adapters in {folder} do not fit this model: {error}.") from error
     found.length = about["length"]
-    if about["base"] != base_fingerprint(found.members[0]):
-        raise RunError(
-            f"This model is not the one that the adapters in {folder} were trained on: its weights "
-            "have another fingerprint. Give the base that it was saved with."
-        )
+    refuse_other_base(about, found.members[0], folder)
     for number, member in enumerate(found.members):
         load_member(cast(Member, member), Path(folder) / f"member-{number}")
     return found

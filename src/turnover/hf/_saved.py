@@ -25,7 +25,7 @@ from turnover.errors import RunError
 from turnover.hf._members import Houlsby, Member, base_fingerprint
 from turnover.masks import MASK_VERSION, check_mask_version
 
-__all__ = ["adapters_in", "load_member", "save_members"]
+__all__ = ["adapters_in", "load_member", "refuse_other_base", "save_members"]
 
 ABOUT = "ensemble.json"
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -91,6 +91,19 @@ def adapters_in(folder: str | Path) -> tuple[Any, dict[str, Any]]:
         raise RunError(f"{folder / 'member-0' / CONFIG} is damaged: {error}.") from error
     config.inference_mode = False
     return config, about
+
+
+def refuse_other_base(about: Mapping[str, Any], member: nn.Module, folder: str | Path) -> None:
+    """Refuse a base that adapters were not trained on.
+
+    Raises:
+        RunError: when its fingerprint differs.
+    """
+    if about["base"] != base_fingerprint(member):
+        raise RunError(
+            f"This model is not the one that the adapters in {folder} were trained on: its weights "
+            "have another fingerprint. Give the base that it was saved with."
+        )
 
 
 def load_member(member: Member, folder: Path) -> None:

@@ -29,9 +29,10 @@ __all__ = [
 ]
 
 SEEDS = 2**62
+PAIRS = 8
 LENGTH = 0.5
 """Of one training: half as long and twice as many networks make better scores at equal cost than
-the whole training, and a quarter is too short (``benchmarks/results/recipe.json``)."""
+the whole training (``benchmarks/results/recipe.json``)."""
 
 
 def within(budget: float, recipe: Recipe) -> tuple[Recipe, int]:
@@ -64,7 +65,7 @@ def within(budget: float, recipe: Recipe) -> tuple[Recipe, int]:
             f"A training of {recipe.epochs} epochs cannot be half as long. Give the number of "
             "pairs instead."
         )
-    epochs = max(1, round(LENGTH * recipe.epochs))
+    epochs = max(1, int(LENGTH * recipe.epochs))
     return replace(recipe, epochs=epochs), int(budget * recipe.epochs / epochs)
 
 
@@ -216,7 +217,7 @@ def fit_split_ensemble(
     loss: Loss,
     recipe: Recipe,
     *,
-    pairs: int = 8,
+    pairs: int | None = None,
     budget: float | None = None,
     stacked: bool = True,
     on_epoch: Callable[[int], None] | None = None,
@@ -234,7 +235,7 @@ def fit_split_ensemble(
         rows: the training set.
         loss: (model, batch) → per-example losses ``[rows]`` in nats.
         recipe: ``recipe.seed`` is also the seed of the coins.
-        pairs: pairs of networks; scores get better with more of them.
+        pairs: pairs of networks, 8 by default; scores get better with more of them.
         budget: cost in trainings on all rows, in place of ``pairs``: as :func:`within` spends it.
         stacked: as of :func:`train_split_ensemble`, like all that follows.
         on_epoch: called with the number of finished epochs.
@@ -242,12 +243,17 @@ def fit_split_ensemble(
         executor: trains the members elsewhere, not stacked.
 
     Raises:
-        ConfigError: as :func:`within`.
+        ConfigError: as :func:`within`, and for both a budget and a number of pairs.
         ConversionError, DataError, LossError, RunError: as :func:`train_split_ensemble`.
     """
     whole = recipe.epochs
     if budget is not None:
+        if pairs is not None:
+            raise ConfigError(
+                "A budget says how many pairs there are: leave out pairs=, or budget=."
+            )
         recipe, pairs = within(budget, recipe)
+    pairs = PAIRS if pairs is None else pairs
     model = build_split_ensemble(build, pairs, seed=recipe.seed)
     model.length = recipe.epochs / whole if whole else 1.0
     at_once = None if executor is not None else stacked

@@ -49,6 +49,16 @@ def test_no_sum_of_scores_exceeds_the_ceiling():
     assert found.ceiling == pytest.approx(float(reached), abs=0.05)
 
 
+def test_a_seed_that_is_better_on_all_subsets_is_chance():
+    """Without noise, odd and even of equal variance; seeds differ by far more than subsets do."""
+    made = truth(1, 1, 0.1)
+    better = torch.arange(4.0)[:, None] * 10
+    shifted = Truth(made.members, made.losses + better, made.train_ids, made.query_ids)
+    torch.testing.assert_close(
+        additivity(shifted).per_query, additivity(made).per_query, atol=1e-4, rtol=0
+    )
+
+
 def test_order_does_not_matter():
     mixed = torch.randperm(2 * SUBSETS, generator=torch.Generator().manual_seed(1))
     one, other = additivity(truth(1, 1, 0.5)), additivity(truth(1, 1, 0.5, order=mixed))

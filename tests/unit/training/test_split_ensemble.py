@@ -31,12 +31,13 @@ def rows():
 
 
 @pytest.mark.parametrize("budget", [1, 2, 4.5, 8])
-@pytest.mark.parametrize("epochs", [2, 3, 10, 31])
+@pytest.mark.parametrize("epochs", [2, 3, 7, 10, 15, 31])
 def test_a_budget_is_not_exceeded_and_not_left_unused(budget, epochs):
     shorter, pairs = within(budget, Recipe(epochs))
     cost = pairs * shorter.epochs / epochs
     assert budget - shorter.epochs / epochs < cost <= budget
-    assert pairs >= 1 and abs(shorter.epochs - epochs / 2) <= 0.5
+    assert pairs >= 2, "one pair cannot choose the damping"
+    assert abs(shorter.epochs - epochs / 2) <= 0.5
 
 
 def test_what_no_budget_buys_is_refused():
@@ -44,6 +45,8 @@ def test_what_no_budget_buys_is_refused():
         within(0.5, Recipe(10))
     with pytest.raises(ConfigError, match="half as long"):
         within(2, Recipe(1))
+    with pytest.raises(ConfigError, match="leave out pairs"):
+        fit_split_ensemble(build, rows(), loss, Recipe(6), pairs=2, budget=4)
 
 
 def test_an_ensemble_of_a_budget_is_that_of_its_recipe():

@@ -242,10 +242,10 @@ def fit_parts(config: KernelConfig, parts: PartRows, keep: Keeper) -> FittedKern
     damping, agreement, slope = halves.choose()
     solves = tuple(each.at(damping) for each in known)
     rounding = max(getattr(each, "rounding", 0.0) for each in known)
-    seen = min(getattr(each, "share", 1.0) for each in known)
+    covered = min(getattr(each, "share", 1.0) for each in known)
     del known  # kernels that only the search for the damping needs
     about = {**config.about, "damping": damping, "agreement": agreement, "networks": len(networks)}
-    about["seen_by_landmarks"] = round(seen, 4)
+    about["covered_by_landmarks"] = round(covered, 4)
     return FittedKernel(
         state.ids,
         damping,

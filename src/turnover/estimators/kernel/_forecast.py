@@ -36,15 +36,18 @@ def rows_per_block(network: nn.Module, loss: Loss, batch: Batch) -> int:
     return max(1, min(ROWS_PER_BLOCK, BLOCK_BYTES // max(1, 4 * held)))
 
 
-def forecast_kernel(config: KernelConfig, rows: Rows, *, stored: bool = False) -> Forecast:
+def forecast_kernel(
+    config: KernelConfig, rows: Rows, *, count: int | None = None, stored: bool = False
+) -> Forecast:
     """Seconds and bytes of :func:`turnover.estimators.kernel._fitted.fit_kernel`.
 
     Args:
         config: what the kernel is made of.
-        rows: the training set.
+        rows: the training set, or some of it.
+        count: how many rows it has; as many as ``rows`` by default.
         stored: whether features go into files, and are read by memory map.
     """
-    networks, count = networks_of(config.model), len(rows)
+    networks, count = networks_of(config.model), len(rows) if count is None else count
     few = rows.select(slice(0, PROBE_ROWS))
     start = time.perf_counter()
     blocks = config.features_of(networks[0], few)
@@ -95,8 +98,13 @@ def _speed() -> float:
     return PROBE_SIZE**3 / max(1e-9, time.perf_counter() - start)
 
 
-def refuse_large(expected: Forecast, rows: int, *, landmarks: int | Literal["auto"]) -> None:
+def refuse_large(expected: Forecast, rows: int, *, landmarks: int | Literal["auto"] | None) -> None:
     """Refuse a kernel that does not fit into memory.
+
+    Args:
+        expected: what it takes.
+        rows: of the training set.
+        landmarks: as asked for; None for an index that has its own.
 
     Raises:
         ConfigError: when less memory is available.

@@ -1,13 +1,14 @@
 """A training set as a folder: made once, opened by memory map, and grown.
 
     index.json                    the manifest: versions, fingerprints, settings, sizes, checksums
-    said-00000000.safetensors     ids, losses, and probabilities of rows from 0 on
+    said-123.safetensors          ids, losses, and probabilities of one part of the rows
     network-0/basis               landmarks of network 0, where it has some
-    network-0/rows-00000000       features of rows from 0 on; of landmarks, in half precision
-    network-0/solve-10000         factorisation for the 10,000 rows that there are
+    network-0/rows-123            features of that part; along landmarks, in half precision
+    network-0/solve-456           factorisation for all rows and one damping
 
-Files of rows never change: more rows bring more files, a new factorisation, and at last a new
-manifest in place of the old one. Only then is the old factorisation removed.
+Files never change: their numbers follow from the rows that they are about. More rows or another
+damping bring more files, and at last a new manifest in place of the old one. Only then are those
+removed that it no longer names.
 """
 
 import json
@@ -21,7 +22,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
+from torch import Tensor, nn
 
 from turnover import _store
 from turnover.data import Rows
@@ -30,22 +31,17 @@ from turnover.estimators.kernel._classes import ClassRidge
 from turnover.estimators.kernel._factors import Reading
 from turnover.estimators.kernel._features import joined
 from turnover.estimators.kernel._fitted import FittedKernel, KernelConfig, fit_parts
-from turnover.estimators.kernel._keep import (
-    SHARD_ROWS,
-    Folder,
-    Part,
-    PartRows,
-    mapped,
-    rows_fingerprint,
-)
-from turnover.estimators.kernel._known import Solve, unpacked, work_of
+from turnover.estimators.kernel._forecast import forecast_kernel, refuse_large
+from turnover.estimators.kernel._keep import Folder, Part, PartRows, digits, mapped, near
+from turnover.estimators.kernel._known import Solve, few_of, unpacked, work_of
 from turnover.estimators.kernel._landmarks import Basis, LandmarkRidge
-from turnover.estimators.kernel._plan import PROBED_LOSSES, losses_on_sides, networks_of
+from turnover.estimators.kernel._plan import losses_on_sides, networks_of
 from turnover.estimators.kernel._ridge import Ridge
+from turnover.nn import SplitEnsemble
 
 __all__ = ["build_index", "fit_index", "grow_index", "is_index", "open_index"]
 
-MANIFEST, VERSION = "index.json", 1
+MANIFEST, VERSION = "index.json", 2
 ANEW = "Delete the folder, or give another one, and call fit"
 
 FILE = re.compile(r"(network-\d+/)?[a-z]+(-\d+)?\.safetensors")  # none leads out of the folder
@@ -61,7 +57,7 @@ def is_index(folder: Path) -> bool:
 
 def build_index(config: KernelConfig, rows: Rows, folder: Path) -> FittedKernel:
     """Make an index of rows; finished files of an interrupted call are taken as they are."""
-    return _fit(config, Folder(folder).parts(rows), folder, config.landmarks)
+    return _fit(config, Folder(folder).parts(rows), folder)
 
 
 def fit_index(make: Make, rows: Rows, folder: Path) -> FittedKernel:
@@ -82,7 +78,8 @@ def fit_index(make: Make, rows: Rows, folder: Path) -> FittedKernel:
             raise _stale(folder, f"rows {start} to {start + size - 1} are not those it was made of")
         start += size
     if len(parts) > len(known) or _damping(manifest) != config.damping:
-        return _fit(config, parts, folder, manifest["asked_landmarks"])
+        refuse_large(forecast_kernel(config, rows, stored=True), len(rows), landmarks=None)
+        return _fit(config, parts, folder, manifest)
     _refuse_other_loss(config, parts, folder)
     return _opened(config, manifest, folder)
 
@@ -93,6 +90,7 @@ def grow_index(make: Make, rows: Rows, folder: Path) -> FittedKernel:
     Raises:
         RunError: as :func:`open_index`.
         IdError: for ids that are in it.
+        ConfigError: for more rows than memory can solve.
     """
     manifest = _read(folder)
     config = _current(make, manifest, folder)
@@ -103,11 +101,9 @@ def grow_index(make: Make, rows: Rows, folder: Path) -> FittedKernel:
             f"Id {int(rows.ids[twice][0])} is in the index in {folder} already; each row has an id "
             "of its own. Give new rows only."
         )
-    start = sum(part.size for part in parts)
-    for first in range(0, len(rows), SHARD_ROWS):
-        own = rows.select(slice(first, first + SHARD_ROWS))
-        parts.append(Part(f"{start + first:08d}", len(own), own, rows_fingerprint(own)))
-    return _fit(config, parts, folder, manifest["asked_landmarks"])
+    count = len(ids) + len(rows)
+    refuse_large(forecast_kernel(config, rows, count=count, stored=True), count, landmarks=None)
+    return _fit(config, [*parts, *Folder(folder).parts(rows)], folder, manifest)
 
 
 def open_index(make: Make, folder: Path, *, verify: bool = False) -> FittedKernel:
@@ -134,13 +130,17 @@ def _damping(manifest: Manifest) -> float | str:
     return found
 
 
-def _fit(config: KernelConfig, parts: PartRows, folder: Path, asked: int | str) -> FittedKernel:
-    fitted = fit_parts(config, parts, Folder(folder))
+def _fit(
+    config: KernelConfig, parts: PartRows, folder: Path, grown: Manifest | None = None
+) -> FittedKernel:
+    """Make an index, or another of an old manifest, which stays as it is until all is written."""
+    fitted = fit_parts(config, parts, Folder(folder, finished=grown is not None))
     count, wanted = len(fitted.train_ids), set[str]()
+    prints = [part.print for part in parts]
+    name = f"solve-{digits(_store.fingerprint(config.damping, fitted.damping, prints))}"
     for number, (network, solve) in enumerate(zip(fitted.networks, fitted.solves, strict=True)):
-        name = f"network-{number}/solve-{count}.safetensors"
-        wanted.add(name)
-        _store.save(folder / name, _solved(solve), work_of(fitted.config, network))
+        wanted.add(file := f"network-{number}/{name}.safetensors")
+        _store.save(folder / file, _solved(solve), work_of(fitted.config, network))
         wanted |= {f"network-{number}/rows-{part.name}.safetensors" for part in parts}
         if isinstance(solve, LandmarkRidge):
             wanted.add(f"network-{number}/basis.safetensors")
@@ -152,11 +152,11 @@ def _fit(config: KernelConfig, parts: PartRows, folder: Path, asked: int | str) 
         fitted, bytes_per_instance=sum((folder / n).stat().st_size for n in files) / count
     )
     manifest = _manifest(fitted, config, parts, dict(sorted(files.items())))
-    _write(folder, {**manifest, "asked_landmarks": asked})
-    for old in folder.glob("network-*/solve-*.safetensors"):
-        if str(old.relative_to(folder).as_posix()) not in wanted:
-            with suppress(OSError):
-                old.unlink()
+    asked = config.landmarks if grown is None else grown["asked_landmarks"]
+    _write(folder, {**manifest, "asked_landmarks": asked, "solve": name})
+    for old in set(grown["files"] if grown is not None else ()) - wanted:
+        with suppress(OSError):
+            (folder / old).unlink()
     return fitted
 
 
@@ -178,6 +178,7 @@ def _manifest(
             "damping": config.damping,
             "landmarks": resolved.landmarks,
             "directions": resolved.directions,
+            "ensemble": _ensemble(config.model),
         },
         "reading": reading,
         "rows_per_block": config.rows_per_block,
@@ -187,10 +188,17 @@ def _manifest(
         "agreement": fitted.agreement,
         "slope": fitted.slope,
         "rounding": fitted.rounding,
-        "seen_by_landmarks": fitted.about["seen_by_landmarks"],
+        "covered_by_landmarks": fitted.about["covered_by_landmarks"],
         "bytes_per_instance": fitted.bytes_per_instance,
         "files": files,
     }
+
+
+def _ensemble(model: nn.Module) -> dict[str, float] | None:
+    """Which rows the members saw, and how long they were trained: the damping follows from it."""
+    if not isinstance(model, SplitEnsemble):
+        return None
+    return {"seed": model.mask.seed, "layer": model.mask.layer, "length": model.length}
 
 
 def _solved(solve: Solve) -> dict[str, Tensor]:
@@ -212,7 +220,7 @@ def _opened(config: KernelConfig, manifest: Manifest, folder: Path) -> FittedKer
     solves = []
     for number in range(len(networks)):
         own = folder / f"network-{number}"
-        kept = mapped(own / f"solve-{len(ids)}.safetensors")
+        kept = mapped(own / f"{manifest['solve']}.safetensors")
         parts = [mapped(own / f"rows-{p['name']}.safetensors") for p in manifest["parts"]]
         curvature = config.link.curvature(residual)
         solves.append(_solve(own, kept, parts, curvature, damping))
@@ -223,7 +231,8 @@ def _opened(config: KernelConfig, manifest: Manifest, folder: Path) -> FittedKer
         manifest["agreement"],
         manifest["slope"],
         manifest["bytes_per_instance"],
-        about | {"networks": len(networks), "seen_by_landmarks": manifest["seen_by_landmarks"]},
+        about
+        | {"networks": len(networks), "covered_by_landmarks": manifest["covered_by_landmarks"]},
         config,
         tuple(networks),
         tuple(solves),
@@ -267,9 +276,10 @@ def _current(make: Make, manifest: Manifest, folder: Path) -> KernelConfig:
         reading["broadcast"] = frozenset(reading["broadcast"])
     config = make(Reading(**reading), manifest["rows_per_block"])
     settings = manifest["settings"]
-    if settings["link"] != config.about["link"]:
-        was, now = settings["link"], config.about["link"]
-        raise _stale(folder, f"its link was {was!r}, and now it is {now!r}")
+    now = {"link": config.about["link"], "ensemble": _ensemble(config.model)}
+    for name, value in now.items():
+        if (was := settings[name]) != value:
+            raise _stale(folder, f"its {name} was {was!r}, and now it is {value!r}")
     landmarks, asked = settings["landmarks"], config.landmarks
     if asked not in (manifest["asked_landmarks"], landmarks):
         raise _stale(folder, f"it has landmarks={landmarks}, and now they are {asked!r}")
@@ -308,10 +318,10 @@ def _sum(path: Path) -> str | None:
 
 def _refuse_other_loss(config: KernelConfig, parts: PartRows, folder: Path) -> None:
     """The losses of a few rows tell whether the loss is that of the index."""
-    few = parts[0].known().select(slice(0, PROBED_LOSSES))
+    few = few_of(parts[0].known())
     said = mapped(folder / f"said-{parts[0].name}.safetensors")["losses"][:, : len(few)]
     now = torch.stack(losses_on_sides(config, few))
-    if not torch.allclose(said, now, rtol=1e-3, atol=1e-5):  # other sizes of batches round anew
+    if not near(said, now):
         raise _stale(folder, "the loss of its first rows is another")
 
 
@@ -337,6 +347,8 @@ def _read(folder: Path) -> Manifest:
         raise RunError(f"{path} cannot be read: {error}. {ANEW}.") from error
     if kind != "turnover kernel index" or not isinstance(number, int):
         raise RunError(f"{path} is no manifest of an index. {ANEW}.")
+    if number < VERSION:
+        raise RunError(f"{path} was written by a preview of this release. {ANEW}.")
     if number > VERSION:
         raise RunError(
             f"{path} was written by turnover {found.get('turnover')}, in version {number} of the "
@@ -345,6 +357,7 @@ def _read(folder: Path) -> Manifest:
     if written != _store.fingerprint(found):
         raise RunError(f"{path} is damaged: its checksum differs. {ANEW}.")
     names = [*found["files"], *(f"said-{part['name']}.safetensors" for part in found["parts"])]
+    names.append(f"{found['solve']}.safetensors")
     if odd := [name for name in names if not FILE.fullmatch(name)]:
         raise RunError(f"{path} names {odd[0]!r}, which is no file of an index. {ANEW}.")
     manifest: Manifest = found

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import final
 
+import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
@@ -18,10 +19,21 @@ from turnover._rows import tensors_of
 from turnover.data import Rows
 from turnover.errors import RunError
 
-__all__ = ["Folder", "Keeper", "Memory", "Part", "PartRows", "mapped", "rows_fingerprint"]
+__all__ = [
+    "Folder",
+    "Keeper",
+    "Memory",
+    "Part",
+    "PartRows",
+    "digits",
+    "mapped",
+    "near",
+    "rows_fingerprint",
+]
 
 Make = Callable[[], Mapping[str, Tensor]]
 SHARD_ROWS = 16_384
+PROBE = "probe"
 
 
 @final
@@ -30,7 +42,7 @@ class Part:
     """Consecutive rows of the training set, whose features are one file.
 
     Attributes:
-        name: of its files, the number of its first row.
+        name: of its files: digits that follow from the rows, so that other rows have others.
         size: number of rows.
         rows: the rows; None where their features are on disk and nothing else is needed.
         print: their fingerprint; empty in memory.
@@ -49,8 +61,8 @@ class Part:
         """
         if self.rows is None:
             raise RunError(
-                f"The index lacks a file of its rows from {int(self.name)} on, and these rows are "
-                "not at hand. Call fit with all rows: it makes the file again."
+                f"The index lacks a file of its part {self.name} of {self.size} rows, and these "
+                "rows are not at hand. Call fit with all rows: it makes the file again."
             )
         return self.rows
 
@@ -63,7 +75,9 @@ PartRows = list[Part]
 class Memory:
     """Keeps nothing beside what the caller keeps."""
 
-    def tensors(self, name: str, work: str, make: Make) -> Mapping[str, Tensor]:
+    def tensors(
+        self, name: str, work: str, make: Make, probe: Callable[[], Tensor] | None = None
+    ) -> Mapping[str, Tensor]:
         """What ``make`` makes."""
         return make()
 
@@ -80,42 +94,68 @@ class Folder:
     Attributes:
         path: the folder.
         known: name, number of rows and fingerprint of parts that are there already.
+        finished: whether an index is there, whose landmarks stay.
     """
 
     path: Path
     known: tuple[tuple[str, int, str], ...] = ()
+    finished: bool = False
 
-    def tensors(self, name: str, work: str, make: Make) -> Mapping[str, Tensor]:
+    def tensors(
+        self, name: str, work: str, make: Make, probe: Callable[[], Tensor] | None = None
+    ) -> Mapping[str, Tensor]:
         """The tensors of a part, mapped; made and written when there is no file of that name.
 
-        No ``work`` takes what is there.
+        No ``work`` takes what is there. A fingerprint cannot tell a loss, which is a function:
+        ``probe`` gives losses of a few rows, which must be near those that stand in the file.
 
         Raises:
             RunError: for a file of other work, or one that cannot be read or written.
         """
         path = self.path / f"{name}.safetensors"
+        few = {} if probe is None else {PROBE: probe()}
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
-            _store.save(path, dict(make()), work)
-        return mapped(path, work or None)
+            _store.save(path, {**make(), **few}, work)
+        found = mapped(path, work or None)
+        said = found.pop(PROBE, None)
+        if few and (said is None or not near(said, few[PROBE])):
+            raise _other_work(path)
+        return found
 
     def parts(self, rows: Rows) -> PartRows:
         """Parts that are there already, and the rows behind them in parts of their own."""
         found, start = PartRows(), 0
-        for name, size, _ in self.known:
-            found.append(_part(name, rows, start, start + size))
+        for _, size, _ in self.known:
+            found.append(_part(rows, start, start + size))
             start += size
         for first in range(start, len(rows), SHARD_ROWS):
-            found.append(_part(f"{first:08d}", rows, first, min(len(rows), first + SHARD_ROWS)))
+            found.append(_part(rows, first, min(len(rows), first + SHARD_ROWS)))
         return found
 
 
 Keeper = Memory | Folder
 
 
-def _part(name: str, rows: Rows, start: int, stop: int) -> Part:
+def _part(rows: Rows, start: int, stop: int) -> Part:
     own = rows.select(slice(start, stop))
-    return Part(name, stop - start, own, rows_fingerprint(own))
+    print = rows_fingerprint(own)
+    return Part(digits(print), stop - start, own, print)
+
+
+def digits(print: str) -> str:
+    """A number for the name of a file, from a fingerprint."""
+    return f"{int(print[:12], 16):015d}"
+
+
+def near(losses: Tensor, others: Tensor) -> bool:
+    """Whether these are the losses of one loss, worked out twice."""
+    return losses.shape == others.shape and torch.allclose(
+        losses,
+        others,
+        rtol=1e-3,
+        atol=1e-5,  # other batches and processors round otherwise
+    )
 
 
 def rows_fingerprint(rows: Rows) -> str:
@@ -147,9 +187,13 @@ def mapped(path: Path, work: str | None = None) -> dict[str, Tensor]:
     if seal != _store.fingerprint(dict(sorted(header.items()))):
         raise RunError(f"The header of {path} is damaged. Delete it and call fit again.")
     if work is not None and header.get("work") != work:
-        raise RunError(
-            f"{path} belongs to other work: rows, weights, buffers, loss or settings are not those "
-            "that it was made of, so that scores would mix two things. Give another folder, or "
-            "delete this one."
-        )
+        raise _other_work(path)
     return tensors
+
+
+def _other_work(path: Path) -> RunError:
+    return RunError(
+        f"{path} belongs to other work: rows, weights, buffers, loss or settings are not those "
+        "that it was made of, so that scores would mix two things. Give another folder, or "
+        "delete this one."
+    )

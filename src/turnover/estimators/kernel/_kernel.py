@@ -78,7 +78,7 @@ class GradientKernel:
         damping: λ over the mean of w_z ‖φ_z‖². ``"auto"`` lets two or more pairs of networks choose
             it, times the length of their training (:class:`turnover.nn.SplitEnsemble`), and takes
             0.3 for other models.
-        landmarks: rows from which all others are seen, drawn in proportion to their curvature; the
+        landmarks: rows that stand for all, drawn in proportion to their curvature; the
             solve then has their size. 0 solves exactly; ``"auto"`` does so where that takes less
             than 2 GiB, and else takes 512 to 2,048 (:mod:`turnover.estimators.kernel._plan`).
         folder: of an index; see :meth:`fit`.
@@ -150,7 +150,8 @@ class GradientKernel:
     def add(self, rows: Rows, folder: str | Path) -> "FittedKernel":
         """Add rows to an index; nothing is done again for those that it has, nor are they needed.
 
-        Residuals, damping and factorisations are those of all rows together. Landmarks stay.
+        Residuals, damping and factorisations are those of all rows together. Landmarks stay. The
+        loss is not compared with the one of the index, since old rows are not at hand.
 
         Args:
             rows: new rows, with ids that the index does not have.
@@ -159,6 +160,7 @@ class GradientKernel:
         Raises:
             RunError: as :meth:`open`.
             IdError: for ids that the index has.
+            ConfigError: for more rows than memory can solve; the index stays as it was.
         """
         return grow_index(self._made, as_rows(rows), Path(folder))
 

@@ -1,10 +1,11 @@
 """What a network knows of the training set, before the damping is chosen.
 
-``Exact`` and ``ExactClasses`` keep features and their kernel; ``Projected`` keeps what landmarks
-see. Each gives the factorised H ``at`` a damping, and influence ``among`` the instances themselves.
+``Exact`` and ``ExactClasses`` keep features and their kernel; ``Projected`` keeps those along
+landmarks. Each gives the factorised H ``at`` a damping, and influence ``among`` the instances
+themselves.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -19,7 +20,7 @@ from turnover.data import Rows
 from turnover.errors import ScoreError
 from turnover.estimators.kernel._classes import ClassRidge
 from turnover.estimators.kernel._features import Block, joined, kernel, stacked
-from turnover.estimators.kernel._keep import Keeper, Part, PartRows
+from turnover.estimators.kernel._keep import Folder, Keeper, Part, PartRows
 from turnover.estimators.kernel._landmarks import (
     Basis,
     LandmarkRidge,
@@ -35,10 +36,21 @@ from turnover.training import losses_of
 if TYPE_CHECKING:
     from turnover.estimators.kernel._fitted import KernelConfig
 
-__all__ = ["Known", "Plan", "Solve", "make_known", "packed", "state_of", "unpacked", "work_of"]
+__all__ = [
+    "PROBED_LOSSES",
+    "Known",
+    "Plan",
+    "Solve",
+    "few_of",
+    "make_known",
+    "packed",
+    "state_of",
+    "unpacked",
+    "work_of",
+]
 
 GRAM_BYTES = 2**30
-PROBED_LOSSES = 16
+PROBED_LOSSES = 16  # of a part of rows: they tell which loss it is
 
 Solve = Ridge | ClassRidge | LandmarkRidge
 
@@ -95,10 +107,10 @@ class ExactClasses:
 @final
 @dataclass(frozen=True)
 class Projected:
-    """What landmarks see of all rows, and Σ w z zᵀ.
+    """Features of all rows along landmarks, and Σ w z zᵀ.
 
     ``rounding`` is what half precision loses, and ``share`` is Σ w ‖z‖² over Σ w ‖φ‖²: how much of
-    the curvature the landmarks see.
+    the curvature the landmarks cover.
     """
 
     basis: Basis
@@ -159,6 +171,11 @@ def work_of(config: "KernelConfig", network: nn.Module) -> str:
     return _store.fingerprint(dict(config.about), state_of(network))
 
 
+def few_of(rows: Rows) -> Rows:
+    """The first rows, whose losses tell which loss it is."""
+    return rows.select(slice(0, PROBED_LOSSES))
+
+
 def state_of(network: nn.Module) -> str:
     """Fingerprint of a network's weights and buffers."""
     return _store.fingerprint(*(t.detach() for t in (*network.parameters(), *network.buffers())))
@@ -198,11 +215,7 @@ class _Maker:
 
     def exact(self, parts: PartRows, cuts: Sequence[Plan], plan: Plan) -> Known:
         found = [
-            self.keep.tensors(
-                f"{self.name}/rows-{part.name}",
-                self._work(part),
-                partial(self._own, part, cut),
-            )
+            self._kept(part, partial(self._own, part, cut))
             for part, cut in zip(parts, cuts, strict=True)
         ]
         blocks = joined([unpacked(tensors) for tensors in found])
@@ -235,27 +248,23 @@ class _Maker:
                 len(rows),
             )
 
-    def _work(self, part: Part) -> str:
-        if part.rows is None or not part.print:
-            return ""
-        few = losses_of(self.network, self.config.loss, part.rows.select(slice(0, PROBED_LOSSES)))
-        return _store.fingerprint(self.base, part.print, few)  # the losses tell which loss it is
+    def _kept(self, part: Part, make: Callable[[], Mapping[str, Tensor]]) -> Mapping[str, Tensor]:
+        work, probe = "", None
+        if part.rows is not None and part.print:
+            work = _store.fingerprint(self.base, part.print)
+            probe = partial(losses_of, self.network, self.config.loss, few_of(part.rows))
+        return self.keep.tensors(f"{self.name}/rows-{part.name}", work, make, probe)
 
     def projected(self, parts: PartRows, cuts: Sequence[Plan], plan: Plan) -> Projected:
-        kept = self.keep.tensors(
-            f"{self.name}/basis",
-            _store.fingerprint(self.base, parts[0].print),
-            lambda: self._basis(parts, plan),
-        )
+        stays = isinstance(self.keep, Folder) and self.keep.finished
+        prints = [part.print for part in parts]
+        work = "" if stays else _store.fingerprint(self.base, prints)
+        kept = self.keep.tensors(f"{self.name}/basis", work, lambda: self._basis(parts, plan))
         basis = Basis(unpacked(kept), kept["root"], float(kept["unit"]))
         found, hessian = [], torch.zeros(basis.width, basis.width)
         total, count, rounding = 0.0, 0, 0.0
         for part, cut in zip(parts, cuts, strict=True):
-            tensors = self.keep.tensors(
-                f"{self.name}/rows-{part.name}",
-                self._work(part),
-                partial(self._seen, part, cut, basis),
-            )
+            tensors = self._kept(part, partial(self._covered, part, cut, basis))
             found.append(tensors["z"])
             hessian += tensors["hessian"]
             total, count = total + float(tensors["sums"][0]), count + part.size
@@ -286,7 +295,7 @@ class _Maker:
         unit_of = torch.tensor([basis.unit], dtype=torch.float64)
         return packed(basis.blocks) | {"root": basis.root, "unit": unit_of}
 
-    def _seen(self, part: Part, cut: Plan, basis: Basis) -> dict[str, Tensor]:
+    def _covered(self, part: Part, cut: Plan, basis: Basis) -> dict[str, Tensor]:
         """Z of the rows, Σ w z zᵀ, Σ w ‖φ‖², and the rounding of half precision."""
         rows = part.known()
         z = torch.empty(len(rows), basis.width, dtype=torch.float16)

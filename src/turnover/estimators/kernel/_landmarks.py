@@ -1,4 +1,4 @@
-"""Nyström features: rows seen from m landmarks, whose inner products are nearly those of φ.
+"""Nyström features: rows along m landmarks, whose inner products are nearly those of φ.
 
     C = K(rows, landmarks),   W = K(landmarks, landmarks),   Z = C W^{-½},   Z Zᵀ ≈ K
 

@@ -1,7 +1,7 @@
 """How a kernel is solved: what networks say of the training set, and whether landmarks are needed.
 
 An exact solve keeps features, and one matrix of [train, train] for each network, or of [direction,
-direction] with all classes. Where that is more than 2 GiB, rows are seen from landmarks, as many as
+direction] with all classes. Where that is more than 2 GiB, landmarks stand for all rows, as many as
 1 GiB of half precision allows, from 512 to 2,048. The machine has no say, so that scores are the
 same on all.
 """
@@ -20,7 +20,7 @@ from turnover.errors import ScoreError
 from turnover.estimators.kernel._classes import directions, mean_probabilities
 from turnover.estimators.kernel._features import numbers
 from turnover.estimators.kernel._keep import Keeper, Part, PartRows
-from turnover.estimators.kernel._known import Plan, state_of
+from turnover.estimators.kernel._known import Plan, few_of, state_of
 from turnover.nn import SplitEnsemble, evaluating, is_converted
 from turnover.training import losses_of
 
@@ -40,7 +40,6 @@ __all__ = [
 EXACT_BYTES = 2**31
 FEWEST, MOST = 512, 2048
 PROBED = 32
-PROBED_LOSSES = 16
 
 
 @final
@@ -81,11 +80,11 @@ def said_of(config: "KernelConfig", parts: PartRows, keep: Keeper) -> Said:
 
     each = []
     for part in parts:
-        work = ""
+        work, probe = "", None
         if part.rows is not None and part.print:
-            few = losses_of(networks[0], config.loss, part.rows.select(slice(0, PROBED_LOSSES)))
-            work = _store.fingerprint(works, config.about["link"], part.print, few)
-        each.append(keep.tensors(f"said-{part.name}", work, partial(said, part)))
+            work = _store.fingerprint(works, config.about["link"], part.print)
+            probe = partial(losses_of, networks[0], config.loss, few_of(part.rows))
+        each.append(keep.tensors(f"said-{part.name}", work, partial(said, part), probe))
     names = ("ids", "mask_ids")
     ids, mask_ids = (torch.cat([found[name] for found in each]) for name in names)
     losses = torch.cat([found["losses"] for found in each], dim=1)

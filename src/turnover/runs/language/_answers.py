@@ -206,13 +206,7 @@ def prove_response(
     if not ours:
         raise DataError("No example helped this response, so that there are none to take out.")
     named = classifier.train.rows_of(torch.tensor([row.id for row in ours]))
-    if 2 * len(named) > count:
-        raise DataError(
-            f"{len(named)} of {count} examples are named, so that there are not as many others to "
-            "compare with. Take fewer: rows=N."
-        )
-    order = torch.randperm(count, generator=torch.Generator("cpu").manual_seed(0))
-    chance = order[~torch.isin(order, named)][: len(named)]
+    sets = [torch.empty(0, dtype=torch.int64), named, _others(named, count)]
     done = 0
 
     def tick(finished: int) -> None:
@@ -233,7 +227,6 @@ def prove_response(
         stacked=False,
         numbers=True,
     )
-    sets = [torch.empty(0, dtype=torch.int64), named, chance]
     losses = [part[:, 0, 0].double() for part in farm.without_each(sets, tick)]
     trials = [_trial(len(rows), part, losses[0]) for rows, part in zip(sets, losses, strict=True)]
     return LanguageProof(
@@ -249,6 +242,21 @@ def prove_response(
         verdict=_verdict(trials[1], trials[2], losses[1] - losses[2]),
         removed=tuple(ours),
     )
+
+
+def _others(named: Tensor, count: int) -> Tensor:
+    """Positions of as many random examples as are named, none of them.
+
+    Raises:
+        DataError: when there are not as many others.
+    """
+    if 2 * len(named) > count:
+        raise DataError(
+            f"{len(named)} of {count} examples are named, so that there are not as many others to "
+            "compare with. Take fewer: rows=N."
+        )
+    order = torch.randperm(count, generator=torch.Generator("cpu").manual_seed(0))
+    return order[~torch.isin(order, named)][: len(named)]
 
 
 def _trial(without: int, losses: Tensor, every: Tensor) -> Trial:

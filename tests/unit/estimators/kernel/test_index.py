@@ -8,11 +8,12 @@ import pytest
 import torch
 
 from tests.unit.estimators.kernel.small import SGD, build, data, loss
-from turnover import _store
+from turnover import _memory, _store
 from turnover.data import Rows
-from turnover.errors import IdError, RunError
+from turnover.errors import ConfigError, IdError, RunError
 from turnover.estimators import GradientKernel
 from turnover.estimators.kernel import _keep, _known
+from turnover.nn import SplitEnsemble
 from turnover.training import Recipe, fit_split_ensemble
 
 # Kernels in parts are products of matrices of other shapes, which round otherwise.
@@ -74,13 +75,13 @@ def test_rows_are_added_without_reading_old_ones(kernel, small_parts, tmp_path, 
     first = kernel.fit(rows.select(slice(0, 40)), folder=tmp_path)
     before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("rows-*")}
     read = []
-    whole = _known._Maker._work
+    whole = _known._Maker._kept
     monkeypatch.setattr(
-        _known._Maker, "_work", lambda s, part: (read.append(part), whole(s, part))[1]
+        _known._Maker, "_kept", lambda s, part, make: (read.append(part), whole(s, part, make))[1]
     )
     grown = kernel.add(rows.select(slice(40, 70)), tmp_path)
     assert all(path.stat().st_mtime_ns == time for path, time in before.items())
-    assert all(part.rows is None or int(part.name) >= 40 for part in read)
+    assert {None if part.rows is None else len(part.rows) for part in read} == {None, 30}
     assert len(list(tmp_path.glob("network-0/solve-*"))) == 1, "the old one is removed"
     assert torch.equal(grown.train_ids, rows.ids)
     if first.about["landmarks"]:  # of the first rows, so that memory has others
@@ -226,7 +227,7 @@ def test_manifests_from_strangers_are_refused(model, tmp_path):
     path.write_text(json.dumps({**found, "slope": 3.0, "checksum": "0"}))
     with pytest.raises(RunError, match="its checksum differs"):
         kernel.open(tmp_path)
-    written({"version": 2})
+    written({"version": 3})
     with pytest.raises(RunError, match="Upgrade"):
         kernel.open(tmp_path)
     written({"files": {"../other.safetensors": {"bytes": 1, "checksum": None}}})
@@ -235,3 +236,93 @@ def test_manifests_from_strangers_are_refused(model, tmp_path):
     path.write_text("{")
     with pytest.raises(RunError, match="cannot be read"):
         kernel.open(tmp_path)
+
+
+def stopped_at(monkeypatch, say):
+    """Interrupts the first write of a file whose path ``say`` is true of."""
+    whole = _store.replacing
+
+    def killed(path):
+        if say(str(path)):
+            raise KeyboardInterrupt
+        return whole(path)
+
+    monkeypatch.setattr(_store, "replacing", killed)
+
+
+def test_an_index_outlives_an_interrupted_change(kernel, small_parts, tmp_path):
+    """The old manifest counts until the new one is there; what it names stays as it was."""
+    rows, queries = data(70, 1), data(9, 2)
+    old = kernel.fit(rows.select(slice(0, 40)), folder=tmp_path)
+    more = rows.select(slice(40, 70))
+    other = GradientKernel(kernel.model, loss, kernel.link, 0.7, kernel.landmarks)
+    for change in (
+        lambda: other.fit(rows.select(slice(0, 40)), folder=tmp_path),
+        lambda: kernel.add(more, tmp_path),
+    ):
+        with pytest.MonkeyPatch.context() as patch:
+            stopped_at(patch, lambda path: path.endswith("index.json"))
+            with pytest.raises(KeyboardInterrupt):
+                change()
+        found = kernel.open(tmp_path, verify=True)
+        assert torch.equal(
+            found.scores(queries).values, kernel.open(tmp_path).scores(queries).values
+        )
+        assert_same(found, old, queries)
+
+
+def test_other_rows_are_added_after_an_interrupted_addition(model, small_parts, tmp_path):
+    kernel, rows = GradientKernel(model, loss), data(70, 1)
+    kernel.fit(rows.select(slice(0, 40)), folder=tmp_path)
+    with pytest.MonkeyPatch.context() as patch:
+        stopped_at(patch, lambda path: "network-1/rows" in path)
+        with pytest.raises(KeyboardInterrupt):
+            kernel.add(rows.select(slice(40, 55)), tmp_path)
+    kernel.add(rows.select(slice(55, 70)), tmp_path)
+    grown = kernel.add(rows.select(slice(40, 55)), tmp_path)
+    order = torch.cat([torch.arange(40), torch.arange(55, 70), torch.arange(40, 55)])
+    assert_same(grown, kernel.fit(rows.select(order)), data(9, 2))
+
+
+def test_an_index_goes_on_where_losses_round_otherwise(model, small_parts, tmp_path):
+    """Another processor: the last bits of a loss differ."""
+    rows = data(70, 1)
+    nearly = lambda model, batch: loss(model, batch) * (1 + 1e-6)  # noqa: E731
+    GradientKernel(model, loss).fit(rows.select(slice(0, 40)), folder=tmp_path)
+    grown = GradientKernel(model, nearly).fit(rows, folder=tmp_path)
+    assert len(grown.train_ids) == 70
+
+
+def test_an_interrupted_fit_with_another_loss_is_refused(model, tmp_path):
+    rows = data(70, 1)
+    with pytest.MonkeyPatch.context() as patch:
+        stopped_at(patch, lambda path: "network-1" in path)
+        with pytest.raises(KeyboardInterrupt):
+            GradientKernel(model, loss).fit(rows, folder=tmp_path)
+    twice = lambda model, batch: 2 * loss(model, batch)  # noqa: E731
+    with pytest.raises(RunError, match="belongs to other work"):
+        GradientKernel(model, twice, check=False).fit(rows, folder=tmp_path)
+
+
+def test_other_halves_and_lengths_are_refused(model, tmp_path):
+    GradientKernel(model, loss).fit(data(70, 1), folder=tmp_path)
+    shorter = SplitEnsemble(list(model.members), seed=model.mask.seed, length=0.5)
+    other = SplitEnsemble(list(model.members), seed=model.mask.seed + 1)
+    for changed in (shorter, other):
+        with pytest.raises(RunError, match="its ensemble was"):
+            GradientKernel(changed, loss).open(tmp_path)
+
+
+def test_more_rows_than_memory_can_solve_are_refused_first(model, tmp_path, monkeypatch):
+    kernel, rows = GradientKernel(model, loss), data(70, 1)
+    kernel.fit(rows.select(slice(0, 40)), folder=tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    monkeypatch.setattr(_memory, "available", lambda: 10_000)
+    for grow in (
+        lambda: kernel.add(rows.select(slice(40, 70)), tmp_path),
+        lambda: kernel.fit(rows, folder=tmp_path),
+    ):
+        with pytest.raises(ConfigError, match="70 rows"):
+            grow()
+    assert sorted(tmp_path.rglob("*")) == before
+    assert len(kernel.open(tmp_path).train_ids) == 40

@@ -65,28 +65,28 @@ def test_landmarks_come_where_an_exact_solve_is_too_large(trained, monkeypatch):
     assert fitted.bytes_per_instance < 2 * 31 + 200 * 31 / 80 * 31
 
 
-def test_what_landmarks_see_is_a_share_of_the_curvature(trained):
-    """By explicit projection: Σ w ‖P φ‖² over Σ w ‖φ‖²; all rows see everything."""
+def test_what_landmarks_cover_is_a_share_of_the_curvature(trained):
+    """By explicit projection: Σ w ‖P φ‖² over Σ w ‖φ‖²; all rows cover everything."""
     rows, m = data(80, 1), 10
     fitted = GradientKernel(trained, loss, damping=0.3, landmarks=m).fit(rows)
     w = fitted.config.link.curvature(fitted.residual).double()
     phi = log_odds(trained, *rows.batch)
     span = torch.linalg.qr(phi[draw(w, m)].T).Q
     wanted = (w * (phi @ span).square().sum(dim=1)).sum() / (w * phi.square().sum(dim=1)).sum()
-    assert fitted.about["seen_by_landmarks"] == pytest.approx(float(wanted), abs=1e-3)
+    assert fitted.about["covered_by_landmarks"] == pytest.approx(float(wanted), abs=1e-3)
     whole = GradientKernel(trained, loss, damping=0.3, landmarks=80).fit(rows)
-    assert whole.about["seen_by_landmarks"] == pytest.approx(1, abs=1e-3)
+    assert whole.about["covered_by_landmarks"] == pytest.approx(1, abs=1e-3)
     reason = attribute(trained, loss, rows.select(slice(0, 2)), rows).reason
-    assert "landmarks" not in reason, "an exact solve sees all"
+    assert "landmarks" not in reason, "an exact solve has none"
 
 
-def test_attribution_says_what_landmarks_see(trained, monkeypatch):
+def test_attribution_says_what_landmarks_cover(trained, monkeypatch):
     monkeypatch.setattr(_plan, "EXACT_BYTES", 10_000)
     monkeypatch.setattr(_plan, "FEWEST", 16)
     rows = data(80, 1)
     found = attribute(trained, loss, rows.select(slice(0, 2)), rows)
-    seen = found.scores.about["seen_by_landmarks"]
-    assert f"31 landmarks, which see {seen:.0%} of the curvature" in found.reason
+    covered = found.scores.about["covered_by_landmarks"]
+    assert f"31 landmarks stand for all rows: they cover {covered:.0%}" in found.reason
 
 
 def test_draws_follow_the_weights():
