@@ -19,8 +19,7 @@ from torch import Tensor, nn
 
 from turnover._rows import Loss, per_example, select_rows
 from turnover.errors import ContextError, ConversionError, RunError
-from turnover.hf._loss import IGNORED, token_losses
-from turnover.hf._loss import loss as row_loss
+from turnover.hf._loss import IGNORED, loss as row_loss, token_losses
 from turnover.hf._members import Member, member_of
 from turnover.hf._prefix import Features, first_live, prefix_features, tail_of
 from turnover.hf._saved import adapters_in, load_member, refuse_other_base, save_members
