@@ -11,5 +11,6 @@ from turnover.runs.images._models import ARCHITECTURES as ARCHITECTURES, build_n
 from turnover.runs.images._names import forget_parts as forget_parts, parts_for as parts_for
 from turnover.runs.images._planned import plan_images as plan_images
 from turnover.runs.images._run import ImageConfig, run_images, steps_of as steps_of
+from turnover.runs.images._classifier import LOADER as LOADER
 
 __all__ = ["ImageConfig", "run_images"]

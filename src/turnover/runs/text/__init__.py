@@ -9,5 +9,6 @@ from turnover.runs.text._encoders import ENCODERS as ENCODERS, BagOfWords as Bag
 from turnover.runs.text._index import IndexConfig, index_steps as index_steps, index_texts
 from turnover.runs.text._planned import plan_texts as plan_texts
 from turnover.runs.text._run import TextConfig, run_texts, steps_of as steps_of
+from turnover.runs.text._classifier import LOADER as LOADER
 
 __all__ = ["IndexConfig", "TextConfig", "index_texts", "run_texts"]
