@@ -147,9 +147,9 @@ def ladder(task: Task, model: nn.Module, told: Tensor) -> list[Row]:
                 rung.criteria[name] = rung.criteria.get(name, 0.0) + value
     if split_ensemble:
         outputs = torch.stack([LINK.output(losses[member][probes]) for member in probed])
-        members = model.trains_on(task.train.mask_ids)[probed]
+        coins = model.trains_on(task.train.mask_ids)[probed[: len(probed) // 2]].T.float() * 2 - 1
         for rung in rungs.values():
-            agreed, _ = prediction_of_halves(rung.probes, outputs, members)
+            agreed, _ = prediction_of_halves([found @ coins for found in rung.probes], outputs)
             rung.criteria["agreement"] = agreed
     return [_row(task, damping, rung, told) for damping, rung in rungs.items()]
 

@@ -51,30 +51,26 @@ def hill_climb(quality: Callable[[float], float]) -> float:
     return float(GRID[best] * (GRID[side] / GRID[best]) ** abs(step))
 
 
-def prediction_of_halves(
-    influence: Sequence[Tensor], outputs: Tensor, members: Tensor
-) -> tuple[float, float]:
+def prediction_of_halves(moved: Sequence[Tensor], outputs: Tensor) -> tuple[float, float]:
     """Agreement of predicted with observed differences between members, and their slope.
 
     Args:
-        influence: for each member, the influence ``[probe, train]`` of instances on outputs.
+        moved: for each member, Σ_z (2 b_j(z) − 1) influence(x, z) of the halves of every pair j,
+            ``[probe, pair]``: nothing here grows with the training set.
         outputs: ``[member, probe]``.
-        members: ``bool [member, train]``.
 
     Returns:
         The correlation over probes and pairs, each pair centred, and the slope of observation on
         prediction; both 0 where either does not vary.
     """
-    pairs = len(influence) // 2
-    each = torch.stack(list(influence))
-    total = each.sum(dim=0)
-    coins = members[:pairs].to(total) * 2 - 1
-    predicted = []
-    for pair in range(pairs):
-        own = each[pair] + each[pairs + pair] if pairs > 1 else torch.zeros_like(total)
-        kept = 2 * (pairs - 1) if pairs > 1 else 2
-        predicted.append((total - own) @ coins[pair] / kept)
-    x = torch.stack(predicted)
+    pairs = len(moved) // 2
+    each = torch.stack(list(moved)).transpose(1, 2)  # [member, pair, probe]
+    x = each.sum(dim=0)
+    if pairs > 1:
+        own = torch.arange(pairs)
+        x = (x - each[own, own] - each[pairs + own, own]) / (2 * (pairs - 1))
+    else:
+        x = x / 2
     y = outputs[:pairs] - outputs[pairs:]
     x, y = x - x.mean(dim=1, keepdim=True), y - y.mean(dim=1, keepdim=True)
     product, scale = float((x * y).sum()), float(x.norm() * y.norm())

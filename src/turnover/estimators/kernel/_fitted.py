@@ -309,10 +309,8 @@ class _Halves:
         count = len(self.state.ids)
         order = torch.randperm(count, generator=torch.Generator("cpu").manual_seed(0))
         probes = order[:PROBES]
-        influence = []
-        for member in ensemble:
-            found = self.known[member].among(damping, probes)
-            influence.append(found.float().cpu() * self.residual)
-        members = model.trains_on(self.state.mask_ids)[ensemble]
+        coins = model.trains_on(self.state.mask_ids)[:few].T.float() * 2 - 1
+        halves = coins * self.residual[:, None]
+        moved = [self.known[member].moved(damping, probes, halves) for member in ensemble]
         outputs = self.config.link.output(self.state.losses[ensemble][:, probes])
-        return prediction_of_halves(influence, outputs, members)
+        return prediction_of_halves(moved, outputs)

@@ -1,8 +1,8 @@
 """What a network knows of the training set, before the damping is chosen.
 
 ``Exact`` and ``ExactClasses`` keep features and their kernel; ``Projected`` keeps those along
-landmarks. Each gives the factorised H ``at`` a damping, and influence ``among`` the instances
-themselves.
+landmarks. Each gives the factorised H ``at`` a damping, and how instances are ``moved`` by sums of
+others.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -25,9 +25,9 @@ from turnover.estimators.kernel._landmarks import (
     Basis,
     LandmarkRidge,
     draw,
-    product,
     rows_at,
     solved,
+    weighted_sum,
 )
 from turnover.estimators.kernel._ridge import Ridge, is_dual
 from turnover.nn import evaluating
@@ -62,8 +62,17 @@ class Known(Protocol):
         """The factorised H."""
         ...
 
-    def among(self, damping: float, positions: Tensor) -> Tensor:
-        """Influence of all instances on some of themselves, ``[position, train]``."""
+    def moved(self, damping: float, positions: Tensor, weights: Tensor) -> Tensor:
+        """Σ_z weight_z influence(x, z) of all instances z on some of themselves.
+
+        Args:
+            damping: relative, as for ``at``.
+            positions: of the instances x.
+            weights: of all instances, in several ways, ``[train, way]``.
+
+        Returns:
+            ``float32 [position, way]`` on the CPU.
+        """
         ...
 
 
@@ -80,9 +89,10 @@ class Exact:
         """The factorised H."""
         return Ridge.of(self.blocks, self.curvature, damping, self.gram)
 
-    def among(self, damping: float, positions: Tensor) -> Tensor:
-        """Influence of all instances on some of themselves, ``[position, train]``."""
-        return self.at(damping).influence([block.rows(positions) for block in self.blocks])
+    def moved(self, damping: float, positions: Tensor, weights: Tensor) -> Tensor:
+        """Σ_z weight_z influence(x, z), ``[position, way]``."""
+        found = self.at(damping).influence([block.rows(positions) for block in self.blocks])
+        return found.float().cpu() @ weights
 
 
 @final
@@ -99,9 +109,10 @@ class ExactClasses:
         """The factorised H."""
         return ClassRidge.of(self.blocks, self.curved, damping, self.gram, self.cross)
 
-    def among(self, damping: float, positions: Tensor) -> Tensor:
-        """Influence of all instances on some of themselves, ``[position, train]``."""
-        return self.at(damping).influence([block.rows(positions) for block in self.blocks])
+    def moved(self, damping: float, positions: Tensor, weights: Tensor) -> Tensor:
+        """Σ_z weight_z influence(x, z), ``[position, way]``."""
+        found = self.at(damping).influence([block.rows(positions) for block in self.blocks])
+        return found.float().cpu() @ weights
 
 
 @final
@@ -124,11 +135,11 @@ class Projected:
         """The factorised H."""
         return LandmarkRidge.of(self.basis, self.parts, self.hessian, self.mean, damping)
 
-    def among(self, damping: float, positions: Tensor) -> Tensor:
-        """Influence of all instances on some of themselves, ``[position, train]``."""
+    def moved(self, damping: float, positions: Tensor, weights: Tensor) -> Tensor:
+        """Σ_z weight_z influence(x, z), ``[position, way]``; Z is streamed."""
         asked = rows_at(self.parts, positions)
         found, _ = solved(self.hessian, self.mean, damping, asked.T)
-        return product(found.T.contiguous(), self.parts)
+        return found.T @ weighted_sum(self.parts, weights)
 
 
 @final

@@ -136,6 +136,14 @@ def product(asked: Tensor, parts: Sequence[Tensor]) -> Tensor:
     return found
 
 
+def weighted_sum(parts: Sequence[Tensor], weights: Tensor) -> Tensor:
+    """Σ_z z weight_z ``[landmark, way]`` of the features of all rows, which are streamed."""
+    found = torch.zeros(parts[0].shape[1], weights.shape[1])
+    for place, z in row_blocks(parts):
+        found += z.T @ weights[place]
+    return found
+
+
 @final
 @dataclass(frozen=True)
 class LandmarkRidge:

@@ -8,9 +8,10 @@ from tests.unit.estimators.kernel.small import SGD, build, data, loss
 from turnover.data import Rows
 from turnover.errors import ScoreError
 from turnover.estimators import GradientKernel, attribute
-from turnover.estimators.kernel import _plan
+from turnover.estimators.kernel import _landmarks, _plan
+from turnover.estimators.kernel._damping import prediction_of_halves
 from turnover.estimators.kernel._landmarks import LandmarkRidge, draw, row_blocks
-from turnover.training import Recipe, fit, fit_split_ensemble
+from turnover.training import Recipe, fit, fit_split_ensemble, losses_of
 
 # Half precision keeps 11 bits of each feature, and W is damped by 1e-5.
 ROUNDING = {"atol": 2e-4, "rtol": 1e-2}
@@ -116,3 +117,24 @@ def test_rows_far_beyond_the_landmarks_are_refused(trained):
     fitted = GradientKernel(trained, loss, landmarks=3, check=False)
     with pytest.raises(ScoreError, match=r"training row 7 .*half precision|single precision"):
         fitted.fit(Rows((x, y)))
+
+
+def test_a_split_ensemble_chooses_its_damping_without_train_sized_matrices(monkeypatch):
+    """In parts, and equal to the sums of the whole matrix of influence."""
+    model = fit_split_ensemble(build, data(80, 1), loss, Recipe(5, 20, optimizer=SGD), pairs=2)
+    rows = data(80, 1)
+    monkeypatch.setattr(_landmarks, "PART", 16)
+    fitted = GradientKernel(model, loss, damping=0.3, landmarks=80).fit(rows)
+    probes = torch.randperm(80, generator=torch.Generator("cpu").manual_seed(0))
+    coins = model.trains_on(rows.mask_ids)[:2].float() * 2 - 1
+    few = rows.select(probes)
+    moved = [
+        solve.influence(fitted.config.features_of(network, few)) * fitted.residual @ coins.T
+        for network, solve in zip(fitted.networks, fitted.solves, strict=True)
+    ]
+    outputs = torch.stack(
+        [fitted.config.link.output(losses_of(n, loss, few)) for n in fitted.networks]
+    )
+    agreement, slope = prediction_of_halves(moved, outputs)
+    assert fitted.agreement == pytest.approx(agreement, abs=2e-3)  # half precision
+    assert fitted.slope == pytest.approx(slope, rel=5e-3)
