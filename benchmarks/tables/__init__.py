@@ -53,6 +53,7 @@ from benchmarks.tables._texts import (
     text_suspects,
     trace_facts,
 )
+from benchmarks.tables._transformers import adapters_memory, adapters_sst2
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
@@ -110,6 +111,8 @@ MAKERS = (
     leaderboard,
     explore_clicks,
     explore_scale,
+    adapters_sst2,
+    adapters_memory,
 )
 
 

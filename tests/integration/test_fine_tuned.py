@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,6 +10,8 @@ from safetensors.torch import load_file, save_file
 
 from tests.integration.conftest import assert_refused, invoke
 from tests.integration.test_text import GOOD, OPTIONS, files, reviews, tiny  # noqa: F401
+from turnover import fit
+from turnover.executors import LocalExecutor, Task, run_tasks, with_threads
 from turnover.hf import AdapterEnsemble
 from turnover.runs import Run, open_run
 
@@ -68,6 +71,21 @@ def test_it_is_audited_proved_checked_and_reported(tuned):
     assert proof["trainings"] == 2
     assert answer("check", run)["ok"] is True
     assert answer("report", run)["pairs"] == 2
+
+
+def test_it_trains_and_answers_the_same_in_another_process(tuned):
+    opened = open_run(tuned[0])
+
+    def answers(classifier):
+        rows, network = opened.train.select(slice(0, 16)), classifier.build(3)
+        fit(network, rows, classifier.loss, replace(classifier.recipe, epochs=1))
+        return classifier.logits(network.eval(), rows.batch).detach()
+
+    with LocalExecutor(1, threads=1) as engine:
+        (there,) = run_tasks(answers, [Task("seed 3", (opened.to_send(),))], engine)
+    with with_threads(1):
+        assert torch.equal(there, answers(opened))
+    assert not list(opened.to_send().model.parameters()), "the transformer is not sent"
 
 
 def test_another_base_is_refused(tuned, tmp_path):

@@ -147,6 +147,48 @@ def test_lora_is_indexed_by_its_own_parameters(data, tiny, tmp_path):  # noqa: F
     assert names and all("lora" in name or "modules_to_save" in name for name in names)
 
 
+def test_an_adapter_at_the_hub_is_known_by_its_name(data, tiny, tmp_path, monkeypatch):  # noqa: F811
+    """The cache of the hub, as the hub's own code lays it out, and no network."""
+    labels = sorted({said for _, _, said in reviews(0, 60)})
+    saved_classifier(tiny, tmp_path / "base", labels)
+    base = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "base")
+    lora = peft.LoraConfig(task_type="SEQ_CLS", r=2, target_modules=["query"])
+    repository = tmp_path / "hub" / "models--someone--lora"
+    snapshot = repository / "snapshots" / ("0" * 40)
+    wrapped_by_peft(base, lora).save_pretrained(snapshot)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("0" * 40)
+    for name in ("vocab.txt", "tokenizer.json", "tokenizer_config.json"):
+        if (tiny / name).exists():
+            shutil.copy(tiny / name, snapshot / name)
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    how = ("--data", data / "train.csv", *OPTIONS, "--eval", data / "test.csv")
+    result = invoke("index", "--model", "someone/lora", *how, "--out", tmp_path / "run")
+    assert result.exit_code == 0, (result.stderr, result.exception)
+    classifier = open_run(tmp_path / "run")
+    names = {name for name, p in classifier.model.named_parameters() if p.requires_grad}
+    assert names and all("lora" in name or "modules_to_save" in name for name in names)
+    assert answer("ask", tmp_path / "run", "--text", "superb film")["helpful"]
+    for name in ("tokenizer.json", "tokenizer_config.json", "vocab.txt"):
+        (snapshot / name).unlink(missing_ok=True)
+    bare = answer("ask", tmp_path / "run", "--text", "superb film")
+    assert bare["helpful"], "the tokenizer of the base is taken where the adapter has none"
+    (snapshot / "adapter_model.safetensors").unlink()
+    assert_refused(
+        invoke("index", "--model", "someone/lora", *how, "--out", tmp_path / "other"),
+        2,
+        "adapter without adapter_model.safetensors",
+    )
+    assert_refused(
+        invoke("index", "--model", "someone/else", *how, "--out", tmp_path / "other"),
+        2,
+        "Cannot load the model someone/else",
+    )
+
+
 def test_a_checkpoint_without_its_head_is_refused(data, tiny, tmp_path):  # noqa: F811
     model = tmp_path / "headless"
     saved_classifier(tiny, model, sorted({said for _, _, said in reviews(0, 60)}))

@@ -37,6 +37,8 @@ def save_members(
 ) -> None:
     """Write every member's own tensors, and what chose its rows.
 
+    Members of a larger ensemble that the folder held before are removed.
+
     Raises:
         RunError: for a folder that cannot be written.
     """
@@ -50,8 +52,21 @@ def save_members(
             _save(cast(Member, member), adapters, place)
         with replacing(folder / ABOUT) as fresh:
             fresh.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+        _remove_others(folder, len(members))
     except (OSError, SafetensorError) as error:
         raise RunError(f"Cannot write the adapters to {folder}: {error}") from error
+
+
+def _remove_others(folder: Path, count: int) -> None:
+    """Remove what an ensemble of more members left: its two files of each, and an empty folder."""
+    for place in folder.glob("member-*"):
+        number = place.name.removeprefix("member-")
+        if not number.isdecimal() or int(number) < count or place.is_symlink():
+            continue
+        for name in (CONFIG, WEIGHTS):
+            (place / name).unlink(missing_ok=True)
+        if not any(place.iterdir()):
+            place.rmdir()
 
 
 def adapters_in(folder: str | Path) -> tuple[Any, dict[str, Any]]:

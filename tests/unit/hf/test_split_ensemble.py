@@ -257,6 +257,17 @@ def test_saved_members_come_back_and_are_plain_adapters_of_peft(parts, tmp_path)
             )
 
 
+def test_a_smaller_ensemble_leaves_no_members_of_a_larger_one(tmp_path):
+    hf.split_ensemble(zoo.bert(), lora(), pairs=2).save_pretrained(tmp_path)
+    (tmp_path / "member-3" / "notes.txt").write_text("mine")
+    hf.split_ensemble(zoo.bert(), lora(), pairs=1).save_pretrained(tmp_path)
+    found = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*"))
+    files = ("adapter_config.json", "adapter_model.safetensors")
+    own = [f"member-{n}{part}" for n in (0, 1) for part in ("", *(f"/{f}" for f in files))]
+    assert found == ["ensemble.json", *own, "member-3", "member-3/notes.txt"]
+    assert hf.load_split_ensemble(zoo.bert(), tmp_path).pairs == 1
+
+
 def test_damaged_folders_are_refused(tmp_path):
     model = hf.split_ensemble(zoo.bert(), lora(), pairs=1)
     model.save_pretrained(tmp_path)

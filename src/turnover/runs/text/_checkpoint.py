@@ -1,5 +1,6 @@
 """A classifier that was fine-tuned already: its weights and classes, and whether it is the same."""
 
+import json
 import os
 import re
 from typing import Any
@@ -14,9 +15,13 @@ from turnover.hf._members import old_names
 from turnover.runs import Run
 from turnover.runs.text._encoders import pretrained, quiet, source_of
 
-__all__ = ["load_checkpoint", "open_checkpoint", "weights_of"]
+__all__ = ["load_checkpoint", "open_checkpoint", "tokenizer_of", "weights_of"]
 
-WEIGHTS = "adapter_model.safetensors"
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+TOKENIZER = (
+    *("tokenizer_config.json", "tokenizer.json", "special_tokens_map.json"),
+    *("vocab.txt", "vocab.json", "merges.txt", "tokenizer.model", "spiece.model"),
+)
 HEAD = re.compile(r"(^|\.)(classifier|score|classifier\.out_proj)\.weight$")
 
 
@@ -47,8 +52,8 @@ def load_checkpoint(name: str) -> tuple[nn.Module, tuple[str, ...]]:
         MissingExtra: when transformers or PEFT is not installed.
     """
     source = source_of(name)
-    adapted = os.path.isfile(os.path.join(source, "adapter_config.json"))
-    model: Any = _with_adapter(source) if adapted else _whole(source)
+    adapter = _adapter_of(source)
+    model: Any = _whole(source) if adapter is None else _with_adapter(adapter)
     config = model.config
     count = int(config.num_labels)
     if count < 2:
@@ -56,6 +61,57 @@ def load_checkpoint(name: str) -> tuple[nn.Module, tuple[str, ...]]:
     names = tuple(str(config.id2label.get(number, number)) for number in range(count))
     model.eval()
     return model.to("cuda" if torch.cuda.is_available() else "cpu"), names
+
+
+def _adapter_of(source: str) -> str | None:
+    """The folder of an adapter of PEFT: the given one, or where the cache of the hub has it."""
+    if os.path.isdir(source):
+        return source if os.path.isfile(os.path.join(source, CONFIG)) else None
+    if _from_hub(source, "config.json", local=True) is not None:  # a whole model, known here
+        return None
+    found = _from_hub(source, CONFIG)
+    if found is not None:
+        _from_hub(source, WEIGHTS)
+    return None if found is None else os.path.dirname(found)
+
+
+def _from_hub(source: str, name: str, *, local: bool = False) -> str | None:
+    """A file of a model at the hub, from the cache or, unless ``local``, the net; or None."""
+    if source.startswith((".", "~")) or source.count("/") > 1:
+        return None  # no name of the hub
+    try:
+        from transformers.utils import cached_file
+    except ImportError:
+        raise MissingExtra("transformers", "hf", f"model={source!r}") from None
+    for cached in (True,) if local else (True, False):
+        try:
+            with quiet():
+                return str(cached_file(source, name, local_files_only=cached))
+        except (OSError, ValueError):  # not there, or no name of the hub
+            continue
+    return None
+
+
+def tokenizer_of(name: str) -> str:
+    """Where the tokenizer of a model is: beside its weights, or with the base of an adapter.
+
+    Raises:
+        DataError: for an adapter that does not say what it is on.
+    """
+    source = source_of(name)
+    folder = _adapter_of(source)
+    if folder is None:
+        return source
+    if not os.path.isdir(source) and _from_hub(source, TOKENIZER[0]) is not None:
+        for file in TOKENIZER[1:]:
+            _from_hub(source, file)
+    if os.path.isfile(os.path.join(folder, TOKENIZER[0])):
+        return folder
+    try:
+        with open(os.path.join(folder, CONFIG), encoding="utf-8") as text:
+            return str(json.load(text)["base_model_name_or_path"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{CONFIG} of the adapter {name} names no base model: {error!r}.") from error
 
 
 def _whole(source: str) -> Any:

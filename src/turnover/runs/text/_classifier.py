@@ -33,7 +33,7 @@ from turnover.runs import (
 )
 from turnover.runs._fine_tuned import refuse_other_base, shares_base
 from turnover.runs.text._adapted import CONFIG, Adapted, Tokens, build_adapted, trim
-from turnover.runs.text._checkpoint import open_checkpoint
+from turnover.runs.text._checkpoint import open_checkpoint, tokenizer_of
 from turnover.runs.text._encoders import ENCODERS, Encoder, encoder_of, source_of
 from turnover.runs.text._features import encoded_rows
 from turnover.runs.text._head import build_head, logits
@@ -170,7 +170,7 @@ def encoder_for(arguments: Mapping[str, Any]) -> Encoder:
             f"{what} into a transformer, and model={name!r} is none. Give a folder or the name of "
             "a model at the Hugging Face hub."
         )
-    return Tokens(source_of(name), length)
+    return Tokens(tokenizer_of(name), length)
 
 
 def encoding(arguments: Mapping[str, Any]) -> str:

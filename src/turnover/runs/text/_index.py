@@ -19,9 +19,8 @@ from turnover.data.texts import Texts
 from turnover.errors import DataError
 from turnover.runs import Run, fingerprint, measure_as_it_is
 from turnover.runs.text._adapted import Tokens
-from turnover.runs.text._checkpoint import load_checkpoint, weights_of
+from turnover.runs.text._checkpoint import load_checkpoint, tokenizer_of, weights_of
 from turnover.runs.text._classifier import classifier_of, encoding
-from turnover.runs.text._encoders import source_of
 from turnover.runs.text._features import encoded_rows, parts_of
 from turnover.runs.text._names import save_words
 from turnover.runs.text._run import save_pieces
@@ -82,7 +81,7 @@ def index_texts(
     run = Run.create(folder, _manifest(texts, plan, command, names, places))
     if run.complete:
         return run
-    ready = cache(partial(Tokens, source_of(plan.model), plan.max_length))
+    ready = cache(partial(Tokens, tokenizer_of(plan.model), plan.max_length))
     rows = {}
     for name, side in (("train", texts.train), ("test", texts.test)):
         save_words(run, name, side)
