@@ -19,8 +19,8 @@ def bert_config(**options):
         max_position_embeddings=32,
         hidden_dropout_prob=0.0,
         attention_probs_dropout_prob=0.0,
-        attn_implementation="eager",  # which torch.vmap maps without a fallback
-        **{"num_labels": 3, **options},
+        # torch.vmap maps eager attention without a fallback.
+        **{"num_labels": 3, "attn_implementation": "eager", **options},
     )
 
 

@@ -42,7 +42,7 @@ def _against_training(name: str) -> str:
     header = ["scores", "LDS", "95 % interval", "trainings", "time"]
     said = (
         f"\n{found['train']} rows and {found['queries']} queries; re-training on "
-        f"{found['subsets']} random halves, {found['seeds']} seeds each. Lines of one kind of network "
-        "share trainings, whose time stands in the first of them.\n"
+        f"{found['subsets']} random halves, {found['seeds']} seeds each. Lines of one kind of "
+        "network share trainings, whose time stands in the first of them.\n"
     )
     return table(header, rows) + said + origin(found["machine"], name)

@@ -2,8 +2,10 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
+import torch.utils.checkpoint as checkpoints
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -25,12 +27,35 @@ Parameters = Mapping[str, Tensor]
 
 @contextmanager
 def with_gradients() -> Iterator[None]:
-    """Within the block gradients are taken, and compiled modules run as they were written.
+    """Within the block gradients are taken, and modules run as they were written.
 
-    Compiled code calls the hooks of the modules inside at some calls, and not at others.
+    Compiled code calls the hooks of the modules inside at some calls, and not at others. Reentrant
+    checkpoints allow no ``torch.autograd.grad``, and hide from hooks what is inside.
     """
-    with torch.inference_mode(False), torch.enable_grad(), torch.compiler.set_stance("force_eager"):
+    eager = torch.compiler.set_stance("force_eager")
+    with torch.inference_mode(False), torch.enable_grad(), eager, _without_checkpoints():
         yield
+
+
+class _Direct:
+    """What a reentrant checkpoint computes, at once and kept."""
+
+    @staticmethod
+    def apply(run: Callable[..., Any], _: bool, *inputs: Any) -> Any:
+        """Without a gradient where no input has one, as a reentrant checkpoint gives none then."""
+        with torch.set_grad_enabled(any(isinstance(x, Tensor) and x.requires_grad for x in inputs)):
+            return run(*inputs)
+
+
+@contextmanager
+def _without_checkpoints() -> Iterator[None]:
+    """Within the block, reentrant checkpoints keep their activations."""
+    before: Any = checkpoints.CheckpointFunction
+    checkpoints.CheckpointFunction = _Direct  # type: ignore[assignment, misc]
+    try:
+        yield
+    finally:
+        checkpoints.CheckpointFunction = before  # type: ignore[misc]
 
 
 def trainable(model: nn.Module) -> dict[str, Tensor]:

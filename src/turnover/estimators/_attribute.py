@@ -102,13 +102,17 @@ def _tell(expected: Forecast) -> None:
 
 def _why_kernel(model: nn.Module, scores: Scores) -> str:
     """What the scores rest on, and first what was read of the model."""
-    names = scores.about["read_by_row"]
-    assert isinstance(names, list)
-    read = (
-        "all trainable parameters are read"
-        if not names
-        else f"all trainable parameters are read, {len(names)} of them row by row, which is slower"
-    )
+    names, left_out = scores.about["read_by_row"], scores.about.get("left_out", [])
+    assert isinstance(names, list) and isinstance(left_out, list)
+    read = "all trainable parameters are read"
+    if left_out:
+        several = f" and {len(left_out) - 1} others" if len(left_out) > 1 else ""
+        read = (
+            f"the loss does not depend on {left_out[0]}{several}: {scores.about['share_read']:.1%} "
+            "of the trainable numbers are read"
+        )
+    if others := [name for name in names if name not in left_out]:
+        read += f", {len(others)} of them row by row, which is slower"
     if (landmarks := scores.about["landmarks"]) and isinstance(landmarks, int):
         covered = scores.about["covered_by_landmarks"]
         read += (

@@ -16,8 +16,7 @@ it. Biases behind the last mask, norms and embeddings have no such owner; they s
     turnover.TwoPass(model, turnover.hf.loss)       then scores, as for any model
 
 Pairs of adapters on one frozen backbone, each pair trained on complementary halves of the rows,
-give scores that predict re-training best of all measured (``experiments/results/adapters_sst2.json``
-on SST-2):
+predict re-training best of what was measured (``experiments/results/adapters_sst2.json``):
 
     model = turnover.hf.split_ensemble(model, LoraConfig(...), pairs=4)
     turnover.hf.attach(trainer)                   or a loop inside ``seen(model, ids)``
@@ -33,7 +32,7 @@ from turnover.hf._lightning import lightning_callback
 from turnover.hf._loss import loss, token_losses
 from turnover.hf._masks import mask_bottlenecks
 from turnover.hf._members import Houlsby, Member as Member
-from turnover.hf._packing import Packer, instance_losses
+from turnover.hf._packing import Packer, instance_losses, unpack
 from turnover.hf._prefix import split_prefix
 from turnover.hf._trainer import LeakWarning, attach
 
@@ -53,4 +52,5 @@ __all__ = [
     "split_ensemble",
     "split_prefix",
     "token_losses",
+    "unpack",
 ]

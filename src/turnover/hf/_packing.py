@@ -12,12 +12,13 @@ from typing import Any, ClassVar, Literal, final
 import torch
 from torch import Tensor, nn
 
+from turnover.data import Rows
 from turnover.errors import DataError, LossError
 from turnover.hf._identity import KEY
 from turnover.hf._loss import IGNORED, token_losses
 from turnover.masks import null_ids
 
-__all__ = ["Packer", "instance_losses"]
+__all__ = ["Packer", "instance_losses", "unpack"]
 
 
 @final
@@ -120,6 +121,61 @@ def instance_losses(
     if tokens == "sum":
         return names, sums
     return names, sums / torch.bincount(member, minlength=len(names))
+
+
+def unpack(batch: Mapping[str, Tensor], ids: Tensor, *, pad: int = 0) -> Rows:
+    """The instances of a packed batch, one in each row, for kernels and other estimators.
+
+    Scores are of rows, so that packed instances are taken apart. Their losses and gradients are the
+    same as in the packed batch, since no instance attends to its neighbours there.
+
+    Args:
+        batch: ``input_ids`` and ``labels`` ``[rows, length]``; other tensors of positions are left
+            out.
+        ids: ``int64 [rows, length]``, whose token each is; negative ones are of nobody.
+        pad: token that fills rows to one length; its labels are −100 and its attention is 0.
+
+    Returns:
+        Rows with ``input_ids``, ``attention_mask`` and ``labels``, in order of appearance.
+
+    Raises:
+        DataError: for tokens of one id that are not one piece of one row, or no instance at all.
+        LossError: for ids of another shape than the tokens.
+    """
+    tokens, labels = batch["input_ids"], batch["labels"]
+    if not ids.shape == labels.shape == tokens.shape:
+        raise LossError(
+            f"Ids have shape {list(ids.shape)}, labels {list(labels.shape)} and tokens "
+            f"{list(tokens.shape)}: packed sequences need one of each per row and position."
+        )
+    pieces = [piece for row in range(len(ids)) for piece in _pieces(ids[row], row)]
+    names = [int(ids[row, part.start]) for row, part in pieces]
+    if not names or len(set(names)) < len(names):
+        raise DataError(
+            "This packed batch holds no instance."
+            if not names
+            else "The tokens of an id are not one piece of one row of this packed batch, so that "
+            "they are no single sequence. Give each instance an id of its own."
+        )
+    longest = max(part.stop - part.start for _, part in pieces)
+
+    def laid(values: Tensor, fill: int) -> Tensor:
+        found = values.new_full((len(pieces), longest), fill)
+        for number, (row, part) in enumerate(pieces):
+            found[number, : part.stop - part.start] = values[row, part]
+        return found
+
+    kept = {"input_ids": laid(tokens, pad), "attention_mask": laid(torch.ones_like(tokens), 0)}
+    return Rows({**kept, "labels": laid(labels, IGNORED)}, torch.tensor(names))
+
+
+def _pieces(ids: Tensor, row: int) -> list[tuple[int, slice]]:
+    """Where the instances of a row lie."""
+    names, lengths = torch.unique_consecutive(ids, return_counts=True)
+    ends = lengths.cumsum(0).tolist()
+    starts = [0, *ends]
+    found = zip(names.tolist(), starts, ends, strict=False)
+    return [(row, slice(start, end)) for name, start, end in found if name >= 0]
 
 
 def _size(piece: Mapping[str, Tensor]) -> int:

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from tests import transformers_zoo as zoo
+from tests.unit.estimators.kernel.test_reading import products
 from turnover import hf
 from turnover.errors import DataError, LossError
 from turnover.masks import mask
@@ -90,6 +91,32 @@ def test_packed_gradients_are_those_of_single_rows(kind):
     total = torch.stack([alone(model, item) for item in sentences()]).sum()
     for one, other in zip(found, torch.autograd.grad(total, parameters), strict=True):
         assert torch.allclose(one, other, rtol=1e-3, atol=1e-5)
+
+
+@every_model
+def test_instances_that_are_taken_apart_have_the_gradients_of_packed_ones(kind):
+    model = BUILDS[kind]().eval()
+    batch, ids = packed(16)
+    rows = hf.unpack(batch, ids)
+    assert rows.ids.tolist() == [10, 11, 12, 14, 13], "in order of appearance"
+    rows = rows.select(rows.ids.argsort())
+    trained = list(model.parameters())
+    losses = hf.instance_losses(model, batch, ids)[1]
+    wanted = [torch.autograd.grad(one, trained, retain_graph=True) for one in losses]
+    each = torch.stack([torch.cat([g.flatten() for g in row]) for row in wanted]).double()
+    found, _ = products(model, hf.loss, rows.batch)
+    atol = 2e-5 * float((each @ each.T).max())
+    torch.testing.assert_close(found, each @ each.T, rtol=0, atol=atol)
+
+
+def test_what_is_no_packed_batch_is_not_taken_apart():
+    batch, ids = packed()
+    with pytest.raises(LossError, match="one of each per row and position"):
+        hf.unpack(batch, ids[:1])
+    with pytest.raises(DataError, match="not one piece of one row"):
+        hf.unpack(batch, torch.where(ids == 12, 10, ids))
+    with pytest.raises(DataError, match="holds no instance"):
+        hf.unpack(batch, torch.full_like(ids, -1))
 
 
 @every_model

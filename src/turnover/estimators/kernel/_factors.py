@@ -56,6 +56,7 @@ class Reading:
         broadcast: names of embeddings that run once for all rows, as of positions.
         mapped: whether ``torch.vmap`` differentiates several rows at once, with the same result.
         most: numbers that are kept of the gradient of one weight.
+        left_out: names of parameters that no loss of the checked rows depends on.
     """
 
     modules: tuple[str, ...]
@@ -64,6 +65,7 @@ class Reading:
     broadcast: frozenset[str] | None = None
     mapped: bool = False
     most: int = MOST
+    left_out: tuple[str, ...] = ()
 
 
 def unchecked(model: nn.Module, without: frozenset[str] = frozenset()) -> Reading:

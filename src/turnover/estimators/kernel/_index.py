@@ -270,8 +270,8 @@ def _current(make: Make, manifest: Manifest, folder: Path) -> KernelConfig:
         RunError: for other weights or settings, and for files of other sizes or contents.
     """
     reading = dict(manifest["reading"])
-    for name in ("modules", "by_row"):
-        reading[name] = tuple(reading[name])
+    for name in ("modules", "by_row", "left_out"):
+        reading[name] = tuple(reading.get(name, ()))
     if reading["broadcast"] is not None:
         reading["broadcast"] = frozenset(reading["broadcast"])
     config = make(Reading(**reading), manifest["rows_per_block"])

@@ -49,6 +49,7 @@ from turnover.estimators.kernel._index import (
 )
 from turnover.estimators.kernel._links import link_named
 from turnover.estimators.kernel._project import FEWEST, most_for
+from turnover.estimators.kernel._reached import refuse_little, share_read
 from turnover.estimators.kernel._reading import reading_of
 from turnover.estimators.kernel._told import LinkWarning, what_contradicts
 from turnover.estimators.masked._gates import gate_gradients
@@ -85,6 +86,8 @@ class GradientKernel:
         check: run a few rows alone first. Rows that reach each other are an error; parameters
             whose gradients cannot be read in batches are differentiated row by row; losses that
             are not what ``link`` takes them for raise a ``LinkWarning``.
+        least_read: the least share of trainable numbers that the checked losses depend on; a
+            smaller one is an error.
     """
 
     model: nn.Module
@@ -94,6 +97,7 @@ class GradientKernel:
     landmarks: int | Literal["auto"] = "auto"
     folder: Path | None = None
     check: bool = True
+    least_read: float = 0.5
 
     def fit(
         self,
@@ -114,7 +118,8 @@ class GradientKernel:
 
         Raises:
             ConversionError: for a model without trainable parameters, with rows that reach each
-                other, or with a loss that is random in evaluation mode.
+                other, or with a loss that is random in evaluation mode or depends on too few of
+                the parameters.
             LossError: for losses of a wrong shape, or that are not finite.
             ScoreError: for a damping or link that does not exist, or gradients that are all zero.
             RunError: for an index of other rows, weights, losses or settings, with the reason.
@@ -180,6 +185,7 @@ class GradientKernel:
         some = rows.select(slice(0, ROWS_PER_BLOCK)).batch
         networks = networks_of(self.model)
         reading = reading_of(networks[0], self.loss, some, check=self.check)
+        refuse_little(networks[0], reading.left_out, self.least_read)
         large = sum(p.requires_grad and p.numel() > FEWEST for p in networks[0].parameters())
         reading = replace(reading, most=most_for(len(rows), large, len(networks)))
         if self.link == "classes":
@@ -210,6 +216,9 @@ class GradientKernel:
             "read_by_factors": round(reading.share, 4),
             "read_by_row": list(reading.by_row),
         }
+        if reading.left_out:
+            share = share_read(networks_of(self.model)[0], reading.left_out)
+            about |= {"share_read": round(share, 4), "left_out": list(reading.left_out)}
         return KernelConfig(
             self.model,
             self.loss,

@@ -21,6 +21,7 @@ from turnover._rows import Batch, Loss, count_rows, per_example, select_rows, to
 from turnover.errors import TurnoverError
 from turnover.estimators._isolation import check_isolation, tolerance_of
 from turnover.estimators.kernel._factors import Reading, by_row, recorded, unchecked
+from turnover.estimators.kernel._reached import without_gradient
 from turnover.estimators.kernel._rules import local_gradients, rule_of
 from turnover.nn import evaluating
 
@@ -47,12 +48,14 @@ def reading_of(model: nn.Module, loss: Loss, batch: Batch, *, check: bool = True
         reading = unchecked(model)
         if not check:
             return reading
-        batch = _hardest(model, loss, batch)
-        check_isolation(model, loss, batch, ALONE, tolerance_of(model))
-        few = select_rows(batch, slice(0, ALONE))
+        hard = _hardest(model, loss, batch)
+        check_isolation(model, loss, hard, ALONE, tolerance_of(model))
+        few = select_rows(hard, slice(0, ALONE))
         twin = _Twin.of(model, loss, few)
-        failed, once = _failed(model, loss, batch, reading, twin)
-        reading = replace(unchecked(model, failed) if failed else reading, broadcast=once)
+        failed, once = _failed(model, loss, hard, reading, twin)
+        left_out = without_gradient(model, loss, batch)
+        reading = unchecked(model, failed) if failed else reading
+        reading = replace(reading, broadcast=once, left_out=left_out)
         if reading.by_row:
             reading = replace(reading, mapped=_maps(model, loss, few, reading, twin))
         return reading

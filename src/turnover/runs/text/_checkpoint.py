@@ -80,7 +80,7 @@ def _from_hub(source: str, name: str, *, local: bool = False) -> str | None:
     if source.startswith((".", "~")) or source.count("/") > 1:
         return None  # no name of the hub
     try:
-        from transformers.utils import cached_file
+        from transformers.utils.hub import cached_file
     except ImportError:
         raise MissingExtra("transformers", "hf", f"model={source!r}") from None
     for cached in (True,) if local else (True, False):

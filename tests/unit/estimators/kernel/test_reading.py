@@ -348,6 +348,66 @@ def test_a_compiled_part_that_ran_before_is_read():
     assert_products(found, model, loss, batch)
 
 
+class Checkpointed(nn.Module):
+    """A body that is computed again in the backward pass."""
+
+    def __init__(self, reentrant, first=True, width=8):
+        super().__init__()
+        self.first, self.reentrant = nn.Linear(WIDTH, WIDTH), reentrant
+        self.first.requires_grad_(first)
+        self.body, self.out = stack(nn.Linear(WIDTH, width), nn.ReLU()), nn.Linear(width, CLASSES)
+
+    def forward(self, x):
+        return self.out(checkpoint(self.body, self.first(x), use_reentrant=self.reentrant))
+
+
+# Torch's word on checkpoints in a forward pass without gradients, as of losses.
+OF_TORCH = pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad")
+
+
+@OF_TORCH
+@pytest.mark.parametrize("first", [True, False])
+def test_checkpoints_of_both_kinds_are_read(first):
+    torch.manual_seed(1)
+    batch = (vectors(), torch.randint(0, CLASSES, (ROWS,)))
+    once, again = Checkpointed(False, first), Checkpointed(True, first)
+    again.load_state_dict(once.state_dict())
+    if not first:  # reentrant ones give the body no gradient then, as torch warns
+        once.body.requires_grad_(False)
+    found, reading = products(again, loss, batch)
+    assert_products(found, once, loss, batch)
+    assert reading.left_out == (() if first else ("body.0.weight", "body.0.bias"))
+
+
+@OF_TORCH
+def test_what_a_kernel_leaves_out_is_told_and_limited():
+    torch.manual_seed(1)
+    rows = Rows((vectors(), torch.randint(0, CLASSES, (ROWS,))))
+    own = head(a=nn.Linear(WIDTH, WIDTH), pooler=nn.Linear(WIDTH, 2))
+    told = turnover.attribute(Of(lambda m, x: m.out(torch.tanh(m.a(x))), **own), loss, rows, rows)
+    assert "81.8% of the trainable numbers are read" in str(told).split(";")[0]
+    assert told.scores.about["left_out"] == ["pooler.weight", "pooler.bias"]
+    hidden = Checkpointed(True, False, 20)
+    with pytest.raises(ConversionError, match=r"Only 31%.*'body.0.bias'.*use_reentrant=False"):
+        GradientKernel(hidden, loss).fit(rows)
+    assert GradientKernel(hidden, loss, least_read=0.3).fit(rows).about["share_read"] == 0.3103
+
+
+def test_a_module_that_few_rows_take_is_not_left_out():
+    torch.manual_seed(1)
+
+    def forward(m, x):
+        rare = x[:, 0] > 50
+        return m.out(torch.where(rare[:, None], m.a(x), x)) if rare.any() else m.out(x)
+
+    model = Of(forward, **head(a=nn.Linear(WIDTH, WIDTH)))
+    x, y = torch.randn(40, WIDTH), torch.randint(0, CLASSES, (40,))
+    assert reading_of(model, loss, (x, y)).left_out == ("a.weight", "a.bias")
+    x[33, 0] = 99
+    model.out.weight.data[:, 0] = 0  # the loss of the rare row is not among the largest
+    assert reading_of(model, loss, (x, y)).left_out == ()
+
+
 def test_large_embeddings_and_shared_weights_are_projected(monkeypatch):
     """Errors of a two-sided projection to 256 × 256 numbers are about √(2/256) = 0.09."""
     for module in (_factors, _project):
