@@ -12,7 +12,6 @@ from typing import Any, ClassVar, Literal, final
 import torch
 from torch import Tensor, nn
 
-from turnover.data import Rows
 from turnover.errors import DataError, LossError
 from turnover.hf._identity import KEY
 from turnover.hf._loss import IGNORED, token_losses
@@ -123,7 +122,9 @@ def instance_losses(
     return names, sums / torch.bincount(member, minlength=len(names))
 
 
-def unpack(batch: Mapping[str, Tensor], ids: Tensor, *, pad: int = 0) -> Rows:
+def unpack(
+    batch: Mapping[str, Tensor], ids: Tensor, *, pad: int = 0
+) -> tuple[dict[str, Tensor], Tensor]:
     """The instances of a packed batch, one in each row, for kernels and other estimators.
 
     Scores are of rows, so that packed instances are taken apart. Their losses and gradients are the
@@ -136,7 +137,8 @@ def unpack(batch: Mapping[str, Tensor], ids: Tensor, *, pad: int = 0) -> Rows:
         pad: token that fills rows to one length; its labels are −100 and its attention is 0.
 
     Returns:
-        Rows with ``input_ids``, ``attention_mask`` and ``labels``, in order of appearance.
+        A batch with ``input_ids``, ``attention_mask`` and ``labels``, and ids ``[instances]``, in
+        order of appearance: what :class:`turnover.Rows` takes.
 
     Raises:
         DataError: for tokens of one id that are not one piece of one row, or no instance at all.
@@ -166,7 +168,7 @@ def unpack(batch: Mapping[str, Tensor], ids: Tensor, *, pad: int = 0) -> Rows:
         return found
 
     kept = {"input_ids": laid(tokens, pad), "attention_mask": laid(torch.ones_like(tokens), 0)}
-    return Rows({**kept, "labels": laid(labels, IGNORED)}, torch.tensor(names))
+    return {**kept, "labels": laid(labels, IGNORED)}, torch.tensor(names)
 
 
 def _pieces(ids: Tensor, row: int) -> list[tuple[int, slice]]:

@@ -3,7 +3,7 @@ import torch
 
 from tests import transformers_zoo as zoo
 from tests.unit.estimators.kernel.test_reading import products
-from turnover import hf
+from turnover import Rows, hf
 from turnover.errors import DataError, LossError
 from turnover.masks import mask
 from turnover.nn import masked_layers, seen
@@ -97,7 +97,7 @@ def test_packed_gradients_are_those_of_single_rows(kind):
 def test_instances_that_are_taken_apart_have_the_gradients_of_packed_ones(kind):
     model = BUILDS[kind]().eval()
     batch, ids = packed(16)
-    rows = hf.unpack(batch, ids)
+    rows = Rows(*hf.unpack(batch, ids))
     assert rows.ids.tolist() == [10, 11, 12, 14, 13], "in order of appearance"
     rows = rows.select(rows.ids.argsort())
     trained = list(model.parameters())
