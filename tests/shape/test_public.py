@@ -8,6 +8,7 @@ from tests.shape.tree import CHAIN, PACKAGE, ROOT, SOURCES, name, parse
 
 PUBLIC_NAMES = 182  # distinct, over all packages; unpack is for those who pack
 PAIRS_OF_ROOMS = 73  # (room, a room below it that it imports)
+NOT_SHARED = {"turnover.masks._numba"}  # whoever imports it imports numba, which is optional
 PRIVATE = {"tests": 215, "experiments": 36, "benchmarks": 10}  # imports past an __init__
 
 
@@ -52,6 +53,15 @@ def test_few_names_are_public():
 
 def test_few_rooms_know_each_other():
     assert len({(own, room_of(m, n)) for _, own, m, n in between_rooms()}) <= PAIRS_OF_ROOMS
+
+
+def test_rooms_are_entered_by_the_door():
+    found = [
+        f"{place} {module}.{imported}"
+        for place, _, module, imported in between_rooms()
+        if is_private(module, imported) and module not in NOT_SHARED
+    ]
+    assert not found, "share it by `import x as x` in the __init__ of its package"
 
 
 @pytest.mark.parametrize("top", PRIVATE)

@@ -20,8 +20,7 @@ from turnover._store import header_of, refuse_special, write_tensors
 from turnover.data import Rows
 from turnover.errors import ConversionError, DataError, RunError
 from turnover.nn import is_converted
-from turnover.training import Recipe, fit
-from turnover.training._loop import epoch_seed
+from turnover.training import Recipe, epoch_seed, fit
 
 __all__ = ["Step", "TrainingTrace", "record_training"]
 

@@ -7,7 +7,7 @@ from typing import Any, final
 from torch import Tensor
 
 from turnover.cleansing._sweep import NONE, RANDOM, Outcome
-from turnover.stats._paired import LEVEL, Paired, compare_paired, holm
+from turnover.stats import LEVEL, Paired, compare_paired, holm
 
 __all__ = ["Cell", "cells_of", "conclude"]
 

@@ -12,7 +12,7 @@ from turnover import _renamed
 from turnover.data import _duckdb, _folder  # noqa: F401  (they register their readers)
 from turnover.data._dataset import with_columns, without_rows
 from turnover.data._held_out import hold_out_rows
-from turnover.data._indexed import Indexed, Rows
+from turnover.data._indexed import Indexed, Rows, are_examples as are_examples
 from turnover.data._labelled import (
     Classes,
     Labelled,
@@ -22,7 +22,7 @@ from turnover.data._labelled import (
     read_labelled,
 )
 from turnover.data._noise import flip_labels
-from turnover.data._scale import Scale as Scale
+from turnover.data._scale import Scale as Scale, number_of as number_of
 from turnover.data._table import (
     BadRow as BadRow,
     DataWarning,

@@ -15,8 +15,7 @@ from typing import Any, Protocol, final, runtime_checkable
 from torch import Tensor
 
 from turnover._rows import Batch
-from turnover.data import Rows
-from turnover.data._indexed import are_examples
+from turnover.data import Rows, are_examples
 from turnover.errors import DataError, ScoreError
 from turnover.scores import Kind, Ranking, Scores
 

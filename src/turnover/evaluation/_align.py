@@ -7,7 +7,7 @@ from torch import Tensor
 
 from turnover.errors import DataError, IdError, ScoreError
 from turnover.scores import Scores
-from turnover.stats._extras import Array
+from turnover.stats import Array
 
 __all__ = ["aligned", "finite", "positions", "refuse_bad_count"]
 

@@ -20,8 +20,7 @@ from torch import Tensor
 from turnover.errors import DataError
 from turnover.evaluation._align import finite
 from turnover.scores import Scores
-from turnover.stats._extras import Array
-from turnover.stats._intervals import Estimate, mean_of
+from turnover.stats import Array, Estimate, mean_of
 
 __all__ = ["Brittleness", "Retrain", "brittleness"]
 

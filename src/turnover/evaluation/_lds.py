@@ -20,9 +20,18 @@ from turnover.errors import DataError, ScoreError
 from turnover.evaluation._align import aligned
 from turnover.evaluation._reliability import reliability
 from turnover.scores import Scores
-from turnover.stats._extras import Array
-from turnover.stats._intervals import Estimate, bootstrap_draws, resamples, two_way_interval
-from turnover.stats._ranks import Mask, correlation, ranks, subset_sums, weighted_spearman
+from turnover.stats import (
+    Array,
+    Estimate,
+    Mask,
+    bootstrap_draws,
+    correlation,
+    ranks,
+    resamples,
+    subset_sums,
+    two_way_interval,
+    weighted_spearman,
+)
 
 __all__ = ["Lds", "lds", "lds_difference"]
 

@@ -20,16 +20,20 @@ from torch import Tensor
 from turnover.errors import DataError, ScoreError
 from turnover.evaluation._align import aligned
 from turnover.scores import Scores
-from turnover.stats._extras import Array, stats
-from turnover.stats._intervals import (
+from turnover.stats import (
+    Array,
     Estimate,
     Statistic,
     bootstrap_draws,
+    correlation,
+    ranks,
     resamples,
+    stats,
     two_way_interval,
+    weighted_kendall,
+    weighted_pearson,
+    weighted_spearman,
 )
-from turnover.stats._kendall import weighted_kendall
-from turnover.stats._ranks import correlation, ranks, weighted_pearson, weighted_spearman
 
 __all__ = ["LooAgreement", "loo_agreement"]
 

@@ -17,9 +17,7 @@ from torch import Tensor
 
 from turnover.errors import DataError, ScoreError
 from turnover.evaluation._align import refuse_bad_count
-from turnover.stats._extras import Array, sklearn_metrics
-from turnover.stats._intervals import Estimate, estimate, resamples
-from turnover.stats._ranks import Mask, Order
+from turnover.stats import Array, Estimate, Mask, Order, estimate, resamples, sklearn_metrics
 
 __all__ = ["Mislabel", "mislabel"]
 

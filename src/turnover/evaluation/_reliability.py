@@ -25,8 +25,7 @@ import numpy as np
 
 from turnover.baselines import Truth
 from turnover.errors import DataError
-from turnover.stats._extras import Array
-from turnover.stats._ranks import correlation, ranks
+from turnover.stats import Array, correlation, ranks
 
 __all__ = ["Reliability", "ceiling", "reliability"]
 

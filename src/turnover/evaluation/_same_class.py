@@ -19,9 +19,7 @@ from torch import Tensor
 from turnover.errors import DataError, ScoreError
 from turnover.evaluation._align import finite, refuse_bad_count
 from turnover.scores import Scores
-from turnover.stats._extras import Array
-from turnover.stats._intervals import Estimate, mean_of
-from turnover.stats._ranks import Mask, ranks, top_hits
+from turnover.stats import Array, Estimate, Mask, mean_of, ranks, top_hits
 
 __all__ = ["SameClass", "same_class"]
 

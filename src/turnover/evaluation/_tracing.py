@@ -24,9 +24,7 @@ from turnover.errors import DataError
 from turnover.evaluation._align import finite, positions, refuse_bad_count
 from turnover.masks import as_ids
 from turnover.scores import Scores
-from turnover.stats._extras import Array
-from turnover.stats._intervals import Estimate, mean_of
-from turnover.stats._ranks import Mask, top_hits
+from turnover.stats import Array, Estimate, Mask, mean_of, top_hits
 
 __all__ = ["Tracing", "tracing"]
 

@@ -26,8 +26,7 @@ from turnover.explore._jobs import Job, Jobs, Tick
 from turnover.explore._measured import Measured
 from turnover.explore._one_at_a_time import OneAtATime
 from turnover.explore._search import Haystack
-from turnover.reports._encode import encoded
-from turnover.reports._pictures import Pictures
+from turnover.reports import Pictures, encoded
 from turnover.runs import (
     EXPLORER,
     ClassifierRun,

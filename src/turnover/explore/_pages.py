@@ -15,7 +15,7 @@ from turnover.explore._explorer import Explorer
 from turnover.explore._jobs import Job
 from turnover.explore._site import Site, number_of
 from turnover.explore._tables import confusion, mistakes, seen_by_others, shown, training_rows
-from turnover.reports._instances import scored_of
+from turnover.reports import scored_of
 from turnover.runs import Query
 from turnover.runs.results import AskResults, ScoredRow
 

@@ -13,8 +13,7 @@ from starlette.responses import HTMLResponse, Response
 
 from turnover.errors import DataError, TurnoverError
 from turnover.explore._explorer import Explorer
-from turnover.reports._html import environment
-from turnover.reports._words import shorten
+from turnover.reports import environment, shorten
 
 if TYPE_CHECKING:
     from jinja2 import Environment

@@ -29,12 +29,19 @@ from turnover.hf._adapters import Adapter as Adapter, add_adapters
 from turnover.hf._ensemble import AdapterEnsemble, load_split_ensemble, split_ensemble
 from turnover.hf._identity import KEY as ID_COLUMN
 from turnover.hf._lightning import lightning_callback
-from turnover.hf._loss import loss, token_losses
+from turnover.hf._loss import IGNORED as IGNORED, loss, token_losses
 from turnover.hf._masks import mask_bottlenecks
-from turnover.hf._members import Houlsby, Member as Member
+from turnover.hf._members import (
+    Houlsby,
+    Member as Member,
+    base_fingerprint as base_fingerprint,
+    old_names as old_names,
+    wrapped_by_peft as wrapped_by_peft,
+)
 from turnover.hf._packing import Packer, instance_losses, unpack
 from turnover.hf._prefix import split_prefix
 from turnover.hf._trainer import LeakWarning, attach
+from turnover.hf._trunk import linear_heads as linear_heads
 
 __all__ = [
     "ID_COLUMN",

@@ -87,6 +87,6 @@ def refuse_other_base(manifest: Mapping[str, Any], model: nn.Module, source: str
 
 
 def _base_of(model: nn.Module) -> str:
-    from turnover.hf._members import base_fingerprint
+    from turnover.hf import base_fingerprint
 
     return base_fingerprint(model.members[0] if isinstance(model, SplitEnsemble) else model)

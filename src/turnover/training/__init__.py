@@ -8,7 +8,12 @@ from turnover.training._bytes import (
 )
 from turnover.training._curves import Curve as Curve, losses_of, measure as measure
 from turnover.training._forecast import forecast_training
-from turnover.training._loop import Recipe, describe_recipe as describe_recipe, fit
+from turnover.training._loop import (
+    Recipe,
+    describe_recipe as describe_recipe,
+    epoch_seed as epoch_seed,
+    fit,
+)
 from turnover.training._predict import (
     Logits as Logits,
     accuracy as accuracy,

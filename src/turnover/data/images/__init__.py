@@ -8,5 +8,6 @@ from turnover.data.images._data import (
     read_images,
     read_target as read_target,
 )
+from turnover.data.images._folders import has_class_folders as has_class_folders
 
 __all__ = ["Columns", "Reading", "read_images"]

@@ -12,7 +12,7 @@ from turnover._rows import Batch, Loss
 from turnover.cleansing import NearCopies, near_pictures
 from turnover.data import BadRow, Rows
 from turnover.data.images import Columns, Reading, read_image, read_target
-from turnover.data.images._folders import has_class_folders
+from turnover.data.images import has_class_folders
 from turnover.errors import RunError
 from turnover.runs import (
     ClassifierRun,

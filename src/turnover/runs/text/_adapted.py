@@ -195,7 +195,7 @@ def _lora(model: Any, plan: Adapted) -> Any:
 def _adapt(model: Any, plan: Adapted, seed: int, turnover: bool) -> nn.Module:
     """One network with adapters or LoRA, with masks or with ordinary dropout alone."""
     from turnover.hf import Adapter, add_adapters, mask_bottlenecks
-    from turnover.hf._members import wrapped_by_peft
+    from turnover.hf import wrapped_by_peft
 
     if plan.lora:
         wrapped = wrapped_by_peft(model, _lora(model, plan))
@@ -214,7 +214,7 @@ def _adapt(model: Any, plan: Adapted, seed: int, turnover: bool) -> nn.Module:
 
 def _heads(model: nn.Module) -> list[str]:
     """The layers behind the trunk, and the pooler at its end, if it has one."""
-    from turnover.hf._trunk import linear_heads
+    from turnover.hf import linear_heads
 
     poolers = [name for name, _ in model.named_modules() if name.endswith("pooler.dense")]
     return [*poolers, *linear_heads(model, None)]

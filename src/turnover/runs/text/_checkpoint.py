@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from turnover import _store
 from turnover.errors import DataError, MissingExtra, RunError
-from turnover.hf._members import old_names
+from turnover.hf import old_names
 from turnover.runs import Run
 from turnover.runs.text._encoders import pretrained, quiet, source_of
 
