@@ -1,6 +1,7 @@
 """Scores of every query and instance: select, save, load, export."""
 
 import json
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,9 +20,10 @@ from turnover.stats import EmpiricalNull, Significance, benjamini_hochberg
 if TYPE_CHECKING:
     import pandas
 
-__all__ = ["Kind", "Ranking", "Scores", "refuse_other_kinds"]
+__all__ = ["GroupWarning", "Kind", "Ranking", "Scores", "refuse_other_kinds"]
 
 FORMAT = "turnover-scores-1"
+HALF = 0.5
 OPTIONAL = ("labels", "stderr", "null_scores")
 Kind = Literal["helpful", "harmful"]
 
@@ -44,6 +46,10 @@ class Ranking:
     def __len__(self) -> int:
         """Number of queries."""
         return len(self.ids)
+
+
+class GroupWarning(UserWarning):
+    """Sums of scores over groups that say little about leaving a group out."""
 
 
 @final
@@ -173,7 +179,9 @@ class Scores:
 
         A sum says what the members do to first order, one by one; it does not say what the model
         would do without all of them at once. For that, let the members share a mask in training
-        (``Rows(..., groups=...)``).
+        (``Rows(..., groups=...)``). Scores of a split ensemble know whether halves of the training
+        set act as a sum on these queries; where less than half of what they do is odd, a
+        ``GroupWarning`` says so.
 
         Args:
             groups: ``int64 [train]``, the group of every instance.
@@ -183,6 +191,15 @@ class Scores:
         """
         if groups.shape != self.train_ids.shape:
             raise ScoreError(f"Found {len(groups)} groups for {len(self.train_ids)} instances.")
+        share = self.about.get("odd_share")
+        if isinstance(share, float) and share < HALF:
+            warnings.warn(
+                f"At most {share:.0%} of what halves of the training set do to these queries is "
+                "additive, so that sums over groups say little about leaving a group out. Train "
+                "without the group instead: Rows(..., groups=...), or turnover.proof.",
+                GroupWarning,
+                stacklevel=2,
+            )
         names, member = torch.unique(groups, return_inverse=True)
         sums = self.values.new_zeros(len(self.values), len(names))
         sums.index_add_(1, member, self.values)

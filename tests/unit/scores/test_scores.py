@@ -295,3 +295,12 @@ def test_a_missing_extra_says_how_to_install_it(monkeypatch, package, use):
 
 def test_the_length_is_the_number_of_queries():
     assert len(make()) == 2 and len(make().top(3)) == 2
+
+
+def test_groups_whose_sum_says_little_are_told():
+    values, ids = torch.randn(2, 4), torch.arange(4)
+    groups = torch.tensor([0, 0, 1, 1])
+    told = Scores(values, ids, torch.arange(2), about={"odd_share": 0.3})
+    with pytest.warns(UserWarning, match="At most 30% of what halves"):
+        assert torch.equal(told.grouped(groups).values, values.reshape(2, 2, 2).sum(dim=2))
+    Scores(values, ids, torch.arange(2), about={"odd_share": 0.7}).grouped(groups)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["GRID", "hill_climb", "prediction_of_halves"]
+__all__ = ["GRID", "hill_climb", "odd_share", "prediction_of_halves"]
 
 GRID = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 START = GRID.index(0.3)
@@ -49,6 +49,34 @@ def hill_climb(quality: Callable[[float], float]) -> float:
     step = (below - above) / bend / 2
     side = best + 1 if step > 0 else best - 1
     return float(GRID[best] * (GRID[side] / GRID[best]) ** abs(step))
+
+
+def odd_share(outputs: Tensor) -> float | None:
+    """The part of what halves do to outputs that a sum of scores could say, (1 − ρ) / 2.
+
+    A sum over the rows of a half, less its mean, changes its sign for the other half. Within a
+    pair it does so against the even rest and the chance of training:
+
+        ρ = corr(f_left, f_right) = (V_even − V_odd) / (V_even + V_odd + V_chance).
+
+    Chance takes the value towards ½ alone: above ½ it is *at least* what is odd of what the halves
+    do, and below it *at most*. Means over the members are taken off, and their variance put back.
+
+    Args:
+        outputs: ``[member, query]`` of queries that no member was trained on.
+
+    Returns:
+        None for fewer than two pairs, or outputs that do not vary.
+    """
+    pairs = len(outputs) // 2
+    if pairs < 2:
+        return None
+    centred = (outputs - outputs.mean(dim=0)).double()
+    left, right = centred.chunk(2)
+    across, within = float((left * right).mean()), float(centred.square().mean())
+    less = within - across  # V − cov
+    both = (within + across) * pairs / (pairs - 1)  # V + cov
+    return less / (less + both) if less + both > 0 else None
 
 
 def prediction_of_halves(moved: Sequence[Tensor], outputs: Tensor) -> tuple[float, float]:

@@ -17,7 +17,7 @@ from turnover._rows import Batch, Loss, select_rows
 from turnover.data import Rows
 from turnover.errors import ScoreError
 from turnover.estimators._estimator import as_rows
-from turnover.estimators.kernel._damping import hill_climb, prediction_of_halves
+from turnover.estimators.kernel._damping import hill_climb, odd_share, prediction_of_halves
 from turnover.estimators.kernel._factors import Reading
 from turnover.estimators.kernel._features import Block, stacked
 from turnover.estimators.kernel._keep import Keeper, Memory, PartRows
@@ -32,6 +32,7 @@ __all__ = ["FittedKernel", "KernelConfig", "fit_kernel", "fit_parts", "networks_
 
 DEFAULT_DAMPING = 0.3
 PROBES, PROBED_PAIRS = 256, 4
+MANY = 32  # queries, of which a share is told
 ROWS_PER_BLOCK = 256
 
 Features = Callable[[nn.Module, Batch], list[Block]]
@@ -131,19 +132,22 @@ class FittedKernel:
 
         With two or more pairs of networks they have standard errors s / √P, of the spread s of the
         P pairs, each a training of its own: what the scores owe to chance in training, and nothing
-        of what is wrong with all kernels alike.
+        of what is wrong with all kernels alike. Of 32 queries and more, ``about["odd_share"]`` says
+        what part of the effect of halves is odd, as every sum of scores is: at least so much where
+        it is above ½, and at most where it is below.
         """
         rows = as_rows(queries)
         values, wrong = torch.zeros(len(rows), len(self.train_ids)), torch.zeros(len(rows))
         spread = torch.zeros_like(values) if self.pairs > 1 else None
-        runs = list(zip(self.networks, self.solves, strict=True))
+        losses = [losses_of(network, self.config.loss, rows) for network in self.networks]
+        runs = list(zip(self.networks, self.solves, losses, strict=True))
         step = max(1, self.pairs)
         for number in range(step):
             found = torch.zeros_like(values)
-            for network, solve in (members := runs[number::step]):
+            for network, solve, said in (members := runs[number::step]):
                 asked = self.config.features_of(network, rows)
                 found += solve.influence(asked).float().cpu() / len(members)
-                wrong += self.config.link.residual(losses_of(network, self.config.loss, rows))
+                wrong += self.config.link.residual(said)
             change = found - values
             values += change / (number + 1)
             if spread is not None:
@@ -152,6 +156,8 @@ class FittedKernel:
         unit = self.slope * self.residual * wrong[:, None]
         stderr = None if spread is None else (spread / (step * (step - 1))).sqrt() * unit.abs()
         about = dict(self.about)
+        if len(rows) >= MANY and self.pairs > 1:
+            about["odd_share"] = odd_share(self.config.link.output(torch.stack(losses)))
         if not torch.isfinite(values := values * unit).all():
             query, row = torch.nonzero(~torch.isfinite(values))[0].tolist()
             raise ScoreError(

@@ -16,7 +16,7 @@ from turnover.data import Rows
 from turnover.errors import LossError, RunError, ScoreError
 from turnover.estimators import GateKernel, GradientKernel, LinkWarning, gate_gradients
 from turnover.estimators.kernel import _fitted
-from turnover.estimators.kernel._damping import GRID, hill_climb, prediction_of_halves
+from turnover.estimators.kernel._damping import GRID, hill_climb, odd_share, prediction_of_halves
 from turnover.estimators.kernel._links import LINKS, link_named
 from turnover.estimators.kernel._ridge import Ridge
 from turnover.nn import convert
@@ -392,3 +392,30 @@ def test_rows_made_under_inference_mode_are_read(trained, queries, rows):
     found = kernel.scores(*frozen)
     torch.testing.assert_close(found.values, kernel.scores(queries, rows).values)
     fit(build(3), frozen[1], loss, Recipe(1, 20, optimizer=SGD))
+
+
+@pytest.mark.parametrize(("odd", "even"), [(1, 0), (0, 1), (1, 1), (2, 1)])
+def test_the_odd_share_of_pairs_is_that_of_the_variance(odd, even):
+    """Of 2,000 queries; chance takes it towards a half and never beyond."""
+    generator = torch.Generator().manual_seed(0)
+    signs = torch.cat([(half := torch.randn(6, 1, 2000, generator=generator)), -half])[:, 0]
+    rest = torch.randn(6, 2000, generator=generator).repeat(2, 1)
+    outputs = odd * signs + even * rest + torch.randn(2000, generator=generator) * 5
+    wanted = odd**2 / (odd**2 + even**2)
+    assert odd_share(outputs) == pytest.approx(wanted, abs=0.02)
+    noisy = odd_share(outputs + torch.randn(12, 2000, generator=generator))
+    assert min(0.5, wanted) - 0.02 <= noisy <= max(0.5, wanted) + 0.02
+
+
+def test_one_pair_and_equal_outputs_have_no_odd_share():
+    assert odd_share(torch.randn(2, 50)) is None
+    assert odd_share(torch.ones(4, 50)) is None
+
+
+def test_scores_say_the_odd_share_of_many_queries(ensemble, rows):
+    fitted = GradientKernel(ensemble, loss).fit(rows)
+    many = rows.select(slice(0, 40))
+    outputs = torch.stack([losses_of(member, loss, many) for member in ensemble.members])
+    wanted = odd_share(fitted.config.link.output(outputs))
+    assert fitted.scores(many).about["odd_share"] == pytest.approx(wanted)
+    assert "odd_share" not in fitted.scores(many.select(slice(0, 3))).about
