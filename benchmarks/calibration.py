@@ -44,8 +44,7 @@ from torch import Tensor, nn
 
 from benchmarks._machine import describe
 from turnover.data import Rows, flip_labels
-from turnover.estimators import LinearScores, TwoPass, gate_gradients, scan
-from turnover.estimators.masked._mask_null import MaskNull
+from turnover.estimators import LinearScores, MaskNull, TwoPass, gate_gradients, scan
 from turnover.masks import null_ids
 from turnover.nn import convert, seen, unseen
 from turnover.stats import EmpiricalNull, benjamini_hochberg

@@ -42,7 +42,7 @@ from turnover.baselines import GradDot, Retraining
 from turnover.data import Rows
 from turnover.estimators import FirstOrder, GradientKernel
 from turnover.proof import Question, similarity_to, support_of
-from turnover.stats._intervals import mean_of
+from turnover.stats import mean_of
 from turnover.training import Stack, fit, probabilities, stacks_well
 
 __all__ = ["Measured", "main", "rows_of"]

@@ -88,9 +88,8 @@ def again(path: Path, names: list[str]) -> dict[str, Any]:
 
 
 def _scan(case: argparse.Namespace) -> dict[str, Any]:
-    from turnover.estimators.masked._linear import LinearScores
-    from turnover.estimators.masked._scan import _choose, scan
-    from turnover.estimators.masked._topk import top
+    from turnover.estimators import LinearScores, scan, top
+    from turnover.estimators.masked._scan import _choose
     from turnover.masks import MaskSpec
 
     random = torch.Generator().manual_seed(SEED)

@@ -131,7 +131,7 @@ def main() -> None:
     )
 
     def masked() -> nn.Module:
-        from turnover.hf._members import wrapped_by_peft
+        from turnover.hf import wrapped_by_peft
 
         network = wrapped_by_peft(base(), replace_rank())
         hf.mask_bottlenecks(network, seed=300)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typer.testing import CliRunner
 
 from tests.fuzz.mutate import mutated
-from turnover.cli._main import app
+from turnover.cli import app
 from turnover.data import read_labelled
 from turnover.data.images import read_image
 from turnover.errors import TurnoverError

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from turnover.cli._main import app
+from turnover.cli import app
 from turnover.runs import Run
 
 EPOCHS = 2

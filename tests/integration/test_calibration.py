@@ -12,11 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from turnover.data import Rows
-from turnover.estimators import TwoPass
-from turnover.estimators.masked._gates import gate_gradients
-from turnover.estimators.masked._linear import LinearScores
-from turnover.estimators.masked._mask_null import MaskNull
-from turnover.estimators.masked._scan import scan
+from turnover.estimators import LinearScores, MaskNull, TwoPass, gate_gradients, scan
 from turnover.masks import null_ids
 from turnover.nn import convert
 from turnover.stats import EmpiricalNull

@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from tests.shape.tree import ROOT
-from turnover.cli._main import app
+from turnover.cli import app
 
 pytest.importorskip("duckdb")
 pytest.importorskip("sklearn")

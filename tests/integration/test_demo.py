@@ -21,8 +21,7 @@ from tests.integration.conftest import (
     turnover,
     without_checksums,
 )
-from turnover.cli import _main
-from turnover.cli._main import app
+from turnover.cli import _main, app
 from turnover.estimators import LowAgreementWarning
 from turnover.runs import Run, _check as _prove, open_run
 from turnover.runs.digits import _run, run_demo

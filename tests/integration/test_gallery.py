@@ -8,7 +8,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from turnover.cli._main import app
+from turnover.cli import app
 from turnover.data import Rows
 from turnover.runs import Run
 

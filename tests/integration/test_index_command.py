@@ -12,7 +12,7 @@ from tests.integration.conftest import assert_refused, invoke
 from tests.integration.test_text import OPTIONS, files, reviews, tiny  # noqa: F401
 from tests.shape.tree import ROOT
 from turnover import GradientKernel
-from turnover.hf._members import wrapped_by_peft
+from turnover.hf import wrapped_by_peft
 from turnover.runs import open_run
 from turnover.runs.text._checkpoint import load_checkpoint
 

@@ -10,7 +10,7 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from tests.shape.tree import ROOT
-from turnover.cli._main import app
+from turnover.cli import app
 
 jsonschema = pytest.importorskip("jsonschema")
 spec = spec_from_file_location("schema_tables", ROOT / "docs" / "schema_tables.py")

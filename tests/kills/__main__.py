@@ -26,7 +26,7 @@ from typer.testing import CliRunner
 
 from tests.kills.jobs import JOBS, RUN, Job
 from turnover import _store
-from turnover.cli._main import app
+from turnover.cli import app
 
 EVENTS = {
     *("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "os.symlink"),

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from turnover.estimators.masked._linear import LinearScores
+from turnover.estimators import LinearScores
 from turnover.masks import keep_rate
 
 

@@ -13,8 +13,7 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from tests.shape.tree import ROOT
-from turnover.cli import _doctor, _output
-from turnover.cli._main import app
+from turnover.cli import _doctor, _output, app
 from turnover.cli._options import QUIET
 
 COMMANDS = get_command(app).commands

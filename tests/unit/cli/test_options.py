@@ -53,7 +53,7 @@ def test_the_library_names_no_options(path):
 def test_every_option_exists():
     from typer.testing import CliRunner
 
-    from turnover.cli._main import app
+    from turnover.cli import app
 
     runner, commands = CliRunner(), ("train", "ask", "prove", "explore")
     shown = "".join(

@@ -6,7 +6,7 @@ import re
 import pytest
 from typer.testing import CliRunner
 
-from turnover.cli._main import app
+from turnover.cli import app
 from turnover.cli._train import holds_images
 
 OPTION = re.compile(r"^│\s+(?:\*\s+)?(--[a-z][a-z-]*)", re.MULTILINE)

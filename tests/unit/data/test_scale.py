@@ -4,8 +4,7 @@ import pytest
 import torch
 from hypothesis import given, strategies as st
 
-from turnover.data import Scale, hold_out_rows, read_labelled
-from turnover.data._scale import number_of
+from turnover.data import Scale, hold_out_rows, number_of, read_labelled
 from turnover.errors import DataError
 
 

@@ -29,7 +29,7 @@ from turnover.executors import (
     run_tasks,
 )
 from turnover.executors._names import ENGINES
-from turnover.proof._retrain import Retrainings
+from turnover.proof import Retrainings
 from turnover.training import Recipe, build_split_ensemble, train_split_ensemble
 from turnover.training._split_ensemble import _trained
 

@@ -4,7 +4,8 @@ import io
 import numpy as np
 import pytest
 
-from turnover.reports._encode import data_uri, encoded, magnified
+from turnover.reports import encoded
+from turnover.reports._encode import data_uri, magnified
 
 image = pytest.importorskip("PIL.Image")
 

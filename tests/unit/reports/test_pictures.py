@@ -9,8 +9,8 @@ import torch
 from tests.unit.reports.conftest import build_image_run
 from turnover.data import Rows
 from turnover.errors import RunError
-from turnover.reports import build_report, render_html
-from turnover.reports._pictures import Pictures, shrink
+from turnover.reports import Pictures, build_report, render_html
+from turnover.reports._pictures import shrink
 from turnover.runs import Run
 
 

@@ -5,13 +5,15 @@ import pytest
 
 from tests.reference import evaluation as slow
 from turnover.errors import DataError
-from turnover.stats._intervals import mean_of, resamples, two_way_interval
-from turnover.stats._kendall import weighted_kendall
-from turnover.stats._ranks import (
+from turnover.stats import (
     Order,
     correlation,
+    mean_of,
+    resamples,
     subset_sums,
     top_hits,
+    two_way_interval,
+    weighted_kendall,
     weighted_pearson,
     weighted_spearman,
 )

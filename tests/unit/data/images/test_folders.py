@@ -5,8 +5,8 @@ import socket
 
 import pytest
 
-from turnover.data.images import Reading, read_images
-from turnover.data.images._folders import has_class_folders, read_class_folders
+from turnover.data.images import Reading, has_class_folders, read_images
+from turnover.data.images._folders import read_class_folders
 from turnover.errors import DataError
 
 

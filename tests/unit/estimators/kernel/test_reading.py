@@ -10,12 +10,12 @@ import turnover
 from tests.reference.gradients import gradients
 from turnover.data import Rows
 from turnover.errors import ConversionError, LossError, RunError
-from turnover.estimators import GradientKernel
+from turnover.estimators import GradientKernel, LinkWarning
 from turnover.estimators.kernel import _factors, _project
 from turnover.estimators.kernel._factors import factors
 from turnover.estimators.kernel._features import blocks_of, kernel
 from turnover.estimators.kernel._reading import reading_of
-from turnover.estimators.kernel._told import LinkWarning, what_contradicts
+from turnover.estimators.kernel._told import what_contradicts
 
 ROWS, WIDTH, CLASSES, LENGTH = 12, 6, 3, 5
 ROUNDING = 2e-5  # single precision, sums of up to a thousand products in another order

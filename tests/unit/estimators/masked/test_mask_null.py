@@ -8,10 +8,7 @@ import torch
 from hypothesis import given, settings, strategies as st
 
 from turnover.errors import ScoreError
-from turnover.estimators._ensemble import average
-from turnover.estimators.masked._linear import LinearScores
-from turnover.estimators.masked._mask_null import MaskNull
-from turnover.estimators.masked._scan import scan
+from turnover.estimators import LinearScores, MaskNull, average, scan
 from turnover.masks import MaskSpec, null_ids
 from turnover.stats import EmpiricalNull
 

@@ -6,9 +6,8 @@ from hypothesis import given, settings, strategies as st
 
 from tests.reference import scan as reference
 from turnover import errors
+from turnover.estimators import LinearScores, scan
 from turnover.estimators.masked import _scan
-from turnover.estimators.masked._linear import LinearScores
-from turnover.estimators.masked._scan import scan
 from turnover.masks import MaskSpec
 
 pytest.importorskip("numba")

@@ -9,10 +9,8 @@ from hypothesis import given, settings, strategies as st
 
 from tests.reference import scan as reference
 from turnover import errors
+from turnover.estimators import LinearScores, SameGroup, extremes, scan, top
 from turnover.estimators.masked import _scan, _topk
-from turnover.estimators.masked._linear import LinearScores
-from turnover.estimators.masked._scan import scan
-from turnover.estimators.masked._topk import SameGroup, extremes, top
 from turnover.masks import MaskSpec
 from turnover.scores import Ranking
 
