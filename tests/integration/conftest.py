@@ -41,15 +41,6 @@ def said(result):
     return json.loads(result.stdout.splitlines()[-1])
 
 
-def assert_refused(result, code, found):
-    """Some text on standard error, nothing on standard output, no traceback."""
-    assert isinstance(result.exception, SystemExit), result.exception
-    assert result.exit_code == code, result.stderr
-    assert found in " ".join(result.stderr.replace("│", " ").split())
-    assert "Traceback" not in result.stderr
-    assert result.stdout == ""
-
-
 def interrupt(command, seen, by=signal.SIGINT, code=130):
     """Ctrl-C, say, to a process of the command as soon as a file is there; what it said."""
     process = subprocess.Popen(

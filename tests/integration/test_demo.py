@@ -11,6 +11,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from tests.asserts import assert_refused, assert_same_bits
 from tests.integration.conftest import (
     EPOCHS,
     contents,
@@ -41,15 +42,6 @@ RUN_FILES = ["manifest.json", "model.safetensors", "train.safetensors", "test.sa
 def invoke(*arguments):
     """The command in this process, which saves the seconds of importing torch."""
     return CliRunner().invoke(app, [str(a) for a in arguments])
-
-
-def assert_refused(result, code, found):
-    """One paragraph on standard error, nothing on standard output, no traceback."""
-    assert isinstance(result.exception, SystemExit), result.exception
-    assert result.exit_code == code
-    assert found in result.stderr
-    assert "Traceback" not in result.stderr
-    assert result.stdout == ""
 
 
 @pytest.fixture
@@ -157,8 +149,7 @@ def test_what_is_sent_to_a_worker_builds_the_same_network(demo, masked):
     opened = opened.masked if masked else opened
     here, there = (each.build(3) for each in (opened, opened.to_send()))
     assert str(here) == str(there)
-    weights = there.state_dict()
-    assert all(torch.equal(tensor, weights[name]) for name, tensor in here.state_dict().items())
+    assert_same_bits(here, there)
 
 
 def test_a_demo_is_proved_with_its_own_trainings(demo, tmp_path):

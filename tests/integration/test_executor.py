@@ -2,7 +2,8 @@
 
 import pytest
 
-from tests.integration.conftest import assert_refused, invoke, said
+from tests.asserts import assert_refused
+from tests.integration.conftest import invoke, said
 from tests.integration.test_prove import reviews
 from tests.integration.test_text import write
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests.integration.conftest import assert_refused, invoke
+from tests.asserts import assert_refused, assert_same_bits
+from tests.integration.conftest import invoke
 from tests.integration.test_text import GOOD, OPTIONS, files, reviews, tiny  # noqa: F401
 from turnover import fit
 from turnover.executors import LocalExecutor, Task, run_tasks, with_threads
@@ -113,7 +114,7 @@ def test_an_interrupted_training_goes_on(files, tiny, tmp_path):  # noqa: F811
     (tmp_path / "run" / "manifest.json").write_text(json.dumps(manifest))
     assert invoke(*how, "--epochs", 1, "--out", tmp_path / "run").exit_code == 0
     again = load_file(tmp_path / "run" / "model.safetensors")
-    assert all(torch.equal(value, again[name]) for name, value in first.items())
+    assert_same_bits(again, first)
 
 
 def test_lora_and_adapters_exclude_each_other_and_need_a_transformer(files, tmp_path):  # noqa: F811

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 
 from benchmarks import image_scores
 from experiments import image_accuracy, image_errors, image_labels, leak_curve
+from tests.asserts import assert_same_bits
 from turnover.data import Rows
 from turnover.runs.images import build_network
 from turnover.scores import Scores
@@ -27,7 +28,7 @@ def test_the_leak_of_one_step_is_zero_where_all_layers_are_masked(first):
     assert (found["leak"] == 0) == (first == 1) == (found["shared"] == 0)
     assert (found["by"]["weights"] == 0) == (first == 1)
     assert found["seen_nats"] > 0
-    assert all(torch.equal(before[name], x) for name, x in model.state_dict().items())
+    assert_same_bits(model, before)
 
 
 def test_groups_of_tensors():

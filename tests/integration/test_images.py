@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 import torch
 
+from tests.asserts import assert_refused
 from tests.integration.conftest import (
     SWAPPED,
-    assert_refused,
     contents,
     edit,
     interrupt,

@@ -8,7 +8,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests.integration.conftest import assert_refused, invoke
+from tests.asserts import assert_refused
+from tests.integration.conftest import invoke
 from tests.integration.test_text import OPTIONS, files, reviews, tiny  # noqa: F401
 from tests.shape.tree import ROOT
 from turnover import GradientKernel

@@ -8,7 +8,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.integration.conftest import assert_refused, invoke
+from tests.asserts import assert_refused
+from tests.integration.conftest import invoke
 from turnover.runs.language import open_language
 
 transformers = pytest.importorskip("transformers")

@@ -5,7 +5,8 @@ import subprocess
 
 import pytest
 
-from tests.integration.conftest import ENVIRONMENT, TURNOVER, assert_refused, invoke
+from tests.asserts import assert_refused
+from tests.integration.conftest import ENVIRONMENT, TURNOVER, invoke
 from turnover import _memory
 
 

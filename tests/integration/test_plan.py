@@ -6,7 +6,8 @@ import time
 import pytest
 import torch
 
-from tests.integration.conftest import assert_refused, invoke, said
+from tests.asserts import assert_refused
+from tests.integration.conftest import invoke, said
 from tests.integration.test_prove import reviews
 from tests.integration.test_text import write
 from turnover.runs import CleansingConfig, cleanse_run, open_run, plan_cleansing, plan_proof

@@ -5,7 +5,8 @@ import random
 
 import pytest
 
-from tests.integration.conftest import assert_refused, interrupt, invoke, said
+from tests.asserts import assert_refused
+from tests.integration.conftest import interrupt, invoke, said
 from tests.integration.test_text import BAD, GOOD, REST, write
 from turnover.runs.results import VERSION
 

@@ -12,7 +12,8 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from tests.integration.conftest import assert_refused, edit, invoke, said, without_checksums
+from tests.asserts import assert_refused
+from tests.integration.conftest import edit, invoke, said, without_checksums
 from turnover.runs import open_run
 
 WORTH = {"awful": -3, "bad": -2, "poor": -1, "plain": 0, "fine": 1, "good": 2, "superb": 3}

@@ -10,14 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests.integration.conftest import (
-    assert_refused,
-    edit,
-    invoke,
-    numbers,
-    said,
-    without_checksums,
-)
+from tests.asserts import assert_refused, assert_same_bits
+from tests.integration.conftest import edit, invoke, numbers, said, without_checksums
 from turnover.data import Rows
 from turnover.errors import RunError
 from turnover.nn import SplitEnsemble
@@ -271,8 +265,7 @@ def test_a_run_of_release_0_1_is_read_in_todays_words(copy):
     assert (found.pairs, found.run.arguments) == (PAIRS, today.run.arguments)
     assert found.run.manifest["masks"] == today.run.manifest["masks"]
     assert found.run.results() == today.run.results()
-    read, wanted = found.model.state_dict(), today.model.state_dict()
-    assert read.keys() == wanted.keys() and all(torch.equal(read[n], wanted[n]) for n in wanted)
+    assert_same_bits(found.model, today.model)
     assert command_of(found.run.manifest, "out") == command_of(today.run.manifest, "out")
     assert invoke("report", copy).exit_code == 0
 

@@ -15,10 +15,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from tests.asserts import assert_refused
 from tests.integration.conftest import (
     SWAPPED,
     TURNOVER,
-    assert_refused,
     contents,
     edit,
     interrupt,

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from tests.asserts import assert_same_bits
 from tests.zoo import IsolatedMLP, loss
 from turnover import Ensemble, FirstOrder, Recipe, Rows, TwoPass, convert, fit, fit_runs
 from turnover.errors import ConversionError, IdError, ScoreError
@@ -119,11 +120,6 @@ def test_errors_of_a_member_are_shown():
 
 def weights(model):
     return {name: value.clone() for name, value in model.state_dict().items()}
-
-
-def assert_same_bits(mine, theirs):
-    assert mine.keys() == theirs.keys()
-    assert all(torch.equal(value, theirs[name]) for name, value in mine.items())
 
 
 def test_every_run_is_a_training_with_its_own_seed():

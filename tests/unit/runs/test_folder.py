@@ -1,5 +1,6 @@
 """Run folders: reopened to the last bit, refused when damaged or foreign, never overwritten."""
 
+from tests.asserts import assert_same_bits
 import errno
 import json
 import os
@@ -54,13 +55,6 @@ def full_disk_for_text(path, text, encoding):
 
 def read_only(source, target):
     raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(target))
-
-
-def assert_same_bits(mine, theirs):
-    assert mine.keys() == theirs.keys()
-    for name, tensor in mine.items():
-        assert tensor.dtype == theirs[name].dtype
-        assert torch.equal(tensor, theirs[name])
 
 
 def test_a_manifest_says_how_the_run_was_made(made):
@@ -178,7 +172,7 @@ def test_weights_are_loaded_to_the_last_bit(made):
     made.save_model(model, "other")
     loaded = IsolatedMLP.make(seed=1)
     Run.open(made.folder).load_model(loaded, "other")
-    assert_same_bits(loaded.state_dict(), model.state_dict())
+    assert_same_bits(loaded, model)
 
 
 def test_tied_weights_are_saved(made):
@@ -190,7 +184,7 @@ def test_tied_weights_are_saved(made):
     model, loaded = tied(), tied()
     made.save_model(model)
     made.load_model(loaded)
-    assert_same_bits(loaded.state_dict(), model.state_dict())
+    assert_same_bits(loaded, model)
     assert loaded[1].weight is loaded[0].weight
 
 
@@ -222,7 +216,7 @@ def test_rows_in_a_tuple_are_loaded_as_a_tuple(made, name, groups):
     made.save_rows("train", rows)
     loaded = made.load_rows("train")
     assert type(loaded.batch) is tuple
-    assert_same_bits(dict(enumerate(loaded.batch)), dict(enumerate(rows.batch)))
+    assert_same_bits(loaded.batch, rows.batch)
     assert torch.equal(loaded.ids, rows.ids) and torch.equal(loaded.mask_ids, rows.mask_ids)
     assert fingerprint(loaded) == fingerprint(rows)
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from tests.asserts import assert_same_bits
 from turnover import Scores, _store
 from turnover.errors import MissingExtra, RunError, ScoreError
 from turnover.scores import _scores
@@ -27,16 +28,6 @@ def make(**changes):
         "about": {"estimator": "exact", "größe": [1, 0.1, None]},
     }
     return Scores(**{**parts, **changes})
-
-
-def assert_same_bits(found, wanted):
-    for name in ("values", "train_ids", "query_ids", "labels", "stderr"):
-        mine, theirs = getattr(found, name), getattr(wanted, name)
-        assert (mine is None) == (theirs is None)
-        if mine is not None:
-            assert mine.dtype == theirs.dtype
-            assert mine.numpy().tobytes() == theirs.numpy().tobytes()
-    assert found.about == wanted.about
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from tests.asserts import assert_same_bits
 from tests.reference import training as reference
 from tests.zoo import IsolatedCNN, IsolatedDict, IsolatedMLP, loss
 from turnover import Recipe, Rows, _store, fit
@@ -41,12 +42,6 @@ def recipe(optimizer="momentum", **changes):
 
 def weights(model):
     return {name: value.clone() for name, value in model.state_dict().items()}
-
-
-def assert_same_bits(mine, theirs):
-    assert mine.keys() == theirs.keys()
-    different = [name for name in mine if not torch.equal(mine[name], theirs[name])]
-    assert not different
 
 
 def interrupt_after(epoch):

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from tests.asserts import assert_same_bits
 from tests.zoo import IsolatedCNN, IsolatedMLP, loss
 from turnover import FirstOrder, Recipe, Rows, Scores, TwoPass, explain, fit
 from turnover.errors import ScoreError
@@ -23,11 +24,6 @@ def trained(data, kind=IsolatedMLP):
     model = kind.make()
     fit(model, data, loss, RECIPE)
     return model
-
-
-def assert_same_bits(mine, theirs):
-    theirs = theirs.state_dict()
-    assert all(torch.equal(value, theirs[name]) for name, value in mine.state_dict().items())
 
 
 def test_a_row_trains_the_mask_of_its_group():

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from tests.asserts import assert_same_bits
 from tests.zoo import IsolatedDict, IsolatedMLP, loss
 from turnover import Recipe, Rows, fit
 from turnover.errors import ConversionError, DataError, LossError
@@ -112,8 +113,7 @@ def test_the_default_device_plays_no_part():
     with torch.device("meta"):
         fit(other, data, loss, RECIPE)
         losses = losses_of(other, loss, data, "unseen")
-    theirs = plain.state_dict()
-    assert all(torch.equal(value, theirs[name]) for name, value in other.state_dict().items())
+    assert_same_bits(other, plain)
     assert torch.equal(losses, losses_of(plain, loss, data, "unseen"))
 
 

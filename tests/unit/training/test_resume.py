@@ -7,6 +7,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from tests.asserts import assert_same_bits
 from tests.zoo import IsolatedMLP, loss
 from turnover import Recipe, Rows, _store, convert, fit, fit_runs
 from turnover.errors import RunError
@@ -30,11 +31,6 @@ def build(seed=3, keep=0.5, where="act*"):
 
 def rows(ids=IDS, groups=None):
     return Rows(IsolatedMLP.batch(len(ids)), ids, groups)
-
-
-def assert_same_bits(mine, theirs):
-    theirs = theirs.state_dict()
-    assert all(torch.equal(value, theirs[name]) for name, value in mine.state_dict().items())
 
 
 OTHERS = {

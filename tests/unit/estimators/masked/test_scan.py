@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 
+from tests.asserts import assert_same_bits
 from tests.reference import scan as reference
 from turnover import errors
 from turnover.estimators import LinearScores, scan
@@ -20,11 +21,6 @@ def scores_of(specs: tuple[MaskSpec, ...], queries: int, seed: int = 0) -> Linea
     random = torch.Generator().manual_seed(seed)
     slopes = tuple(torch.randn(queries, spec.units, generator=random) for spec in specs)
     return LinearScores(specs, slopes, torch.randn(queries, generator=random))
-
-
-def assert_same_bits(found: torch.Tensor, wanted: torch.Tensor) -> None:
-    assert found.dtype == wanted.dtype == torch.float32
-    assert torch.equal(found, wanted)
 
 
 def assert_close(linear: LinearScores, ids: torch.Tensor, found: torch.Tensor) -> None:
