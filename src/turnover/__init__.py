@@ -59,6 +59,7 @@ if TYPE_CHECKING:
         attribute,
         explain,
         index,
+        select,
     )
     from turnover.leaks import check
     from turnover.masks import string_id
@@ -103,6 +104,7 @@ __all__ = [
     "instead_of_dropout",
     "prove",
     "seen",
+    "select",
     "string_id",
     "unseen",
 ]
@@ -119,6 +121,7 @@ _HOMES = {
             "attribute",
             "explain",
             "index",
+            "select",
         ),
         "estimators",
     ),

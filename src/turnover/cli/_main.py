@@ -24,6 +24,7 @@ from turnover.cli._index import index
 from turnover.cli._options import QUIET, as_options
 from turnover.cli._prove import prove
 from turnover.cli._report import report
+from turnover.cli._select import select
 from turnover.cli._train import train
 from turnover.errors import DataError, TurnoverError
 
@@ -155,7 +156,7 @@ def _reported(command: Callable[..., None]) -> Callable[..., None]:
 
 COMMANDS = (
     *(demo, train, index, ask, prove, audit, cleanse, check, report, explore, apply, export),
-    doctor,
+    *(select, doctor),
 )
 for _command in COMMANDS:
     app.command()(_reported(_hushed(_command)))

@@ -24,6 +24,7 @@ from turnover.estimators._ensemble import (
 from turnover.estimators._estimator import Estimator, Fitted, PairwiseEstimator, as_rows
 from turnover.estimators._explain import explain
 from turnover.estimators._external import ExternalScores
+from turnover.estimators._select import Selection, SourceSum as SourceSum, select
 from turnover.estimators._stored import StoredScores as StoredScores
 from turnover.estimators.kernel._fitted import FittedKernel
 from turnover.estimators.kernel._kernel import GateKernel, GradientKernel
@@ -62,12 +63,14 @@ __all__ = [
     "MaskNull",
     "PairwiseEstimator",
     "SaturatedQueryWarning",
+    "Selection",
     "TopInstances",
     "TwoPass",
     "as_rows",
     "attribute",
     "explain",
     "index",
+    "select",
 ]
 
 __getattr__ = _renamed.old_name(__name__)

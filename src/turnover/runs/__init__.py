@@ -10,7 +10,7 @@ from turnover.runs._ask import answer, estimator_for as estimator_for, explain_e
 from turnover.runs._audit import audit_results as audit_results, audit_run, inspection_csv as inspection_csv
 from turnover.runs._check import batch_rows as batch_rows, check_leaks, sample_rows as sample_rows
 from turnover.runs._classifier import ClassifierRun, ExternalData, Query, Side as Side, row_losses as row_losses
-from turnover.runs._cleaned import write_cleaned, write_decisions as write_decisions, write_table as write_table
+from turnover.runs._cleaned import refuse_suffix as refuse_suffix, write_cleaned, write_decisions as write_decisions, write_table as write_table
 from turnover.runs._cleanse import ARMS as ARMS, CleansingConfig, cleanse_run, cleansing_csv as cleansing_csv, split as split
 from turnover.runs._decisions import DECISIONS as DECISIONS, Decision as Decision, Decisions
 from turnover.runs._exported import export_rows as export_rows, layout_of as layout_of

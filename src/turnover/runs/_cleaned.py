@@ -1,6 +1,7 @@
 """The training rows of a run after decisions, as files: the data of the run stay as they are."""
 
 import csv
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,17 @@ from turnover.runs._classifier import ClassifierRun
 from turnover.runs._decisions import Decision
 from turnover.runs._verify import refuse_numbers
 
-__all__ = ["Decided", "decided_rows", "write_cleaned", "write_decisions", "write_table"]
+__all__ = [
+    "Decided",
+    "decided_rows",
+    "refuse_suffix",
+    "write_cleaned",
+    "write_decisions",
+    "write_table",
+]
 
 Decided = Mapping[int, Decision]
-SUFFIXES = (".csv", ".parquet")
+SUFFIXES = (".csv", ".jsonl", ".parquet")
 
 
 def decided_rows(classifier: ClassifierRun, decided: Decided) -> Rows:
@@ -104,7 +112,7 @@ def write_decisions(classifier: ClassifierRun, decided: Decided, path: Path) -> 
 
 
 def write_table(rows: Sequence[Mapping[str, Any]], path: Path, columns: Sequence[str] = ()) -> None:
-    """Write rows as CSV or Parquet by the suffix.
+    """Write rows as CSV, Parquet or JSON Lines by the suffix.
 
     Args:
         rows: each by the names of its columns.
@@ -114,11 +122,7 @@ def write_table(rows: Sequence[Mapping[str, Any]], path: Path, columns: Sequence
     Raises:
         DataError, RunError, MissingExtra: as :func:`write_cleaned`.
     """
-    if path.suffix not in SUFFIXES:
-        raise DataError(
-            f"Cannot write {path.name}: the file name must end with .csv or .parquet, which "
-            "chooses the format."
-        )
+    refuse_suffix(path)
     names = list(rows[0]) if rows else list(columns)
     try:
         with replacing(path) as fresh:
@@ -127,10 +131,26 @@ def write_table(rows: Sequence[Mapping[str, Any]], path: Path, columns: Sequence
                     writer = csv.DictWriter(file, names)
                     writer.writeheader()
                     writer.writerows({k: cell(v) for k, v in row.items()} for row in rows)
+            elif path.suffix == ".jsonl":
+                lines = (json.dumps({k: _whole(v) for k, v in row.items()}) for row in rows)
+                fresh.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
             else:
                 _parquet(rows, names, fresh)
     except OSError as error:
         raise RunError(f"Cannot write {path}: {error}") from error
+
+
+def refuse_suffix(path: Path) -> None:
+    """Refuse a name that chooses no format.
+
+    Raises:
+        DataError: for another suffix than .csv, .parquet and .jsonl.
+    """
+    if path.suffix not in SUFFIXES:
+        raise DataError(
+            f"Cannot write {path.name}: the file name must end with {', '.join(SUFFIXES[:-1])} or "
+            f"{SUFFIXES[-1]}, which chooses the format."
+        )
 
 
 def _parquet(rows: Sequence[Mapping[str, Any]], names: Sequence[str], path: Path) -> None:

@@ -13,7 +13,7 @@ from turnover.data import BadRow, OnBadRows, Table, listing, read_table
 from turnover.errors import DataError
 from turnover.masks import string_id
 
-__all__ = ["Columns", "Talk", "Talks", "read_talks"]
+__all__ = ["Columns", "Talk", "Talks", "read_talks", "talks_of"]
 
 RESPONDS = "assistant"
 
@@ -131,9 +131,9 @@ def read_talks(
         DataError: for bad rows under ``"stop"``, files that cannot be read, too few rows.
         MissingExtra: when DuckDB is not installed.
     """
-    talks, ids, bad = _read(data, columns, on_bad_rows, encoding)
+    talks, ids, bad = talks_of(data, columns, on_bad_rows, encoding)
     if evaluation is not None:
-        test, others, worse = _read(evaluation, columns, on_bad_rows, encoding)
+        test, others, worse = talks_of(evaluation, columns, on_bad_rows, encoding)
         every = (tuple(talks), tuple(test))
         return Talks(*every, (ids, others), columns, held_out=False, bad=(*bad, *worse))
     count = round(hold_out * len(talks))
@@ -149,7 +149,7 @@ def read_talks(
     return Talks(sides[0], sides[1], (ids[kept], ids[apart]), columns, held_out=True, bad=bad)
 
 
-def _read(
+def talks_of(
     path: str | Path, columns: Columns, on_bad_rows: OnBadRows, encoding: str | None
 ) -> tuple[list[Talk], torch.Tensor, tuple[BadRow, ...]]:
     table = read_table(path, columns.roles(), encoding=encoding)

@@ -1,0 +1,223 @@
+"""Which rows of a large corpus would help a fixed target? Scores of new rows, streamed.
+
+    score(z) = mean over queries q of  r_q φ_qᵀ H⁻¹ φ_z r_z,       in nats,
+
+to first order what the mean loss of the target would fall by, if z were among the training rows. H
+is that of the run. The target is one direction for each network, so that each row of the corpus is
+read once, and nothing of it is kept but the best rows and sums over sources.
+
+Reference: Xia et al. 2024, "LESS", whose gradients are normalised by the optimizer and have no H.
+"""
+
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import final
+
+import torch
+from torch import Tensor
+
+from turnover._rows import Batch
+from turnover.data import Rows
+from turnover.errors import DataError, ScoreError
+from turnover.estimators._estimator import as_rows
+from turnover.estimators.kernel._direction import along, direction
+from turnover.estimators.kernel._fitted import FittedKernel
+from turnover.nn import evaluating
+from turnover.training import losses_of
+
+__all__ = ["Selection", "SourceSum", "select"]
+
+Part = tuple[Rows, Sequence[Hashable]]
+
+
+@final
+@dataclass(frozen=True)
+class SourceSum:
+    """All rows of one source together.
+
+    Attributes:
+        source: its name.
+        rows: how many rows it has.
+        total: sum of their scores, in nats.
+        stderr: standard error of the sum by the pairs of networks; None for fewer than two pairs.
+    """
+
+    source: Hashable
+    rows: int
+    total: float
+    stderr: float | None
+
+    @property
+    def mean(self) -> float:
+        """Mean score of a row, in nats."""
+        return self.total / self.rows
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Selection:
+    """The rows of a corpus that would help a target most.
+
+    Attributes:
+        positions: numbers of the rows in the stream from 0, ``int64 [k]``, the best first.
+        ids: their ids, ``int64 [k]``.
+        scores: in nats, positive = would help, ``float64 [k]``.
+        stderr: standard errors by the pairs ``[k]``; None for fewer than two pairs.
+        rows: how many rows were scored.
+        sources: sums over sources, the largest first.
+        agreement: how well the kernel predicts differences within its pairs; None without pairs.
+    """
+
+    positions: Tensor
+    ids: Tensor
+    scores: Tensor
+    stderr: Tensor | None
+    rows: int
+    sources: tuple[SourceSum, ...]
+    agreement: float | None
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+
+def select(
+    fitted: FittedKernel,
+    target: Batch | Rows,
+    corpus: Rows | Iterable[Rows | Part],
+    k: int,
+    *,
+    rows_at_once: int = 256,
+) -> Selection:
+    """The k rows of a corpus that would help the target most, and sums over sources.
+
+    Args:
+        fitted: a kernel with its training set, as :meth:`turnover.GradientKernel.fit` gives it.
+        target: queries; their mean loss is to fall.
+        corpus: rows, or a stream of parts. A part is ``Rows``, or ``(Rows, sources)`` with one name
+            for each row. Rows that the model was trained on are scored like others.
+        k: how many rows to name; fewer where the corpus has fewer.
+        rows_at_once: rows whose gradients are in memory together.
+
+    Raises:
+        ScoreError: for k below 1, or scores that are not finite.
+        DataError: for an empty corpus or target, and other sources than rows.
+        ConversionError, LossError: as :meth:`turnover.GradientKernel.fit`.
+
+    Example:
+        >>> import torch, turnover
+        >>> from torch.nn import functional as F
+        >>> def loss(model, batch):
+        ...     return F.cross_entropy(model(batch[0]), batch[1], reduction="none")
+        >>> train = turnover.Rows((torch.eye(4), torch.arange(4) % 2))
+        >>> known = turnover.GradientKernel(torch.nn.Linear(4, 2), loss).fit(train)
+        >>> turnover.select(known, train.select(slice(0, 1)), train, 2).positions.tolist()[0]
+        0
+    """
+    if k < 1:
+        raise ScoreError(f"At least one row is named, not {k}: give k of 1 or more.")
+    asked = as_rows(target)
+    if not len(asked):
+        raise DataError("The target has no rows, so that nothing can help it.")
+    aim = _Aim.of(fitted, asked)
+    best = _Best(k, pairs=aim.pairs)
+    for rows, sources in _parts(corpus):
+        for start in range(0, len(rows), rows_at_once):
+            place = slice(start, start + rows_at_once)
+            some = rows.select(place)
+            best.take(aim.scores(some), some.ids, sources[place] if sources else ())
+    if not best.rows:
+        raise DataError("The corpus has no rows to select from.")
+    return best.told(fitted.agreement)
+
+
+def _parts(corpus: Rows | Iterable[Rows | Part]) -> Iterable[Part]:
+    for part in [corpus] if isinstance(corpus, Rows) else corpus:
+        rows, sources = part if isinstance(part, tuple) else (part, ())
+        if sources and len(sources) != len(rows):
+            raise DataError(
+                f"A part of the corpus has {len(rows)} rows and {len(sources)} sources. Give one "
+                "source for each row."
+            )
+        yield rows, sources
+
+
+@dataclass(frozen=True)
+class _Aim:
+    """The target as one direction in each network."""
+
+    fitted: FittedKernel
+    directions: Sequence[list[Tensor]]
+
+    @classmethod
+    def of(cls, fitted: FittedKernel, asked: Rows) -> "_Aim":
+        link, loss = fitted.config.link, fitted.config.loss
+        losses = torch.stack([losses_of(network, loss, asked) for network in fitted.networks])
+        link.check(losses)
+        wrong = link.floored(link.residual(losses).mean(dim=0))
+        weights = fitted.slope * wrong / len(asked)
+        found = [
+            direction(solve, fitted.config.features_of(network, asked), weights)
+            for network, solve in zip(fitted.networks, fitted.solves, strict=True)
+        ]
+        return cls(fitted, found)
+
+    @property
+    def pairs(self) -> int:
+        """Parts that the networks fall into: pairs, or one."""
+        return max(1, self.fitted.pairs)
+
+    def scores(self, rows: Rows) -> Tensor:
+        """Scores of some rows by each pair, ``float64 [pair, row]``."""
+        config, link = self.fitted.config, self.fitted.config.link
+        each, residual = [], torch.zeros(len(rows), dtype=torch.float64)
+        for network, aim in zip(self.fitted.networks, self.directions, strict=True):
+            with evaluating(network):
+                each.append(along(aim, config.features(network, rows.batch)).cpu())
+            residual += link.residual(losses_of(network, config.loss, rows)).double()
+        by_network = torch.stack(each) * residual / len(each)
+        found = torch.stack([by_network[n :: self.pairs].mean(dim=0) for n in range(self.pairs)])
+        if not torch.isfinite(found).all():
+            bad = int(torch.nonzero(~torch.isfinite(found).all(dim=0))[0])
+            raise ScoreError(f"The score of the row with id {int(rows.ids[bad])} is not finite.")
+        return found
+
+
+@dataclass
+class _Best:
+    """What is kept of a stream: the best rows, and sums by source and pair."""
+
+    k: int
+    pairs: int
+    rows: int = 0
+    kept: tuple[Tensor, Tensor, Tensor] | None = None
+    sums: dict[Hashable, tuple[int, Tensor]] = field(default_factory=dict)
+
+    def take(self, scores: Tensor, ids: Tensor, sources: Sequence[Hashable]) -> None:
+        """Add rows with their scores ``[pair, row]``."""
+        places = torch.arange(self.rows, self.rows + len(ids))
+        self.rows += len(ids)
+        fresh = (scores, places, ids)
+        if self.kept is not None:
+            pairs = zip(self.kept, fresh, strict=True)
+            fresh = tuple(torch.cat(part, dim=-1) for part in pairs)  # type: ignore[assignment]
+        order = fresh[0].mean(dim=0).argsort(descending=True, stable=True)[: self.k]
+        self.kept = (fresh[0][:, order], fresh[1][order], fresh[2][order])
+        for name in dict.fromkeys(sources):
+            own = scores[:, torch.tensor([source == name for source in sources])]
+            count, total = self.sums.get(name, (0, torch.zeros(self.pairs, dtype=torch.float64)))
+            self.sums[name] = count + own.shape[1], total + own.sum(dim=1)
+
+    def told(self, agreement: float | None) -> Selection:
+        """The selection."""
+        assert self.kept is not None
+        scores, places, ids = self.kept
+        sums = [
+            SourceSum(name, count, float(total.mean()), self._error(total))
+            for name, (count, total) in self.sums.items()
+        ]
+        error = scores.std(dim=0) / self.pairs**0.5 if self.pairs > 1 else None
+        ordered = tuple(sorted(sums, key=lambda one: -one.total))
+        return Selection(places, ids, scores.mean(dim=0), error, self.rows, ordered, agreement)
+
+    def _error(self, by_pair: Tensor) -> float | None:
+        return float(by_pair.std() / self.pairs**0.5) if self.pairs > 1 else None
