@@ -59,3 +59,21 @@ def test_imports_go_down(path):
         if part != own and level(part) >= level(own) and not level(part) == level(own) == -1
     ]
     assert not upward, upward
+
+
+FLOORS = ["data", "sentences", "renderers"]  # of reports, from the bottom
+
+
+@pytest.mark.parametrize("path", [p for p in SOURCES if "reports" in p.parts], ids=name)
+def test_floors_of_reports_do_not_mix(path):
+    own = path.parent.name
+    above = FLOORS[FLOORS.index(own) + 1 :] if own in FLOORS else []
+    modules = [
+        node.module or "" for node in ast.walk(parse(path)) if isinstance(node, ast.ImportFrom)
+    ]
+    doors = {"turnover.reports"} if own in FLOORS else set()  # it leads to all floors
+    assert not [m for m in modules if m in doors or m.startswith(tuple(map(floor, above)))]
+
+
+def floor(name):
+    return f"turnover.reports.{name}"

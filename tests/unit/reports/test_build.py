@@ -5,7 +5,8 @@ import pytest
 
 from tests.unit.reports.conftest import OPTIONAL, RESULTS, leak, named
 from turnover.errors import RunError
-from turnover.reports import _prose as prose, build_report, summary
+from turnover.reports import build_report, summary
+from turnover.reports.sentences import _prose as prose
 from turnover.runs.results import Results
 
 REQUIRED_BY_THE_COMMAND_LINE = {

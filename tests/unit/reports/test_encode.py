@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from turnover.reports import encoded
-from turnover.reports._encode import data_uri, magnified
+from turnover.reports.renderers._images import data_uri, magnified
 
 image = pytest.importorskip("PIL.Image")
 

@@ -8,7 +8,8 @@ import pytest
 
 from tests.unit.reports.conftest import RESULTS, STRUCTURED, build_run, leak, named, write_json
 from turnover.errors import MissingExtra
-from turnover.reports import _html as html, render_html
+from turnover.reports import render_html
+from turnover.reports.renderers import _html as html
 
 pytest.importorskip("jinja2")
 pytest.importorskip("matplotlib")

@@ -10,7 +10,7 @@ from tests.unit.reports.conftest import build_image_run
 from turnover.data import Rows
 from turnover.errors import RunError
 from turnover.reports import Pictures, build_report, render_html
-from turnover.reports._pictures import shrink
+from turnover.reports.data._pictures import shrink
 from turnover.runs import Run
 
 

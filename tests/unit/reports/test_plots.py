@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
-from turnover.reports._plots import _spread, curves_svg
-from turnover.reports._story import Curves
+from turnover.reports.data._story import Curves
+from turnover.reports.renderers._plots import _spread, curves_svg
 
 HEIGHTS = st.lists(st.floats(0, 1, width=32), min_size=1, max_size=6)
 

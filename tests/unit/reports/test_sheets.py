@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
-from turnover.reports._sheets import SIDE, Layout, assemble, layout_of
+from turnover.reports.renderers._images import SIDE, Layout, assemble, layout_of
 
 SHAPES = st.tuples(st.sampled_from([1, 3]), st.integers(1, 300), st.integers(1, 300))
 

@@ -5,7 +5,7 @@ import pytest
 
 from tests.unit.reports.conftest import OPTIONAL, leak, named
 from turnover.reports import render_terminal
-from turnover.reports._terminal import ASCII_SHADES, SHADES, _draw
+from turnover.reports.renderers._terminal import ASCII_SHADES, SHADES, _draw
 
 rich = pytest.importorskip("rich.console")
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from turnover.reports import shorten
-from turnover.reports._words import Name
+from turnover.reports.renderers._tables import Name
 
 PATHS = st.lists(st.text("abcx. _", min_size=1, max_size=30), min_size=1, max_size=6).map("/".join)
 

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from turnover._plain import plain
-from turnover.reports._answer import excerpt
-from turnover.reports._instance import Instance, Pixels
-from turnover.reports._prose import nats, percent
-from turnover.reports._story import Curves, Explanation, ReportData, Variant
-from turnover.reports._tell import build_report
-from turnover.reports._words import shorten, signed
+from turnover.reports.data._instances import Instance
+from turnover.reports.data._pictures import Pixels
+from turnover.reports.data._story import Curves, Explanation, ReportData, Variant
+from turnover.reports.renderers._tables import excerpt
+from turnover.reports.sentences._build import build_report
+from turnover.reports.sentences._prose import nats, percent
+from turnover.reports.sentences._words import shorten, signed
 from turnover.runs import Run
 
 if TYPE_CHECKING:

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from turnover._plain import plain
-from turnover.reports._answer import excerpt
-from turnover.reports._audit import memory_sentence_of, table_of
-from turnover.reports._prose import nats
-from turnover.reports._words import signed, told
+from turnover.reports.renderers._tables import excerpt, table_of
+from turnover.reports.sentences._findings import memory_sentence_of
+from turnover.reports.sentences._prose import nats
+from turnover.reports.sentences._words import signed, told
 from turnover.runs.language import (
     LanguageAnswer,
     LanguageAudit,

@@ -6,12 +6,11 @@ from typing import TYPE_CHECKING
 
 from turnover._plain import plain
 from turnover.errors import MissingExtra
-from turnover.reports._cleanse import points
-from turnover.reports._encode import Shown
-from turnover.reports._plots import coverage_svg, curves_svg, sweep_svg
-from turnover.reports._prose import nats, percent
-from turnover.reports._tell import build_report
-from turnover.reports._words import shorten, signed
+from turnover.reports.renderers._images import Shown
+from turnover.reports.renderers._plots import coverage_svg, curves_svg, sweep_svg
+from turnover.reports.sentences._build import build_report
+from turnover.reports.sentences._prose import nats, percent
+from turnover.reports.sentences._words import points, shorten, signed
 from turnover.runs import Run
 
 if TYPE_CHECKING:

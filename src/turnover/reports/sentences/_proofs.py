@@ -1,83 +1,17 @@
 """Proofs of a run for its page, from ``proofs/query-N.json``."""
 
-from dataclasses import dataclass
-from typing import final
-
-from turnover.reports._instance import Instance
-from turnover.reports._instances import Show, instance_of, pictures_of
+from turnover.reports.data._instances import Instance, Show, instance_of, pictures_of
+from turnover.reports.data._story import ProofCard, ProofSet
 from turnover.runs import Run
 from turnover.runs.results import ProofResults, Row
 
-__all__ = ["ProofCard", "ProofSet", "proofs_of"]
+__all__ = ["proofs_of"]
 
 TOLD = {
     "random": "random {word}s",
     "same-label": "random {word}s of the same labels",
     "similarity": "most similar {word}s",
 }
-
-
-@final
-@dataclass(frozen=True)
-class ProofSet:
-    """What trainings without some rows say.
-
-    Attributes:
-        name: which rows were taken out.
-        ours: whether these are the rows that the scores name.
-        random: whether these are as many random rows.
-        flipped: in how many trainings the mistake is gone.
-        trainings: of how many.
-        said: mean probability of the class that the model says, from 0 to 1.
-        wanted: mean probability of the wanted class.
-    """
-
-    name: str
-    ours: bool
-    random: bool
-    flipped: int
-    trainings: int
-    said: float
-    wanted: float
-
-
-@final
-@dataclass(frozen=True)
-class ProofCard:
-    """A proof as a reader sees it.
-
-    Attributes:
-        query: the row that was asked about.
-        said: name of the class that the model says.
-        wanted: name of the class that is wanted.
-        headline: the result in one sentence.
-        consequence: what that means for the data, in one sentence; empty when nothing is known.
-        removed: the rows that were taken out.
-        sets: trainings on everything, without these rows, and without others.
-    """
-
-    query: Instance
-    said: str
-    wanted: str
-    headline: str
-    consequence: str
-    removed: tuple[Instance, ...]
-    sets: tuple[ProofSet, ...]
-
-    @property
-    def gone(self) -> bool:
-        """Whether the mistake is gone in most trainings without the rows that scores name."""
-        return any(found.ours and 2 * found.flipped > found.trainings for found in self.sets)
-
-    @property
-    def ours(self) -> ProofSet | None:
-        """Trainings without the rows that scores name."""
-        return next((found for found in self.sets if found.ours), None)
-
-    @property
-    def chance(self) -> ProofSet | None:
-        """Trainings without as many random rows."""
-        return next((found for found in self.sets if found.random), None)
 
 
 def proofs_of(run: Run, word: str) -> tuple[ProofCard, ...]:

@@ -17,10 +17,9 @@ from typing import Any, final
 from turnover._store import remove_remains, room_beside
 from turnover.cleansing import Inspection
 from turnover.errors import DataError, RunError
-from turnover.reports._encode import encoded
-from turnover.reports._html import pages
-from turnover.reports._pictures import Pictures
-from turnover.reports._sheets import Layout, assemble, layout_of
+from turnover.reports.data._pictures import Pictures
+from turnover.reports.renderers._html import pages
+from turnover.reports.renderers._images import Layout, assemble, encoded, layout_of
 from turnover.runs import ClassifierRun
 
 __all__ = ["images_of", "write_gallery"]

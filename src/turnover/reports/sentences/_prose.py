@@ -5,9 +5,9 @@ from math import sqrt
 from typing import Any
 
 from turnover.leaks import LeakReport
-from turnover.reports import _prose_numbers as numbers
-from turnover.reports._instance import DISCOVERY
-from turnover.reports._story import Detection, Explanation, Tile, Variant
+from turnover.reports.data._instances import DISCOVERY
+from turnover.reports.data._story import Detection, Explanation, Tile, Variant
+from turnover.reports.sentences import _numbers as numbers
 from turnover.runs.results import ProofSummary, Results
 
 __all__ = [

@@ -1,6 +1,6 @@
 """The sentences of a report on a regression, whose labels are numbers."""
 
-from turnover.reports._story import Tile
+from turnover.reports.data._story import Tile
 from turnover.runs.results import Fit
 
 __all__ = ["deck", "headline", "tiles", "told_r2"]

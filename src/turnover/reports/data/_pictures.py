@@ -19,11 +19,11 @@ from torch import Tensor
 
 from turnover._store import refuse_special
 from turnover.errors import RunError
-from turnover.reports._instance import Pixels
 from turnover.runs import Run
 
-__all__ = ["Pictures", "shrink"]
+__all__ = ["Pictures", "Pixels", "shrink"]
 
+Pixels = NDArray[np.uint8]
 CHANNELS = (1, 3)
 SHOWN = 256  # pixels of the longest side on a page
 DTYPES = {"U8": "uint8", "F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64"}

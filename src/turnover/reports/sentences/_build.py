@@ -5,11 +5,14 @@ from typing import Any
 
 from turnover.errors import RunError
 from turnover.leaks import LeakReport
-from turnover.reports import _prose as prose
-from turnover.reports._instance import Instance
-from turnover.reports._instances import inspected_of, instance_of, pictures_of, scored_of
-from turnover.reports._proofs import proofs_of
-from turnover.reports._story import (
+from turnover.reports.data._instances import (
+    Instance,
+    inspected_of,
+    instance_of,
+    pictures_of,
+    scored_of,
+)
+from turnover.reports.data._story import (
     Coverage,
     Curves,
     Detection,
@@ -19,7 +22,9 @@ from turnover.reports._story import (
     Variant,
     Verdict,
 )
-from turnover.reports._tell_data import tell_cleansing, tell_inspection
+from turnover.reports.sentences import _prose as prose
+from turnover.reports.sentences._findings import tell_cleansing, tell_inspection
+from turnover.reports.sentences._proofs import proofs_of
 from turnover.runs import Run, command_of
 from turnover.runs.results import (
     AuditResults,

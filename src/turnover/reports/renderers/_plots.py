@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from turnover.reports._story import Coverage, Curves, Detection, Removal
+from turnover.reports.data._story import Coverage, Curves, Detection, Removal
 
 __all__ = ["coverage_svg", "curves_svg", "sweep_svg"]
 

@@ -1,16 +1,28 @@
-"""A training or test row as a reader sees it: plain data."""
+"""Training and test rows as a reader sees them: plain data."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from typing import final
 
-import numpy as np
-from numpy.typing import NDArray
+from turnover.reports.data._pictures import Pictures, Pixels
+from turnover.runs import Run
+from turnover.runs.results import InspectedRow, PlantedRow, Row, ScoredRow
 
-__all__ = ["DISCOVERY", "SMALL", "Instance", "Pixels", "largest"]
+__all__ = [
+    "DISCOVERY",
+    "SMALL",
+    "Instance",
+    "Show",
+    "inspected_of",
+    "instance_of",
+    "largest",
+    "pictures_of",
+    "scored_of",
+]
 
-Pixels = NDArray[np.uint8]
 DISCOVERY = 0.1
+
+
 SMALL = 0.01  # nats: scores below it are told as log-odds too
 
 
@@ -80,3 +92,44 @@ class Instance:
 def largest(instances: Iterable[Instance]) -> float:
     """The largest of the scores, without their signs; 0 when there is none."""
     return max((abs(i.score) for i in instances if i.score is not None), default=0.0)
+
+
+Show = Callable[[int], Pixels | None]
+
+
+def pictures_of(run: Run, name: str) -> Show:
+    """A look-up of images by id; it finds none when the run keeps no such rows or no images.
+
+    Raises:
+        RunError: when the file of rows is damaged.
+    """
+    found = Pictures.of(run, name)
+    return (lambda id: None) if found is None else found.show
+
+
+def instance_of(row: Row, show: Show) -> Instance:
+    """A row of the results as a reader sees it."""
+    return Instance(
+        id=row.id,
+        label=str(row.label),
+        truth=None if row.truth is None else str(row.truth),
+        pixels=show(row.id),
+        name=row.name,
+        text=row.text,
+        planted=row.truth is not None and row.truth != row.label,
+    )
+
+
+def scored_of(row: ScoredRow, show: Show) -> Instance:
+    """The same with its score."""
+    found = replace(instance_of(row, show), score=row.score, p=row.p, q=row.q)
+    found = replace(found, log_odds=row.log_odds)
+    return replace(found, shared=row.shared or ())
+
+
+def inspected_of(row: InspectedRow | PlantedRow, show: Show) -> Instance:
+    """The same with its unseen loss, and what the unseen half says about it."""
+    found = replace(instance_of(row, show), loss=row.unseen_loss)
+    if isinstance(row, PlantedRow):
+        return replace(found, planted=row.planted)
+    return replace(found, suggested=str(row.suggested), memorised=row.memorised)

@@ -1,14 +1,6 @@
 """Names that are made to fit, and numbers that do not vanish: a long path loses its middle."""
 
-from typing import TYPE_CHECKING
-
-from turnover._plain import plain
-
-if TYPE_CHECKING:
-    from rich.console import Console, ConsoleOptions, RenderResult
-    from rich.measure import Measurement
-
-__all__ = ["Name", "shorten", "signed", "told"]
+__all__ = ["SHORTEST", "points", "shorten", "signed", "told"]
 
 SHORTEST = 12
 
@@ -65,20 +57,9 @@ def _cut(text: str, most: int) -> str:
     return text[:start] + "…" + text[stop:]
 
 
-class Name:
-    """A name in a table, shortened to the width that its column gets."""
-
-    def __init__(self, name: str) -> None:
-        self.name = plain(name).replace("\n", " ").replace("\t", " ")
-
-    def __rich_console__(self, console: "Console", options: "ConsoleOptions") -> "RenderResult":
-        from rich.text import Text
-
-        yield Text(shorten(self.name, options.max_width), no_wrap=True, overflow="ellipsis")
-
-    def __rich_measure__(self, console: "Console", options: "ConsoleOptions") -> "Measurement":
-        from rich.cells import cell_len
-        from rich.measure import Measurement
-
-        longest = max(1, min(cell_len(self.name), options.max_width))
-        return Measurement(min(SHORTEST, longest), longest)
+def points(interval: tuple[float, float, float] | None) -> str:
+    """Points of accuracy with their interval: +0.4 [−0.1,+0.9]."""
+    if interval is None:
+        return "–"
+    mean, low, high = (f"{value:+.1f}".replace("-", "−") for value in interval)
+    return f"{mean} [{low},{high}]"
