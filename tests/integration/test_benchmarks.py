@@ -197,3 +197,12 @@ def test_the_frontier_is_drawn(tmp_path):
     found = json.loads(targets[0].read_text())
     assert any(point["on_front"] for point in found)
     assert targets[1].read_text().lstrip().startswith("<?xml")
+
+
+def test_what_landmarks_lose_is_measured(tiny):
+    from benchmarks.landmarks import lost, measured
+
+    rows = measured(tiny.task, tiny.truth, 0, "log-odds", [0, 60])
+    assert [row["landmarks"] for row in rows] == [0, 60] and rows[1]["covered"] > 0.99
+    (found,) = lost(rows)
+    assert found["lost"] == pytest.approx(0, abs=0.02), "60 landmarks of 60 rows are all of them"
