@@ -2,11 +2,14 @@
 
 A leaf that is no tensor but a NumPy array or a list of other things (names, say) is one item per
 row too and is selected with its row; any other leaf belongs to the batch as a whole. A list or
-tuple in which there is a tensor is part of the structure.
+tuple in which there is a tensor is part of the structure. ``Examples`` are rows that stay where
+they are until a model needs them.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sized
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, final
 
 import numpy as np
 import torch
@@ -16,8 +19,13 @@ from turnover.errors import DataError, LossError
 
 __all__ = [
     "Batch",
+    "Examples",
     "Loss",
+    "blocks_of",
+    "collated",
+    "contents_of",
     "count_rows",
+    "in_memory",
     "map_tensors",
     "per_example",
     "repeat_rows",
@@ -28,6 +36,90 @@ __all__ = [
 
 Batch = Any
 Loss = Callable[[torch.nn.Module, Batch], Tensor]
+FETCHED = 256  # rows at once, where contents alone are wanted
+
+
+class _MapStyle(Sized, Protocol):
+    def __getitem__(self, row: int, /) -> Any: ...
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Examples:
+    """Some rows of a map-style data set, which are fetched when they go to a model.
+
+    Attributes:
+        data: the data set.
+        rows: which of its rows ``int64 [row]``, or ``[model, row]`` for stacked models.
+        collate: from a list of examples to a batch.
+        workers: threads that fetch examples; 0 fetches in the thread that asks.
+    """
+
+    data: _MapStyle
+    rows: Tensor
+    collate: Callable[[list[Any]], Batch]
+    workers: int = 0
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def fetch(self) -> Batch:
+        """The batch of these rows.
+
+        Raises:
+            DataError: for examples that make no batch, or one of another number of rows.
+        """
+        wanted = self.rows.flatten().tolist()
+        if self.workers:
+            with ThreadPoolExecutor(self.workers) as pool:
+                examples = list(pool.map(self.data.__getitem__, wanted))
+        else:
+            examples = [self.data[row] for row in wanted]
+        batch = collated(examples, self.collate)
+        if (found := count_rows(batch)) != len(wanted):
+            raise DataError(
+                f"The collator made a batch of {found} rows of {len(wanted)} examples, but each "
+                "example must be one row."
+            )
+        shape = self.rows.shape
+        if len(shape) == 1:
+            return batch
+        return map_tensors(lambda tensor: tensor.reshape(*shape, *tensor.shape[1:]), batch)
+
+
+def collated(examples: list[Any], collate: Callable[[list[Any]], Batch]) -> Batch:
+    """The batch of examples.
+
+    Raises:
+        DataError: when they make none.
+    """
+    try:
+        return collate(examples)
+    except (RuntimeError, TypeError, ValueError, KeyError) as error:
+        raise DataError(
+            f"These {len(examples):,} examples make no batch: {str(error).splitlines()[0]} Pad "
+            "them to one length, or give a collator: Rows.of(data, collate=...)."
+        ) from error
+
+
+def in_memory(batch: Batch) -> Batch:
+    """The batch itself, or that of examples, fetched once: for queries that are read many times."""
+    return batch.fetch() if isinstance(batch, Examples) else batch
+
+
+def blocks_of(batch: Batch) -> Iterator[Batch]:
+    """The batch itself, or those of examples, a few rows at a time."""
+    if isinstance(batch, Examples):
+        for start in range(0, len(batch), FETCHED):
+            yield select_rows(batch, slice(start, start + FETCHED)).fetch()
+    else:
+        yield batch
+
+
+def contents_of(batch: Batch) -> Iterator[Tensor]:
+    """The tensors of a batch for a fingerprint; those of examples a few rows at a time."""
+    for block in blocks_of(batch):
+        yield from tensors_of(block)
 
 
 def map_tensors(function: Callable[[Tensor], Tensor], batch: Batch) -> Batch:
@@ -87,6 +179,8 @@ def count_rows(batch: Batch) -> int:
     Raises:
         DataError: for a batch without tensors, or with leaves of different lengths.
     """
+    if isinstance(batch, Examples):
+        return len(batch)
     leaves, tensors = list(_leaves(batch)), tensors_of(batch)
     lengths = {len(tensor) if tensor.dim() else -1 for tensor in tensors}
     if len(lengths) != 1 or -1 in lengths:
@@ -107,6 +201,8 @@ def count_rows(batch: Batch) -> int:
 
 def select_rows(batch: Batch, index: Tensor | slice) -> Batch:
     """The rows of the batch at ``index``, in the same structure."""
+    if isinstance(batch, Examples):
+        return replace(batch, rows=batch.rows[index if isinstance(index, slice) else index.cpu()])
     return _map_leaves(lambda leaf: _select(leaf, index), batch)
 
 
@@ -123,6 +219,8 @@ def _select(leaf: Any, index: Tensor | slice) -> Any:
 
 def repeat_rows(batch: Batch, times: int) -> Batch:
     """The whole batch ``times`` times over: rows 0, 1, …, 0, 1, …"""
+    if isinstance(batch, Examples):
+        return replace(batch, rows=batch.rows.repeat(times))
     return _map_leaves(lambda leaf: _repeat(leaf, times), batch)
 
 
@@ -137,9 +235,12 @@ def _repeat(leaf: Any, times: int) -> Any:
 def to_device_of(model: torch.nn.Module, batch: Batch) -> Batch:
     """The batch on the device of the model's parameters, or as it is when they are on several.
 
+    Examples are fetched here, and nowhere else on the way to a model.
+
     Tensors that were made under ``torch.inference_mode``, as features of a frozen encoder often
     are, are copied where gradients are taken, which torch refuses to do with them.
     """
+    batch = in_memory(batch)
     devices = {parameter.device for parameter in model.parameters()}
     batch = map_tensors(_usable, batch)
     if len(devices) != 1:

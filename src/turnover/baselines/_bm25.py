@@ -21,7 +21,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from turnover._rows import Batch
+from turnover._rows import Batch, blocks_of
 from turnover.data import Rows
 from turnover.errors import DataError, ScoreError
 from turnover.estimators import PairwiseEstimator, as_rows
@@ -95,7 +95,7 @@ class BM25(PairwiseEstimator):
         return found
 
     def _counts(self, rows: Rows) -> list[Counter[object]]:
-        texts = self.texts(rows.batch)
+        texts = [text for block in blocks_of(rows.batch) for text in self.texts(block)]
         if len(texts) != len(rows):
             raise DataError(f"Found {len(texts)} texts for {len(rows)} rows; each row has one.")
         return [Counter(words(text) if isinstance(text, str) else _plain(text)) for text in texts]

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from turnover import _store
-from turnover._rows import Batch, Loss, tensors_of
+from turnover._rows import Batch, Loss, contents_of
 from turnover.baselines._truth import Truth
 from turnover.data import Rows
 from turnover.errors import DataError, RunError
@@ -218,7 +218,7 @@ class Retraining:
 
     def _work(self, rows: Rows, queries: Rows, members: Tensor) -> str:
         """What a part must agree on."""
-        contents = [*tensors_of(rows.batch), *tensors_of(queries.batch)]
+        contents = [*contents_of(rows.batch), *contents_of(queries.batch)]
         weights = [p.detach() for p in self.build(0).parameters()]
         return _store.fingerprint(
             describe_recipe(self.recipe), rows.ids, queries.ids, members, *contents, *weights

@@ -15,7 +15,7 @@ from typing import Literal, final
 import torch
 from torch import Tensor, nn
 
-from turnover._rows import Batch, Loss, select_rows, to_device_of
+from turnover._rows import Batch, Loss, blocks_of, select_rows, to_device_of
 from turnover.baselines._koh_liang import deployed
 from turnover.data import Rows
 from turnover.errors import ConversionError, DataError, LossError, ScoreError
@@ -119,7 +119,7 @@ class Similarity(PairwiseEstimator):
 
     def _labels_of(self, rows: Rows) -> Tensor:
         assert self.labels is not None
-        labels = self.labels(rows.batch).cpu()
+        labels = torch.cat([self.labels(block).cpu() for block in blocks_of(rows.batch)])
         if labels.shape != rows.ids.shape:
             raise DataError(f"Found labels of shape {list(labels.shape)} for {len(rows)} rows.")
         return labels

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from turnover import _store
-from turnover._rows import Loss, tensors_of
+from turnover._rows import Loss, contents_of
 from turnover.data import Rows
 from turnover.errors import DataError, RunError
 from turnover.executors import Task, opened, refuse_crowded, refuse_unseen, run_tasks
@@ -205,7 +205,7 @@ class Sweep:
 
 def _contents(rows: Rows) -> list[str]:
     """A fingerprint of the rows, whatever the order in which their tensors were read."""
-    return sorted(_store.fingerprint(tensor) for tensor in (rows.ids, *tensors_of(rows.batch)))
+    return sorted(_store.fingerprint(tensor) for tensor in (rows.ids, *contents_of(rows.batch)))
 
 
 def _make(folder: Path) -> None:

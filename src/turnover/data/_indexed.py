@@ -8,7 +8,15 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from turnover._rows import Batch, count_rows, select_rows, tensors_of
+from turnover._rows import (
+    Batch,
+    Examples,
+    collated,
+    contents_of,
+    count_rows,
+    select_rows,
+    tensors_of,
+)
 from turnover.errors import DataError, IdError
 from turnover.masks import as_ids, unique_ids
 
@@ -47,7 +55,7 @@ class Indexed(Dataset[tuple[int, Any]]):
 
 @final
 class Rows:
-    """A data set held in memory: one batch of all rows, and their ids.
+    """A data set as one batch of all rows, and their ids.
 
     Args:
         batch: tensors in tuples, lists or dicts that share their first dimension. NumPy arrays and
@@ -59,8 +67,7 @@ class Rows:
             the rows themselves to an estimator, and it scores the groups by their numbers.
 
     Ids and groups are kept on the CPU, whatever the device of the batch. :meth:`of` makes rows of a
-    data set, a loader or a list of examples. Data too large for memory can be an index batch,
-    ``Rows(torch.arange(n))``, whose rows the loss fetches.
+    data set, a loader or a list of examples, and leaves them where they are with ``lazy=True``.
 
     Raises:
         DataError: when the tensors, arrays and lists have different numbers of rows.
@@ -91,8 +98,10 @@ class Rows:
         groups: Ids | None = None,
         *,
         collate: Callable[[list[Any]], Batch] = default_collate,
+        lazy: bool = False,
+        workers: int = 0,
     ) -> "Rows":
-        """Rows of a data set, a ``DataLoader`` or a list of examples, held in memory.
+        """Rows of a data set, a ``DataLoader`` or a list of examples.
 
         Args:
             data: examples one by one, such as (x, y) or dicts; or a loader, whose collator makes
@@ -100,9 +109,14 @@ class Rows:
             ids: as for :class:`Rows`; an :class:`Indexed` data set brings its own.
             groups: as for :class:`Rows`.
             collate: from a list of examples to a batch; that of a loader by default.
+            lazy: fetch examples whenever a model needs them, a block at a time, in place of holding
+                them in memory: for data that do not fit. Each must be the same every time. A
+                collator may then pad every block to a length of its own.
+            workers: threads that fetch lazy examples; 0 for none.
 
         Raises:
-            DataError: for no examples, or examples that cannot be collated.
+            DataError: for no examples, or examples that cannot be collated; for lazy ones that are
+                random, or a data set without places.
             IdError: as :class:`Rows`.
         """
         whole: Any = data
@@ -110,20 +124,19 @@ class Rows:
             whole, collate = whole.dataset, whole.collate_fn or collate
         if isinstance(whole, Indexed):
             ids, whole = whole.ids if ids is None else ids, whole.data
+        if lazy:
+            return cls(_lazy(whole, collate, workers), ids, groups)
         examples = [whole[row] for row in range(len(whole))] if _is_map(whole) else list(whole)
         if not examples:
             raise DataError("There are no examples, so there are no rows.")
-        try:
-            batch = collate(examples)
-        except (RuntimeError, TypeError, ValueError, KeyError) as error:
-            raise DataError(
-                f"These {len(examples):,} examples make no batch: {str(error).splitlines()[0]} Pad "
-                "them to one length, or give a collator: Rows.of(data, collate=...)."
-            ) from error
-        return cls(batch, ids, groups)
+        return cls(collated(examples, collate), ids, groups)
 
     def __repr__(self) -> str:
-        shapes = ", ".join(f"{str(t.dtype)[6:]} {list(t.shape)}" for t in tensors_of(self.batch))
+        if isinstance(self.batch, Examples):
+            shapes = f"of a {type(self.batch.data).__name__}, fetched when they are needed"
+        else:
+            parts = tensors_of(self.batch)
+            shapes = ", ".join(f"{str(t.dtype)[6:]} {list(t.shape)}" for t in parts)
         grouped = "" if self.groups is None else f", {len(self.groups.unique()):,} groups"
         return f"Rows({len(self):,} rows: {shapes}{grouped})"
 
@@ -153,6 +166,31 @@ class Rows:
         if (missing := ids[self.ids[rows] != ids]).numel():
             raise IdError(f"Id {int(missing[0])} is not among the {len(self)} rows of this data.")
         return rows
+
+
+def _lazy(data: Any, collate: Callable[[list[Any]], Batch], workers: int) -> Examples:
+    """Examples that stay where they are; the first ones are fetched twice and compared.
+
+    Raises:
+        DataError: as :meth:`Rows.of`.
+    """
+    if not _is_map(data):
+        raise DataError(
+            f"A {type(data).__name__} has no rows at places, data[row] and len(data), so that its "
+            "rows cannot be fetched when they are needed. Give a map-style data set."
+        )
+    if not len(data):
+        raise DataError("There are no examples, so there are no rows.")
+    found = Examples(data, torch.arange(len(data)), collate, workers)
+    few = select_rows(found, slice(0, 2))
+    for once, again in zip(contents_of(few), contents_of(few), strict=True):
+        if not torch.equal(once, again):
+            raise DataError(
+                "The first examples of this data set are others each time: it augments or draws "
+                "them at random. Scores are of fixed rows: turn that off, or hold one draw of each "
+                "in memory with lazy=False."
+            )
+    return found
 
 
 def _is_map(data: Any) -> bool:

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from turnover._rows import Batch, select_rows
+from turnover._rows import Batch, in_memory, select_rows
 from turnover.data import Rows
 from turnover.estimators._agreement import Agreement
 from turnover.estimators._answer import Answer, rank_scored
@@ -40,7 +40,7 @@ def explain_streamed(
     progress: Callable[[int, int], object] | None,
 ) -> Answer:
     """See :func:`turnover.explain`; never holds a ``[query, train]`` array."""
-    batch = queries.batch if isinstance(queries, Rows) else queries
+    batch = in_memory(queries.batch if isinstance(queries, Rows) else queries)
     ids = checked_ids(rows)
     linear, measured = estimator.linear(batch, ids)
     listed = extremes(

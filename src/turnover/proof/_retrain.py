@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from turnover import _store
 from turnover._memory import refuse_more
-from turnover._rows import Batch, Loss, select_rows, tensors_of, to_device_of
+from turnover._rows import Batch, Loss, contents_of, select_rows, to_device_of
 from turnover.data import Rows
 from turnover.errors import DataError, RunError
 from turnover.executors import (
@@ -377,4 +377,4 @@ def _all_trained(model: nn.Module) -> bool:
 
 def _contents(rows: Rows) -> list[str]:
     """A fingerprint of the rows, whatever the order in which their tensors were read."""
-    return sorted(_store.fingerprint(tensor) for tensor in (rows.ids, *tensors_of(rows.batch)))
+    return sorted(_store.fingerprint(tensor) for tensor in (rows.ids, *contents_of(rows.batch)))

@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from turnover import _store
-from turnover._rows import tensors_of
+from turnover._rows import contents_of
 from turnover.data import Rows
 from turnover.errors import RunError
 
@@ -161,7 +161,7 @@ def near(losses: Tensor, others: Tensor) -> bool:
 def rows_fingerprint(rows: Rows) -> str:
     """128 bits that change with ids, groups and tensors of the rows."""
     groups = () if rows.groups is None else (rows.groups,)
-    return _store.fingerprint(rows.ids, *groups, *tensors_of(rows.batch))
+    return _store.fingerprint(rows.ids, *groups, *contents_of(rows.batch))
 
 
 def mapped(path: Path, work: str | None = None) -> dict[str, Tensor]:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from turnover import _renamed
-from turnover._rows import Batch, Loss, select_rows
+from turnover._rows import Batch, Loss, in_memory, select_rows
 from turnover.data import Rows
 from turnover.errors import ScoreError
 from turnover.estimators._agreement import Agreement, agreement
@@ -76,7 +76,7 @@ class FirstOrder:
             LossError: for losses that are not finite, or of which none depends on a masked layer.
             IdError: for an empty range of ids, or ids that are not 64-bit integers.
         """
-        batch = queries.batch if isinstance(queries, Rows) else queries
+        batch = in_memory(queries.batch if isinstance(queries, Rows) else queries)
         sample = _sample(checked_ids(ids))
         ladder = RERANKED if self.masks == "auto" else (self.masks,)
         whole = gate_gradients(self.model, self.loss, batch, masks=ladder[0])

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from turnover._rows import Batch, Loss, count_rows, per_example, select_rows
+from turnover._rows import Batch, Loss, count_rows, in_memory, per_example, select_rows
 from turnover.errors import LossError
 from turnover.estimators.masked._memory import bytes_per_row
 from turnover.masks import MaskSpec, gates
@@ -41,6 +41,7 @@ def gate_gradients(model: nn.Module, loss: Loss, queries: Batch, *, masks: int =
             masked layer.
         ConversionError: for a model without turn-over layers.
     """
+    queries = in_memory(queries)
     rows = count_rows(queries)
     with torch.inference_mode(False), evaluating(model):
         bytes_per_row(model, loss, select_rows(queries, slice(0, 1)))

@@ -17,7 +17,15 @@ import torch
 from torch import Tensor, nn
 from torch.func import vmap
 
-from turnover._rows import Batch, Loss, count_rows, per_example, repeat_rows, select_rows
+from turnover._rows import (
+    Batch,
+    Loss,
+    count_rows,
+    in_memory,
+    per_example,
+    repeat_rows,
+    select_rows,
+)
 from turnover.data import Rows
 from turnover.errors import LossError, ScoreError, TurnoverError
 from turnover.estimators._estimator import FittedRows, PairwiseEstimator, as_rows
@@ -83,16 +91,17 @@ class TwoPass(PairwiseEstimator):
                 and a loss that is random in evaluation mode.
         """
         rows = as_rows(queries)
+        asked = in_memory(rows.batch)
         train = unique_ids(checked_ids(ids)).cpu()
         values = torch.empty(len(rows), len(train))
         with torch.no_grad(), evaluating(self.model):
             if self.check:
-                refuse_mixing(self.model, self.loss, rows.batch)
-            row = select_rows(rows.batch, slice(0, 1))
+                refuse_mixing(self.model, self.loss, asked)
+            row = select_rows(asked, slice(0, 1))
             pairs = max(1, int(self.memory_mb * 2**20) // bytes_per_row(self.model, self.loss, row))
             share = self.share_prefix and self._can_be_mapped(row, train[:2])
             for part in _blocks(len(rows), max(1, pairs // (2 * len(train)))):
-                batch = select_rows(rows.batch, part)
+                batch = select_rows(asked, part)
                 self._fill(values, part, batch, train, pairs=pairs, share=share)
                 if progress is not None:
                     progress(min(part.stop, len(rows)) * len(train), values.numel())
