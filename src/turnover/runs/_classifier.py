@@ -13,8 +13,7 @@ from torch import Tensor, nn
 
 from turnover._rows import Batch
 from turnover.cleansing import NearCopies
-from turnover.data import BadRow, OnBadRows, Rows, Scale
-from turnover.data import number_of
+from turnover.data import BadRow, OnBadRows, Rows, Scale, number_of
 from turnover.errors import DataError
 from turnover.estimators import GradientKernel
 from turnover.nn import SplitEnsemble

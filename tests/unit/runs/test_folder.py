@@ -1,6 +1,5 @@
 """Run folders: reopened to the last bit, refused when damaged or foreign, never overwritten."""
 
-from tests.asserts import assert_same_bits
 import errno
 import json
 import os
@@ -12,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from tests.asserts import assert_same_bits
 from tests.zoo import IsolatedMLP
 from turnover import Rows, Run, _store
 from turnover.errors import DataError, MaskError, RunError

@@ -7,10 +7,15 @@ strides between two masks need no thought. A picture trains the channels of its 
 those of its unseen half alone, as far as masks reach: see :func:`build_network`.
 """
 
-from turnover.runs.images._models import ARCHITECTURES as ARCHITECTURES, build_network as build_network, layers_of as layers_of, maskable as maskable
+from turnover.runs.images._classifier import LOADER as LOADER
+from turnover.runs.images._models import (
+    ARCHITECTURES as ARCHITECTURES,
+    build_network as build_network,
+    layers_of as layers_of,
+    maskable as maskable,
+)
 from turnover.runs.images._names import forget_parts as forget_parts, parts_for as parts_for
 from turnover.runs.images._planned import plan_images as plan_images
 from turnover.runs.images._run import ImageConfig, run_images, steps_of as steps_of
-from turnover.runs.images._classifier import LOADER as LOADER
 
 __all__ = ["ImageConfig", "run_images"]

@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from turnover._rows import Batch, Loss
 from turnover.cleansing import NearCopies, near_pictures
 from turnover.data import BadRow, Rows
-from turnover.data.images import Columns, Reading, read_image, read_target
-from turnover.data.images import has_class_folders
+from turnover.data.images import Columns, Reading, has_class_folders, read_image, read_target
 from turnover.errors import RunError
 from turnover.runs import (
     ClassifierRun,

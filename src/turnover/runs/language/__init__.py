@@ -4,11 +4,33 @@
 trained are pairs of LoRA adapters on one frozen model, by the loss of the response alone.
 """
 
-from turnover.runs.language._answers import answer_response, audit_language as audit_language, prove_response as prove_response
+from turnover.runs.language._answers import (
+    answer_response,
+    audit_language as audit_language,
+    prove_response as prove_response,
+)
 from turnover.runs.language._data import Columns, read_talks
-from turnover.runs.language._opened import LanguageQuery as LanguageQuery, LanguageRun as LanguageRun, is_language as is_language, open_language
-from turnover.runs.language._results import LanguageAnswer as LanguageAnswer, LanguageAudit as LanguageAudit, LanguageProof as LanguageProof, ScoredTalk as ScoredTalk, SeenTalk as SeenTalk
+from turnover.runs.language._opened import (
+    LOADER as LOADER,
+    LanguageQuery as LanguageQuery,
+    LanguageRun as LanguageRun,
+    is_language as is_language,
+    open_language,
+)
+from turnover.runs.language._results import (
+    LanguageAnswer as LanguageAnswer,
+    LanguageAudit as LanguageAudit,
+    LanguageProof as LanguageProof,
+    ScoredTalk as ScoredTalk,
+    SeenTalk as SeenTalk,
+)
 from turnover.runs.language._train import LanguageConfig, run_language, steps_of as steps_of
-from turnover.runs.language._opened import LOADER as LOADER
 
-__all__ = ["Columns", "LanguageConfig", "answer_response", "open_language", "read_talks", "run_language",]
+__all__ = [
+    "Columns",
+    "LanguageConfig",
+    "answer_response",
+    "open_language",
+    "read_talks",
+    "run_language",
+]

@@ -9,8 +9,7 @@ from torch import Tensor
 
 from turnover.data import Rows
 from turnover.errors import DataError
-from turnover.hf import token_losses
-from turnover.hf import IGNORED
+from turnover.hf import IGNORED, token_losses
 from turnover.runs.language._data import Talk
 from turnover.runs.text._adapted import trim
 from turnover.runs.text._encoders import pretrained

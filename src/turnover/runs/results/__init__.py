@@ -6,8 +6,32 @@ something unexpected in it is refused, with the place and what stands there.
 """
 
 from turnover.runs.results._copies import Copies as Copies, SharedRow as SharedRow
-from turnover.runs.results._files import AskResults as AskResults, AuditResults as AuditResults, CleansingResults as CleansingResults, Detection as Detection, Fit as Fit, ProofResults as ProofResults, ProofSummary as ProofSummary, Results as Results, Roc as Roc, Screening as Screening, Variant as Variant
-from turnover.runs.results._rows import HarmfulRow as HarmfulRow, InspectedRow as InspectedRow, Label as Label, Mistake as Mistake, PlantedRow as PlantedRow, Row as Row, ScoredRow as ScoredRow
-from turnover.runs.results._schema import VERSION as VERSION, Section as Section, manifest_of_today as manifest_of_today
+from turnover.runs.results._files import (
+    AskResults as AskResults,
+    AuditResults as AuditResults,
+    CleansingResults as CleansingResults,
+    Detection as Detection,
+    Fit as Fit,
+    ProofResults as ProofResults,
+    ProofSummary as ProofSummary,
+    Results as Results,
+    Roc as Roc,
+    Screening as Screening,
+    Variant as Variant,
+)
+from turnover.runs.results._rows import (
+    HarmfulRow as HarmfulRow,
+    InspectedRow as InspectedRow,
+    Label as Label,
+    Mistake as Mistake,
+    PlantedRow as PlantedRow,
+    Row as Row,
+    ScoredRow as ScoredRow,
+)
+from turnover.runs.results._schema import (
+    VERSION as VERSION,
+    Section as Section,
+    manifest_of_today as manifest_of_today,
+)
 
 __all__ = []

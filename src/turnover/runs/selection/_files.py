@@ -31,7 +31,7 @@ class SelectedRows(Section):
         agreement: how well scores predict differences within the run's pairs; None without pairs.
         best: ``rank``, ``file``, ``row`` from 0, ``score`` and ``stderr`` in nats, and what the
             row says.
-        sources: ``source``, ``rows``, ``total``, ``stderr`` and ``mean`` of each, the largest first.
+        sources: ``source``, ``rows``, ``total``, ``stderr`` and ``mean`` of each, largest first.
     """
 
     target: int

@@ -5,10 +5,16 @@ hashed words. What is trained is one wide masked layer on top, in which every te
 its unseen half; or, with ``--adapters``, masked adapters in the transformer itself.
 """
 
-from turnover.runs.text._encoders import ENCODERS as ENCODERS, BagOfWords as BagOfWords, Encoder as Encoder, Transformer as Transformer, encoder_of as encoder_of
+from turnover.runs.text._classifier import LOADER as LOADER
+from turnover.runs.text._encoders import (
+    ENCODERS as ENCODERS,
+    BagOfWords as BagOfWords,
+    Encoder as Encoder,
+    Transformer as Transformer,
+    encoder_of as encoder_of,
+)
 from turnover.runs.text._index import IndexConfig, index_steps as index_steps, index_texts
 from turnover.runs.text._planned import plan_texts as plan_texts
 from turnover.runs.text._run import TextConfig, run_texts, steps_of as steps_of
-from turnover.runs.text._classifier import LOADER as LOADER
 
 __all__ = ["IndexConfig", "TextConfig", "index_texts", "run_texts"]

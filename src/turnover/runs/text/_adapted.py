@@ -194,8 +194,7 @@ def _lora(model: Any, plan: Adapted) -> Any:
 
 def _adapt(model: Any, plan: Adapted, seed: int, turnover: bool) -> nn.Module:
     """One network with adapters or LoRA, with masks or with ordinary dropout alone."""
-    from turnover.hf import Adapter, add_adapters, mask_bottlenecks
-    from turnover.hf import wrapped_by_peft
+    from turnover.hf import Adapter, add_adapters, mask_bottlenecks, wrapped_by_peft
 
     if plan.lora:
         wrapped = wrapped_by_peft(model, _lora(model, plan))

@@ -111,7 +111,9 @@ def tokenizer_of(name: str) -> str:
         with open(os.path.join(folder, CONFIG), encoding="utf-8") as text:
             return str(json.load(text)["base_model_name_or_path"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{CONFIG} of the adapter {name} names no base model: {error!r}.") from error
+        raise DataError(
+            f"{CONFIG} of the adapter {name} names no base model: {error!r}."
+        ) from error
 
 
 def _whole(source: str) -> Any:
