@@ -1,9 +1,9 @@
 """Batches of any structure: tensors in tuples, lists and dicts that share their first dimension.
 
-A leaf that is no tensor but a NumPy array or a list of other things (names, say) is one item per
-row too and is selected with its row; any other leaf belongs to the batch as a whole. A list or
-tuple in which there is a tensor is part of the structure. ``Examples`` are rows that stay where
-they are until a model needs them.
+A NumPy array, or a list of other things such as names, holds one item per row too, and each is
+selected with its row. Any other leaf belongs to the batch as a whole. A list or tuple in which
+there is a tensor is part of the structure. ``Examples`` are rows that stay where they are until a
+model needs them.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sized
@@ -103,7 +103,7 @@ def collated(examples: list[Any], collate: Callable[[list[Any]], Batch]) -> Batc
 
 
 def in_memory(batch: Batch) -> Batch:
-    """The batch itself, or that of examples, fetched once: for queries that are read many times."""
+    """The batch itself, or the batch of examples, fetched once: for queries read many times."""
     return batch.fetch() if isinstance(batch, Examples) else batch
 
 
@@ -237,8 +237,8 @@ def to_device_of(model: torch.nn.Module, batch: Batch) -> Batch:
 
     Examples are fetched here, and nowhere else on the way to a model.
 
-    Tensors that were made under ``torch.inference_mode``, as features of a frozen encoder often
-    are, are copied where gradients are taken, which torch refuses to do with them.
+    Features of a frozen encoder are often made under ``torch.inference_mode``. Torch refuses
+    gradients of such tensors, so they are copied where gradients are taken.
     """
     batch = in_memory(batch)
     devices = {parameter.device for parameter in model.parameters()}

@@ -9,12 +9,12 @@ without each. The rivals look at gradients with respect to all parameters instea
 - ``SgdInfluence``: a training that ``record_training`` kept step by step, walked back;
 - ``GradDot`` and ``TracIn``: no inverse and no walk, but ∇L(q)·∇L(z), at one checkpoint or many.
 
-Controls look at less. A method that does not surpass them has found nothing of its own:
-``Random``, ``TrainingLoss`` and ``UnseenLoss`` (what is hard), ``Similarity`` of embeddings and
-``BM25`` of words (what lies near). Their scores have no unit or that of a loss.
+Controls look at less. They are ``Random``, ``TrainingLoss`` and ``UnseenLoss`` (hard rows),
+``Similarity`` of embeddings and ``BM25`` of words (near rows). A method that does not surpass them
+has found nothing of its own. Their scores have no unit, or the unit of a loss.
 
 ``self_scores(rows)`` is the influence of each instance on itself, where that is cheaper than all
-pairs: large for what a model knows from a single instance, such as a wrong label.
+pairs. It is large where a model knows something from one instance alone, such as a wrong label.
 """
 
 from turnover import _renamed

@@ -6,10 +6,10 @@ with J = ∂o/∂θ for the outputs o of the model. The Gauss-Newton part G of t
 left of it for a model that is linear in θ; for a loss that is convex in o it has no negative
 curvature.
 
-Products with the Hessian take reverse over reverse mode, with the first pass shared by all vectors;
-on a multilayer perceptron that was faster than forward over reverse. ``torch.func`` suffices:
-curvlinops has the same products, but for losses of the form loss(model(x), y) only, and brings
-eight more packages.
+Products with the Hessian take reverse over reverse mode, and all vectors share the first pass. On a
+multilayer perceptron that was faster than forward over reverse. ``torch.func`` suffices: curvlinops
+has the same products, but for losses of the form loss(model(x), y) only, and brings eight more
+packages.
 
 Reference: Schraudolph 2002, "Fast curvature matrix-vector products for second-order gradient
 descent" (G).

@@ -47,8 +47,8 @@ __all__ = ["SgdInfluence"]
 class SgdInfluence(PairwiseEstimator):
     """Influence through every step of a recorded training.
 
-    The steps are walked back in evaluation mode: ordinary dropout, if there was any, is left out,
-    and the result is then an approximation of another kind.
+    The steps are walked back in evaluation mode. Ordinary dropout is left out there, which makes
+    the result of a training with dropout an approximation of another kind.
 
     Memory: two vectors of all parameters for each of ``queries_at_once``, beside the trace. Time:
     a product with the Hessian of every batch of the training, for every query.
@@ -77,7 +77,7 @@ class SgdInfluence(PairwiseEstimator):
 
         Raises:
             DataError: for no queries or rows, or a trace of another model.
-            IdError: for other rows than those of the training.
+            IdError: for rows that were not trained on.
             LossError: for losses of a wrong shape, or gradients that are not finite.
             RunError: for a trace on disk that cannot be read.
         """

@@ -51,9 +51,9 @@ class KohLiang(PairwiseEstimator):
         loss: (model, batch) → per-example losses ``[rows]`` in nats.
         solver: :class:`CG` or :class:`LiSSA`.
         damping: λ. It matters more than anything else: choose it on queries that are not reported.
-        hessian: ``"true"`` for H, as in the paper, or ``"gauss-newton"`` for the part of it that
-            has no negative curvature; networks that are no minimum of their loss need less damping
-            then. It asks for a loss that calls the model once, and a tensor as its output.
+        hessian: ``"true"`` for H, as in the paper, or ``"gauss-newton"`` for the part of it without
+            negative curvature. The second needs less damping where a network is no minimum of its
+            loss. It asks for a loss that calls the model once, and a tensor as its output.
         queries_at_once: right-hand sides that are solved side by side.
         rows_per_block: rows whose graph or gradients are held at once.
     """

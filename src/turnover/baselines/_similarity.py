@@ -3,7 +3,7 @@
     I(q, z) = σ(q, z) cos(h(q), h(z))        or        σ(q, z) h(q)·h(z),
 
 with h the output of one module, and σ = 1, or, when labels are given, +1 for instances of the
-query's class and −1 for others: a near instance with another label speaks against that of q.
+query's class and −1 for others: a near instance with another label speaks against the label of q.
 
 Reference: Hanawa, Yokoi, Hara, Inui 2021, "Evaluation of similarity-based explanations".
 """

@@ -71,9 +71,9 @@ class CG:
     """Conjugate gradients, for all right-hand sides side by side.
 
     A right-hand side that meets a direction d in which the negative curvature of H takes away half
-    of the damping, dᵀHd ≤ −½λ‖d‖², keeps the answer so far (at the first step: its gradient,
-    divided by the size of that curvature), and a ``CurvatureWarning`` is given: the network is no
-    minimum of its loss, and further steps would follow that direction to no end.
+    of the damping, dᵀHd ≤ −½λ‖d‖², keeps the answer so far. At the first step that is its gradient,
+    divided by the size of the curvature. A ``CurvatureWarning`` says so: the network is no minimum
+    of its loss, and further steps would follow that direction without end.
 
     Attributes:
         tolerance: stop at ‖(H + λI) x − v‖ ≤ tolerance · ‖v‖.

@@ -4,8 +4,8 @@
     seen loss       the same in the half that did
     memorised       unseen loss − seen loss: what the model knows of the row only because it saw it
 
-The definition of memorisation is that of Feldman, Zhang 2020 ("What Neural Networks Memorize and
-Why"), with losses in place of accuracies.
+Memorisation is defined as by Feldman, Zhang 2020 ("What Neural Networks Memorize and Why"), with
+losses in place of accuracies.
 """
 
 from collections.abc import Hashable, Sequence

@@ -108,7 +108,7 @@ def _runs(text: str, width: int) -> frozenset[str]:
 
 
 def _width(text: str) -> int:
-    """Two letters where most are those of Chinese, Japanese or Korean, else five."""
+    """Two letters where most letters are Chinese, Japanese or Korean, else five."""
     return WIDE_WIDTH if 2 * sum(c > "\u2e7f" for c in text) > len(text) else WIDTH
 
 

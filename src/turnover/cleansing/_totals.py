@@ -60,7 +60,7 @@ def two_pass_totals(
 ) -> Tensor:
     """Totals ``float32 [train]`` in nats from two forward passes per pair.
 
-    Arguments and errors are those of :func:`first_order_totals`.
+    Arguments and errors as in :func:`first_order_totals`.
     """
     estimator, total = TwoPass(model, loss), torch.zeros(len(train), dtype=torch.float64)
     for start in range(0, len(target), FEW):
@@ -76,7 +76,7 @@ def kernel_totals(
 ) -> Tensor:
     """Totals ``float32 [train]`` in nats by :class:`turnover.estimators.GradientKernel`.
 
-    Arguments are those of :func:`first_order_totals`; errors are those of both.
+    Arguments as in :func:`first_order_totals`; errors as in both.
     """
     fitted, total = GradientKernel(model, loss).fit(train), torch.zeros(len(train)).double()
     for start in range(0, len(target), MANY):
@@ -92,7 +92,7 @@ def loss_totals(
 ) -> Tensor:
     """−loss ``float32 [train]`` of each row in its unseen half: a control that asks no target.
 
-    Arguments are those of :func:`first_order_totals`.
+    Arguments as in :func:`first_order_totals`.
     """
     return -losses_of(model, loss, train, "unseen")
 

@@ -143,8 +143,8 @@ def _places(
 ) -> tuple[list[int], list[int] | None]:
     """Numbers and first lines of the accepted rows: those of all rows without the broken ones.
 
-    Where Python's reader sees other rows than DuckDB, which a stray quote can do, there are no
-    lines, and rows are counted as they were accepted.
+    A stray quote can make Python's reader see other rows than DuckDB. There are no lines then, and
+    rows are counted as they were accepted.
     """
     text = io.StringIO(content.decode("utf-8-sig", errors="replace"), newline="")
     reader = csv.reader(text, delimiter=delimiter)

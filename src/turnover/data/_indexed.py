@@ -62,9 +62,9 @@ class Rows:
             lists of other things hold one item for each row, too.
         ids: one distinct 64-bit integer per row; row numbers by default.
         groups: one 64-bit integer per row. Rows of one group (a source, an author, a class) then
-            share the mask of that number, so that training tells what the model would have said
-            without the whole group; single rows of a group can no longer be told apart. Hand
-            the rows themselves to an estimator, and it scores the groups by their numbers.
+            share the mask of that number. Training tells what the model would have said without the
+            whole group, and no longer tells its rows apart. Hand the rows themselves to an
+            estimator, and it scores the groups by their numbers.
 
     Ids and groups are kept on the CPU, whatever the device of the batch. :meth:`of` makes rows of a
     data set, a loader or a list of examples, and leaves them where they are with ``lazy=True``.
@@ -108,7 +108,7 @@ class Rows:
                 the batch, and which must not shuffle when ids are given.
             ids: as for :class:`Rows`; an :class:`Indexed` data set brings its own.
             groups: as for :class:`Rows`.
-            collate: from a list of examples to a batch; that of a loader by default.
+            collate: from a list of examples to a batch. Default: the collator of a loader.
             lazy: fetch examples whenever a model needs them, a block at a time, in place of holding
                 them in memory: for data that do not fit. Each must be the same every time. A
                 collator may then pad every block to a length of its own.

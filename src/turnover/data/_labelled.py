@@ -215,7 +215,7 @@ def read_labelled(
         id: column of the rows' own names; by default they are numbered from 0.
         kind: what the values are, such as ``"text"``, for messages.
         encoding: of a text file, such as ``latin-1``; None is UTF-8, or what its first bytes say.
-        classes: those of the training data, if this is other data.
+        classes: the classes of the training data, if this is other data.
         usable: what is wrong with a value (None if it is missing), or None.
         on_bad_rows: ``"stop"`` raises an error that lists them, ``"skip"`` leaves them out.
         nothing_is_a_class: take words such as ``none`` and ``N/A`` for a class; by default they
@@ -251,7 +251,7 @@ def labelled(
 
     Args:
         table: the rows.
-        classes: those of the training data, if this is other data.
+        classes: the classes of the training data, if this is other data.
         usable: what is wrong with a value (None if it is missing), or None; details of the problem
             stand behind a colon.
         on_bad_rows: ``"stop"`` raises an error that lists them, ``"skip"`` leaves them out.

@@ -147,7 +147,7 @@ def _refuse_other_places(address: str, path: Path) -> None:
 
 
 def suffix_of(path: Path) -> str:
-    """The suffix that tells the format, that of compression left out."""
+    """The suffix that tells the format, without the suffix of a compression."""
     name = path.name.lower().removesuffix(".gz")
     return Path(name).suffix
 

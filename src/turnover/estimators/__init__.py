@@ -1,11 +1,10 @@
 """Scores from one trained model: L(unseen_z, q) − L(seen_z, q), in nats, positive = helped.
 
 ``TwoPass`` takes two forward passes per query and instance. ``FirstOrder`` takes one backward pass
-per query and reads the scores of any number of instances off their mask bits: they are
-``LinearScores``, which ``scan`` writes out and ``top`` ranks without ever holding all of them.
-``GradientKernel`` and ``GateKernel`` are the accurate ones: influence in the linear model that a
-network is near its weights. ``MaskNull`` is the distribution of such scores over masks, from which
-significance follows.
+per query and reads the scores of any number of instances off their mask bits. It ranks them without
+ever holding all of them. ``GradientKernel`` and ``GateKernel`` are the accurate ones: influence in
+the linear model that a network is near its weights. ``MaskNull`` is the distribution of such scores
+over masks, from which significance follows.
 """
 
 from turnover import _renamed

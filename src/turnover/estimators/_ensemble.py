@@ -42,7 +42,7 @@ class Ensemble:
     def scores(self, queries: Batch | Rows, ids: Tensor | range | Rows) -> Scores:
         """Mean scores ``[query, train]`` in nats, with ``stderr`` of the same shape.
 
-        Arguments and errors are those of the members.
+        Arguments and errors as for the members.
         """
         return self.fit(ids).scores(queries)
 
@@ -79,7 +79,7 @@ class FittedEnsemble:
 def average(members: Sequence[LinearScores]) -> LinearScores:
     """The mean of scores that are linear in mask bits, in the same form: one scan for all.
 
-    Members of one mask seed (checkpoints) are added up unit by unit; those of other seeds bring
+    Members of one mask seed (checkpoints) are added up unit by unit; members of other seeds bring
     masks of their own.
 
     Raises:

@@ -1,7 +1,7 @@
 """Do the rows of a batch reach each other? A few run alone, and their losses are compared.
 
-Scores of single rows mean nothing where they do: in a loss with in-batch negatives, statistics over
-the batch, or a model whose dimension 0 is not the row.
+Scores of single rows mean nothing where they do. Examples are a loss with in-batch negatives,
+statistics over the batch, and a model whose dimension 0 is not the row.
 """
 
 from collections.abc import Iterator

@@ -9,13 +9,13 @@
 
 The first three ask for the truth: what would have happened. The others ask for something that is
 known by construction, and only stand in for it. ``reliability`` and ``ceiling`` say how well the
-truth agrees with itself, which no estimator can exceed, and ``additivity`` how much of it any sum
-of scores can predict.
+truth agrees with itself, which no estimator can exceed. ``additivity`` says how much of the truth
+any sum of scores can predict.
 
 Every number comes as an :class:`Estimate` with a 95 % interval over whatever was drawn: queries,
-subsets, instances. Ids bring scores and truth into one order. What has no defined value (scores
-that are NaN, or equal where their order is asked for) is an error that names the query, unless the
-caller chooses to leave it out, and then its number is reported.
+subsets, instances. Ids bring scores and truth into one order. A query without a defined value is an
+error that names it: its scores are NaN, or equal where their order is asked for. The caller may
+leave such queries out, and then their number is reported.
 
 SciPy and scikit-learn come with ``pip install 'turnover[eval]'``.
 """

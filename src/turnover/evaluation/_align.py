@@ -1,4 +1,4 @@
-"""Scores and what they are compared with, in one order, or an error that says why not."""
+"""Scores and their reference in one order, or an error that says why not."""
 
 import numpy as np
 import numpy.typing as npt

@@ -4,8 +4,8 @@
     random(q)  = the same for k random instances, mean over several draws
     excess     = mean over queries of change(q) − random(q)
 
-and likewise for the share of predictions that differ from those of the whole training set. Good
-scores make the excess large: without what helped, the loss rises.
+and likewise for the share of predictions that change against the whole training set. Good scores
+make the excess large: without what helped, the loss rises.
 
 References: Ilyas et al. 2022, "Datamodels"; Park et al. 2023, "TRAK" (counterfactuals).
 """
@@ -73,11 +73,11 @@ def brittleness(
 
     Args:
         scores: what is judged.
-        retrain: from members ``bool [subset, train]``, in the order of the scores' training ids,
-            to losses ``[subset, seed, query]`` in nats, in the order of their query ids; or to a
-            pair of such losses and predictions ``int64 [subset, seed, query]``. The same seeds for
-            all subsets, so that differences are not those of seeds. With a farm of
-            :mod:`turnover.baselines`: ``lambda m: farm.truth(rows, queries, m, seeds).losses``.
+        retrain: from members ``bool [subset, train]``, in the order of the scores' training ids, to
+            losses ``[subset, seed, query]`` in nats, in the order of their query ids; or to a pair
+            of such losses and predictions ``int64 [subset, seed, query]``. The same seeds for all
+            subsets: no difference comes from a seed. With a farm of :mod:`turnover.baselines`:
+            ``lambda m: farm.truth(rows, queries, m, seeds).losses``.
         k: number of instances to remove.
         draws: number of random subsets to compare with.
         bootstrap: number of resamples of the queries; 0 for no interval.

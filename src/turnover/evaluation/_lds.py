@@ -129,10 +129,10 @@ def lds_difference(
     allow_undefined: bool = False,
     allow_uncovered: bool = False,
 ) -> Estimate:
-    """LDS of the first estimator minus that of the second, with the interval of the difference.
+    """LDS of the first estimator minus LDS of the second, with the interval of the difference.
 
-    Both meet the same queries and subsets, so that the difference is known better than either
-    score: two estimators may differ for certain while their own intervals overlap.
+    Both meet the same queries and subsets, which tells the difference better than either score. Two
+    estimators may differ for certain while their own intervals overlap.
 
     Args:
         first: scores of one estimator.

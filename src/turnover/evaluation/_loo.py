@@ -48,7 +48,7 @@ class LooAgreement:
     Attributes:
         pearson: correlation of the values; single large ones weigh much.
         spearman: correlation of the ranks.
-        kendall: τ-b, probability of the same order minus that of the opposite one.
+        kendall: τ-b, probability of the same order minus probability of the opposite one.
         per_query: rank correlations (Spearman), ``float64 [query]``.
         query_ids: ``int64 [query]``, without queries left out.
         instances: number of instances that were left out of training, one by one.

@@ -8,8 +8,8 @@ which they cannot. With losses averaged over two disjoint halves of h seeds each
     ceiling     = √reliability,               the correlation of the noiseless truth with the mean.
 
 Both steps are exact for correlations of values whose noise is independent of the subset, and close
-for ranks. Both are concave, so that queries of unequal reliability make the ceiling a little too
-high, never too low: it errs on the side against the estimator.
+for ranks. Both are concave, so queries of unequal reliability make the ceiling a little too high,
+never too low. It errs against the estimator.
 
 References: Spearman 1910; Brown 1910 ("Some experimental results in the correlation of mental
 abilities").

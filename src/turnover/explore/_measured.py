@@ -187,7 +187,7 @@ class Measured:
 
 
 def _are_copies(rows: int, found: Mapping[str, Tensor]) -> bool:
-    """Whether these tensors can be those of near-copies of so many rows."""
+    """Whether these tensors can hold the near-copies of so many rows."""
     if set(found) != {"content", "pairs", "alike"} or found["content"].shape != (rows,):
         return False
     pairs, kinds = found["pairs"], {found[n].dtype for n in ("content", "pairs")}

@@ -5,11 +5,11 @@ f^m̃(z) is isolated from z when, bit for bit,
     f^m̃(z) after a step on z   =   f^m̃(z) after the same step with gradients of zero,
 
 and when a step on a whole batch leaves f^m̃(z) the same whatever stands in z's row. The second
-network of the comparison has felt weight decay and momentum but not z: what they do is *drift*,
+network of the comparison has felt weight decay and momentum but not z. Their effect is *drift*,
 alike for everybody, and no leak.
 
 The proof is about one step, and so about gradients of z. Over many steps z also has an indirect
-effect, which no mask can prevent: what it taught f^m(z) alters the gradients of other instances,
+effect, which no mask can prevent. What it taught f^m(z) alters the gradients of other instances,
 whose masks overlap both halves.
 """
 
@@ -50,12 +50,12 @@ def check(
 
     A step on the whole batch first fills the state of the optimizer. Every test then begins from
     the same state: parameters, buffers, attributes that passes change, random generators. The model
-    is stepped in training mode (modules that are in evaluation mode inside a training model stay
-    so) and compared in evaluation mode on rows of the batch. A tensor leaks when it alone, taking
-    its step, changes a bit of the unseen sub-network, or when one of its elements has a gradient
-    both in z's step and in the unseen sub-network, so that a dead unit or rounding cannot hide it.
-    Gradients of every other row are looked at too. Where they show a leak that no tested instance
-    has, the row takes a step of its own.
+    is stepped in training mode; modules in evaluation mode inside a training model stay so. It is
+    compared in evaluation mode on rows of the batch. A tensor leaks when it alone, taking its step,
+    changes a bit of the unseen sub-network, or when one of its elements has a gradient both in z's
+    step and in the unseen sub-network, so that a dead unit or rounding cannot hide it. Gradients of
+    every other row are looked at too. Where they show a leak that no tested instance has, the row
+    takes a step of its own.
 
     The check sees what happens within its passes, in batches as large as this one, for these rows,
     and by state that the model holds. Give it a batch of the size that you train with, with rows of
@@ -80,7 +80,7 @@ def check(
         IdError: for ids that are not one integer per row.
         LossError: for losses that are not one finite number per row.
 
-    Reference: the claim is that of Kobayashi et al. 2020, section 3: the unseen sub-network "is not
+    Reference: the claim is made by Kobayashi et al. 2020, section 3: the unseen sub-network "is not
     affected by" the instance.
     """
     masked_layers(model)

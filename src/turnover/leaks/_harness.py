@@ -67,7 +67,7 @@ class Probe:
 class Bench:
     """One model, one batch, one loss, one optimizer: steps from a fixed start, and probes.
 
-    ``looked_at`` are the rows that probes look at: those of the batch, by default.
+    ``looked_at`` are the rows that probes look at (default: the rows of the batch).
     """
 
     model: nn.Module

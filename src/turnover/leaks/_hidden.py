@@ -37,7 +37,7 @@ class Hidden:
         self.moving: set[str] = set()
 
     def snapshot(self, names: set[str] | None = None) -> dict[str, Any]:
-        """Copies of the attributes, or of those of the given names."""
+        """Copies of the attributes, or of the named ones."""
         found = dict(_places(self.model))
         chosen = found if names is None else names
         return {n: _copied(_at(found[n])) if n in found else MISSING for n in chosen}

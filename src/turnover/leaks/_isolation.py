@@ -21,8 +21,8 @@ class Finding:
 
     Attributes:
         leaks: size in nats of every tensor that reaches the unseen sub-network.
-        sure: those of them that a gradient proves.
-        by_optimizer: those of them that z moves where it has no gradient.
+        sure: the rows among them that a gradient proves.
+        by_optimizer: the rows among them that z moves where it has no gradient.
         learned: change of the seen sub-network's loss, in nats.
         drift: what the optimizer does to the unseen sub-network without z, if anything.
     """

@@ -1,7 +1,7 @@
 """Before the steps: is the model steady, and which rows have to be looked at?
 
 A check of a few instances misses a path that only a rare row takes. So every row of the batch is
-looked at through its gradients first, which is cheap, and a row that shows more takes a step too.
+looked at through its gradients first, which is cheap. A row that shows more takes a step too.
 """
 
 import torch

@@ -1,8 +1,8 @@
 """Which units does an instance see? Pure functions of integers, nothing stored.
 
-A mask m(z) is a function of four integers, (seed, layer, id, unit), and of nothing else: not of
-the dtype, the device, the batch, the process or the release. The seen sub-network multiplies unit
-u by m_u(z)/keep, the unseen one by (1 − m_u(z))/(1 − keep).
+A mask m(z) is a function of four integers, (seed, layer, id, unit). The dtype, the device, the
+batch, the process and the release play no part. The seen sub-network multiplies unit u by
+m_u(z)/keep, the unseen one by (1 − m_u(z))/(1 − keep).
 
 >>> import torch
 >>> mask(torch.tensor([0, 1]), 8).int().tolist()

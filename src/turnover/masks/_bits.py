@@ -104,8 +104,8 @@ def gates(
 ) -> Tensor:
     """The multipliers of the units: m(z)/keep, or for the unseen half (1 − m(z))/(1 − keep).
 
-    Arguments are those of :func:`mask`; ``dtype`` is that of the activations to be multiplied.
-    Both kinds of gates have mean one over the masks.
+    Arguments as in :func:`mask`; ``dtype`` is the dtype of the activations to be multiplied. Both
+    kinds of gates have mean one over the masks.
 
     Returns:
         Tensor ``[*ids.shape, units]`` on the device of ``ids``.

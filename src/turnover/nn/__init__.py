@@ -1,7 +1,7 @@
 """Masks inside a network: f^m(z) that learned z, and f^m̃(z) that never saw it.
 
-``convert`` places the layers, ``seen`` and ``unseen`` choose the sub-network of every row, and
-``check`` proves on a real training step that an instance leaves its unseen half untouched.
+``convert`` places the layers; ``seen`` and ``unseen`` choose the sub-network of every row.
+``turnover.check`` tests on real training steps that an instance leaves its unseen half untouched.
 
 >>> import torch
 >>> model = torch.nn.Sequential(

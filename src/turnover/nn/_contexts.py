@@ -25,7 +25,7 @@ def seen(model: nn.Module, ids: Ids) -> Iterator[None]:
             position.
 
     Where activations are checkpointed, call ``backward()`` inside the block of its forward pass,
-    one block per backward: a layer recomputed inside another block would take that block's masks,
+    one block per backward. A layer recomputed inside another block would take that block's masks,
     and cannot tell.
 
     Raises:
@@ -42,7 +42,7 @@ def seen(model: nn.Module, ids: Ids) -> Iterator[None]:
 def unseen(model: nn.Module, ids: Ids) -> Iterator[None]:
     """Within the block, row i runs through the sub-network that never saw ``ids[i]``.
 
-    Arguments and errors are those of :func:`seen`.
+    Arguments and errors as in :func:`seen`.
     """
     with _setting(model, as_ids(ids), unseen=True):
         yield

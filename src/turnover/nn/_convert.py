@@ -80,7 +80,7 @@ def convert(
     """Give every instance its own mask at the chosen places of ``model``, in place.
 
     The layers hold no parameters and follow their modules as forward hooks, so that names,
-    parameters and state dict stay those of the original model.
+    parameters and state dict stay as they were.
 
     Args:
         model: any module; it is changed in place.
@@ -91,8 +91,8 @@ def convert(
         dropout: drop probability of ordinary dropout on top, while training.
         dim: dimension of the units. By default the last one for linear layers, embeddings and
             LayerNorm, and 1 (channels) for convolutions, pooling and other norms. Other modules,
-            such as activations and blocks, have that of the last module of these kinds registered
-            in or before them; where there is none, 1 for inputs of four or five dimensions, else
+            such as activations and blocks, take the dimension of the last such module registered in
+            or before them. Where there is none, it is 1 for inputs of four or five dimensions, else
             the last. Give it where the order of registration misleads.
         allow_batchnorm: accept BatchNorm, whose statistics mix the instances of a batch.
 
@@ -174,7 +174,7 @@ def _uses(model: nn.Module, instead: bool) -> list[_Site]:
 
 
 def _last_child(model: nn.Module, site: _Site) -> _Site:
-    """A Sequential's output is that of its last child, where a hook does not enter its list."""
+    """A Sequential's output is its last child's, where a hook does not enter its list."""
     module = site.module
     if why := refusal(module):
         raise ConversionError(

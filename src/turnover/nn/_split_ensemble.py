@@ -39,9 +39,9 @@ class SplitEnsemble(nn.Module):
             are the left ones.
         seed: seed of the coins.
         layer: number of the mask layer.
-        length: epochs of the members over those of the training that scores are about; shorter
-            trainings move less along directions of little curvature, as if damped more, which
-            kernels take out again.
+        length: epochs of the members divided by the epochs of the training that scores are about.
+            Shorter trainings move less along directions of little curvature, as if damped more;
+            kernels correct for it.
 
     Raises:
         ConversionError: for an odd number of members, or fewer than two.
@@ -82,8 +82,8 @@ class SplitEnsemble(nn.Module):
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
         """Mean output of the members that the block chooses, ``[rows, ...]``.
 
-        The gate of a pair is 2 for left, 0 for right and 1 for both; what is not chosen is
-        multiplied by an exact zero, so that not even a rounding depends on it.
+        The gate of a pair is 2 for left, 0 for right and 1 for both. A half that is not chosen is
+        multiplied by an exact zero: not even a rounding depends on it.
         """
         outputs = [member(*args, **kwargs) for member in self.members]
         left, right = torch.stack(outputs, dim=1).chunk(2, dim=1)

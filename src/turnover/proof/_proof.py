@@ -73,9 +73,9 @@ class Proof:
     """The fewest rows whose removal flips a prediction, and what happened without them.
 
     Attributes:
-        verdict: ``"flipped"``; ``"not flipped"`` by any number of rows that was tried, of which
-            the largest is reported; ``"no support"`` when no row speaks for what the model says;
-            ``"already"`` when trainings on all rows flip, so that chance in training explains it.
+        verdict: ``"flipped"``; ``"not flipped"`` by any number of rows that was tried, of which the
+            largest is reported; ``"no support"`` when no row speaks for what the model says;
+            ``"already"`` when trainings on all rows flip: chance in training explains it.
         query: id of the query.
         question: what was asked.
         rows: ids of the removed rows, the strongest support first.
@@ -295,7 +295,7 @@ def answers_of(question: Question | Change, answers: Tensor) -> Answers:
 def control_of(
     question: Question | Change, rows: list[int], theirs: Tensor, ours: Tensor
 ) -> Control:
-    """A control's answers ``[training, class]`` beside those of the proof."""
+    """A control's answers ``[training, class]`` beside the answers of the proof."""
     p = mcnemar(question.flipped(ours), question.flipped(theirs))
     lower = (question.margin(theirs) - question.margin(ours)).tolist()
     return Control(tuple(rows), answers_of(question, theirs), p, sign_test(lower))

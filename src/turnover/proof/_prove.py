@@ -71,8 +71,8 @@ def prove(
 ) -> Proof:
     """Find the fewest training rows whose removal changes what the model says, and train again.
 
-    The number of rows is searched for, and the flips are counted, in trainings with the same
-    seeds; where a number only just reaches the share, other seeds may fall short of it.
+    The number of rows is searched for, and the flips are counted, in trainings with the same seeds.
+    Where a number only just reaches the share, other seeds may fall short of it.
 
     Args:
         estimator: scores queries against ``train``, such as ``GradientKernel(...).fit(train)``.
@@ -159,8 +159,8 @@ def prove_all(
 ) -> list[Proof]:
     """:func:`prove` for several queries side by side, each proof as it would be by itself.
 
-    Trainings on all rows, and without the same random rows, are shared, and networks of several
-    queries are trained in one stack, which takes about half the time.
+    Queries share the trainings on all rows and the trainings without the same random rows. Their
+    networks are trained in one stack, which takes about half the time.
 
     Args:
         estimator: scores queries against ``train``.
@@ -170,7 +170,8 @@ def prove_all(
         wanted: for each query, as of :func:`prove`.
         against: further controls: by name, values ``[query, train]``.
         executor: as of :func:`prove`.
-        **how: the other arguments of :func:`prove`; ``budget`` is that of all queries together.
+        **how: the other arguments of :func:`prove`; ``budget`` is the time for all queries
+            together.
 
     Raises:
         DataError, IdError, ScoreError, LossError, RunError: as :func:`prove`.

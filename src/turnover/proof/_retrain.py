@@ -1,10 +1,10 @@
 """Training again without some rows, with several seeds; what was trained stays in a folder.
 
 Seed s builds its own weights and sees the rows in an order of its own, the same in every set of
-trainings, which pairs what happens without one set of rows with what happens without another.
-Networks that can be stacked are trained at once, those of several sets too: one set is then one
-file, else every training. Sets are padded to whole batches, so that the bits of one do not depend
-on the sizes of those beside it.
+trainings. This pairs trainings without one set of rows with trainings without another. Networks
+that can be stacked are trained at once, those of several sets too: one set is then one file, else
+every training. Sets are padded to whole batches, so that the bits of one do not depend on the sizes
+of those beside it.
 """
 
 import time

@@ -1,6 +1,6 @@
 """What can be asked of a run, whatever its data are: the digits of the demo, texts, images.
 
-A kind of run knows one thing, how to open its folder into a ``ClassifierRun``: a model, its
+A kind of run knows one thing: how to open its folder into a ``ClassifierRun``. This is a model, its
 training and test rows, and how a reader sees one of them. Every question is then asked in one
 place. A kind registers itself in ``LOADERS``, by a name that stands in the manifest of its runs.
 """

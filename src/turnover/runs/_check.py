@@ -20,7 +20,7 @@ def sample_rows(rows: Rows, most: int) -> Rows:
     """At most so many rows, spread over all: files are often sorted, and equal rows tell nothing.
 
     Where the batch is a dict with labels of classes under ``"label"``, every class has a row among
-    them, as far as there is room: a path that only a rare class takes can leak too.
+    them, as far as there is room. A path that only a rare class takes can leak too.
 
     Args:
         rows: the training rows.

@@ -59,7 +59,7 @@ def kept_tensors(
 
     Args:
         path: the file.
-        work: what the tensors depend on; those of other work are made anew.
+        work: what the tensors depend on; tensors of other work are made anew.
         make: makes them.
         fits: their shapes by name, or whether they can be these tensors; a file of others is none
             of ours.

@@ -81,7 +81,7 @@ def retrain_with_decisions(
 ) -> DecidedResults:
     """Train plain networks on the data before and after the decisions, and compare.
 
-    The test rows are those of the run. Finished trainings stay in the run folder.
+    The test rows stay the same. Finished trainings stay in the run folder.
 
     Args:
         classifier: the run.

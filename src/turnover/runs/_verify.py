@@ -136,7 +136,7 @@ def refuse_numbers(run: Run, what: str = "Cleansing compares accuracies") -> Non
 
 
 def verify_rows(run: Run, rows: Mapping[str, Rows]) -> None:
-    """Refuse rows that are not those of the manifest.
+    """Refuse rows that the manifest does not name.
 
     Raises:
         RunError: when a fingerprint in the manifest differs.

@@ -108,7 +108,7 @@ class Scores:
         return len(self.values)
 
     def significance(self) -> Significance:
-        """How far each score stands out from those of null ids, all ``[query, train]``.
+        """How far each score stands out from scores of null ids, all ``[query, train]``.
 
         Raises:
             ScoreError: when there are no null ids, fewer than 100, or they cannot serve as a null

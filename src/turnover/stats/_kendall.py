@@ -5,9 +5,9 @@ T_x tie in x, T_y in y, T_xy in both, and I stand in the wrong order in y,
 
     τ-b = (P − T_x − T_y + T_xy − 2 I) / √((P − T_x) (P − T_y)).
 
-I is counted as merge sort does it, level by level: what is greater in the left half of a block
-than an item of the right half. The order within a level does not depend on the resample, so that
-a level costs one cumulated sum of counts: O(n log² n) once, and O(n log n) per resample.
+I is counted as merge sort does it, level by level: what is greater in the left half of a block than
+an item of the right half. The order within a level does not depend on the resample. A level costs
+one cumulated sum of counts: O(n log² n) once, and O(n log n) per resample.
 
 Reference: Knight 1966, "A Computer Method for Calculating Kendall's Tau with Ungrouped Data".
 """

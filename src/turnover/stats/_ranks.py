@@ -56,7 +56,7 @@ def centred(values: Array) -> Array:
 def subset_sums(values: Array, members: Mask) -> Array:
     """Σ_{z∈S} score(q, z), ``[query, subset]``, up to a positive factor per query.
 
-    Scores are rounded to whole multiples of a power of two so fine that it loses 2⁻⁴⁰ of the
+    Scores are rounded to whole multiples of a power of two. It is so fine that it loses 2⁻⁴⁰ of the
     largest, and so coarse that float64 holds all sums exactly. Subsets with equal sums are then
     ties, in whatever order the machine adds; otherwise rounding would rank constant scores.
     """

@@ -1,8 +1,8 @@
 """Which scores are more than chance? Null ids as the null distribution, and false discovery rates.
 
-Masks are random and independent of training, so the score of a null id, an id that was never
-trained on, has exactly the distribution of the score of an instance without influence, given the
-trained network. With G null ids, of which e(v) reach v, a tail has the probability
+Masks are random and independent of training. So the score of a null id, which was never trained on,
+has exactly the distribution of an instance without influence, given the trained network. With G
+null ids, of which e(v) reach v, a tail has the probability
 
     P(v) = (1 + e(v)) / (G + 1)         while e(v) ≥ 10,
     P(v) = P(v₁₀) · S(v) / S(v₁₀)       beyond the tenth null id v₁₀,
@@ -70,7 +70,7 @@ def benjamini_hochberg(p: Tensor, tests: int | None = None) -> Tensor:
 @final
 @dataclass(frozen=True, eq=False)
 class Significance:
-    """How far each score stands out from those of null ids; every field is ``[query, train]``.
+    """How far each score stands out from scores of null ids; every field is ``[query, train]``.
 
     Attributes:
         z: distance from the null ids' mean, in their standard deviations.

@@ -26,7 +26,7 @@ class Curve:
 
     ``seen_train`` is L(f^m(z), z) over training instances, ``unseen_train`` L(f^m̃(z), z): an
     out-of-sample loss. The test instances are not in training, so their masks are random ones:
-    ``seen_test`` and ``unseen_test`` should agree. ``full_test`` is that of the full network.
+    ``seen_test`` and ``unseen_test`` should agree. ``full_test`` is the loss of the full network.
     """
 
     epoch: int

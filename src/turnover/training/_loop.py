@@ -3,7 +3,7 @@
     θ ← step(θ, ∇ mean_i L(f^m(z_i), z_i)),    i over a batch
 
 The order of the rows is a pure function of (seed, epoch), and a checkpoint is written after every
-epoch, so that an interrupted training resumes and ends with the same bits.
+epoch. An interrupted training resumes and ends with the same bits.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -45,8 +45,8 @@ class Recipe:
 
     Attributes:
         epochs: passes over the data.
-        batch_size: rows per step; of a model with BatchNorm a few more where a single row, which
-            has no spread, would be left for the last step.
+        batch_size: rows per step. With BatchNorm, a last step of a single row is merged into the
+            step before it, because one row has no spread.
         seed: seed of the order of the rows and of ordinary dropout.
         optimizer: from the trainable parameters to an optimizer; Adam by default.
         schedule: learning-rate factor as a function of the progress in [0, 1).
@@ -81,8 +81,8 @@ def fit(
     """Train ``model`` in place; with turn-over layers, each row through its own mask.
 
     Batches are moved to the device of the model. It is put into training mode, unless it is there
-    already (modules in evaluation mode inside a training model stay so); afterwards every module
-    is in the mode in which it was found.
+    already; modules in evaluation mode inside a training model stay so. Afterwards every module is
+    in the mode in which it was found.
 
     Args:
         model: any module, converted or not (then this is ordinary training).

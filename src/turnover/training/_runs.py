@@ -33,8 +33,8 @@ def fit_runs(
         loss: (model, batch) → per-example losses ``[rows]``.
         recipe: run e uses ``recipe.seed + e`` for the order of the rows, and for ``build``.
         runs: how many.
-        folder: keeps a checkpoint of every run, so that an interrupted call resumes; that of
-            another training is refused, as in :func:`fit`.
+        folder: keeps a checkpoint of every run, so that an interrupted call resumes; a checkpoint
+            of another training is refused, as in :func:`fit`.
 
     Returns:
         The trained models, in the order of their seeds.

@@ -77,7 +77,7 @@ def build_split_ensemble(
     Args:
         build: from a seed to an untrained network without turn-over layers.
         pairs: pairs of networks.
-        seed: of the coins; those of the networks follow from it.
+        seed: of the coins; the seeds of the networks follow from it.
     """
     return SplitEnsemble([build(own) for own in member_seeds(seed, pairs)], seed=seed)
 
@@ -95,8 +95,8 @@ def train_split_ensemble(
 ) -> None:
     """Train every member in place, each on the half of the instances that it sees.
 
-    A member is handed no other rows at all. Whatever couples the rows of a batch
-    (BatchNorm, clipping) couples those of one member only, and its unseen instances stay unseen.
+    A member is handed no other rows at all. Whatever couples the rows of a batch (BatchNorm,
+    clipping) couples rows of one member only, and its unseen instances stay unseen.
 
     Args:
         model: an untrained split ensemble, from :func:`build_split_ensemble`.

@@ -143,9 +143,9 @@ def _batches(positions: Tensor, recipe: Recipe, epoch: int) -> Iterator[tuple[fl
 def stacks_well(model: nn.Module) -> bool:
     """Whether networks of this architecture can be stacked, and are trained sooner in a stack.
 
-    Convolutions are not: mapped over their weights they become one of many groups, which takes a
-    processor two to three times as long as one after the other. Nor are networks that are frozen
-    in part, such as adapters in a transformer: one alone keeps a processor busy.
+    Convolutions are not. Mapped over their weights they become one convolution of many groups,
+    which takes a processor two to three times as long as one after the other. Nor are networks that
+    are frozen in part, such as adapters in a transformer: one alone keeps a processor busy.
     """
     if any(not parameter.requires_grad for parameter in model.parameters()):
         return False

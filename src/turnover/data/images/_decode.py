@@ -1,9 +1,9 @@
 """One picture, from the bytes of its file to a square of pixels.
 
-Whatever a file holds, its picture becomes RGB on white: gray, palettes and CMYK are converted, 16
-bits become 8, what is transparent shows white, a camera's rotation is applied, and of an animation
-the first frame is taken. Then its shorter side is brought to the size wanted and the middle is cut
-out. Sizes are checked in the header, before anything is decoded.
+Whatever a file holds, its picture becomes RGB on white. Gray, palettes and CMYK are converted, 16
+bits become 8, and transparent pixels show white. A camera's rotation is applied, and the first
+frame stands for an animation. Then its shorter side is brought to the size wanted and the middle is
+cut out. Sizes are checked in the header, before anything is decoded.
 """
 
 import io

@@ -155,8 +155,8 @@ class GradientKernel:
     def add(self, rows: Rows, folder: str | Path) -> "FittedKernel":
         """Add rows to an index; nothing is done again for those that it has, nor are they needed.
 
-        Residuals, damping and factorisations are those of all rows together. Landmarks stay. The
-        loss is not compared with the one of the index, since old rows are not at hand.
+        Residuals, damping and factorisations are computed for all rows together. Landmarks stay.
+        The loss is not compared with the one of the index, since old rows are not at hand.
 
         Args:
             rows: new rows, with ids that the index does not have.
@@ -243,7 +243,7 @@ class GateKernel:
     """Scores from gradients with respect to the gates of the masked units, d numbers each.
 
     Attributes:
-        model: a converted model whose masks are those of units; left as found.
+        model: a converted model with masks on units; left as found.
         loss: (model, batch) → per-example losses ``[rows]`` in nats.
         link: what the loss is.
         damping: λ over the mean of w_z ‖φ_z‖²; ``"auto"`` takes 0.3.

@@ -13,9 +13,9 @@ or Chernoff's bound exp(K(t) − t x), where that is smaller: at the end of the 
 diverges, while the bound is exact; and never less than the probability of the outermost mask. Near
 the mean, 1/v − 1/w → −K'''(0) / (6 K''(0)^{3/2}).
 
-The error is relative, which is what keeps p-values of 10⁻¹⁰ meaningful: against all masks of twelve
-units, p is within a third down to 10⁻². Where a handful of units with one and the same slope make
-scores that jump, p counts only a part of the jump at a score.
+The error is relative, which keeps p-values of 10⁻¹⁰ meaningful. Against all masks of twelve units,
+p is within a third down to 10⁻². A handful of units with one and the same slope make scores that
+jump. There p counts only a part of the jump at a score.
 
 References: Lugannani, Rice 1980; Daniels 1987 ("Tail probability approximations").
 """
@@ -208,7 +208,7 @@ def _log_tails_of_block(cumulants: _Cumulants, x: Tensor) -> tuple[Tensor, Tenso
 def _saddlepoint(cumulants: _Cumulants, x: Tensor) -> Tensor:
     """t with K'(t) = x, by Newton steps that stay within what is known to enclose it.
 
-    Towards the end of the support t grows without limit; there the iteration stops at an accuracy
+    Towards the end of the support t grows without limit. There the iteration stops at an accuracy
     that leaves the bound exp(K(t) − t x) exact, since t is its stationary point.
     """
     far = torch.full_like(x, torch.inf)

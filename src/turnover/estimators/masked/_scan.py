@@ -2,7 +2,7 @@
 
 Reading a score costs a few table look-ups (see :mod:`turnover.estimators.masked._tables`). Making
 the 128 mask bits they need costs one call of Philox. So a scan is bound by arithmetic, not by
-memory: it takes no more room for a billion ids than for a thousand, apart from its answer.
+memory. Apart from its answer, it takes no more room for a billion ids than for a thousand.
 """
 
 import importlib.util

@@ -1,6 +1,6 @@
 """The k best of any number of ids, in the memory of one block.
 
-Blocks of ids are scored in order and merged into a list of k per query; a score that is not above
+Blocks of ids are scored in order and merged into a list of k per query. A score that is not above
 the k-th so far is dropped at once. Equal scores rank by position, so the result depends on nothing
 but the arguments: not on block size, threads or interruptions.
 """
@@ -75,7 +75,7 @@ def extremes(
     checkpoint: Path | None = None,
     progress: Callable[[int, int], object] | None = None,
 ) -> tuple[Ranking, Ranking]:
-    """The k largest and the k smallest scores in one scan; arguments are those of :func:`top`.
+    """The k largest and the k smallest scores in one scan; arguments as in :func:`top`.
 
     With ``least``, lists shorter than k, but not than that, do where ``keep`` leaves no more.
     """

@@ -70,7 +70,7 @@ def add_row(table: "Table", row: Row, *cells: object) -> None:
 
 
 def names_files(rows: Sequence[Row]) -> bool:
-    """Whether rows are called by their files: those of images are."""
+    """Whether rows are called by their files, as rows of images are."""
     return bool(rows) and rows[0].name is not None and rows[0].text is None
 
 

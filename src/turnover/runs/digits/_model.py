@@ -1,7 +1,7 @@
 """The demo's network: a small CNN in which every weight has a masked unit on one side.
 
 conv → ReLU → mask → pool → linear → ReLU → mask → linear without bias: no weight or bias is shared
-between the two halves, so that an instance leaves its unseen sub-network untouched, bit for bit.
+between the two halves. An instance leaves its unseen sub-network untouched, bit for bit.
 """
 
 from collections import OrderedDict

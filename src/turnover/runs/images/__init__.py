@@ -1,10 +1,10 @@
 """A classifier of your own pictures: ``turnover train DIR --images``.
 
-Pictures come from a folder with a folder for each class, or from a column of a Parquet file; they
-are decoded once, to squares of one size. What is trained is a network with channel masks: a mask of
-a convolution keeps or drops a channel as a whole, the same at every pixel, so that pools and
-strides between two masks need no thought. A picture trains the channels of its mask and leaves
-those of its unseen half alone, as far as masks reach: see :func:`build_network`.
+Pictures come from a folder with a folder for each class, or from a column of a Parquet file. They
+are decoded once, to squares of one size. A network with channel masks is trained. A mask of a
+convolution keeps or drops a channel as a whole, the same at every pixel, so pools and strides
+between two masks need no thought. A picture trains the channels of its mask and leaves the channels
+of its unseen half alone, as far as masks reach: see :func:`build_network`.
 """
 
 from turnover.runs.images._classifier import LOADER as LOADER

@@ -1,9 +1,9 @@
 """Pictures shifted and mirrored while they are trained on, the same way whenever that is repeated.
 
-How a picture is moved is a pure function of (seed of the epoch, id), made of the same random bits
-as masks: it depends neither on the batch that the picture comes in nor on what is drawn elsewhere,
-so that an interrupted training goes on to the same bits, and a training without some pictures moves
-all others as before.
+The shift and the mirroring of a picture are a pure function of (seed of the epoch, id), made of the
+same random bits as masks. They depend neither on the batch of the picture nor on other draws. An
+interrupted training goes on to the same bits, and a training without some pictures moves all others
+as before.
 """
 
 import torch

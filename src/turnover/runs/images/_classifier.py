@@ -42,7 +42,7 @@ def logits_of(arguments: Mapping[str, Any]) -> Logits:
     """What a network of a run says about its pictures, (model, batch) → ``[rows, classes]``.
 
     Pixels enter as (x/255 − 0.5) / 0.25. The mean and spread of the training pictures would be the
-    usual numbers, and as good; but every picture takes part in them, and through them would reach
+    usual numbers, and as good. But every picture takes part in them, and through them would reach
     all units, its unseen ones too.
 
     In training, pictures are moved (:mod:`turnover.runs.images._augment`) if the run says so, and

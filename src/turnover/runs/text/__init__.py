@@ -1,8 +1,8 @@
 """A classifier of your own texts: ``turnover train DATA --text COLUMN --label COLUMN``.
 
 The trunk stays frozen: each text is encoded once, by a transformer or, without any download, by its
-hashed words. What is trained is one wide masked layer on top, in which every text has its seen and
-its unseen half; or, with ``--adapters``, masked adapters in the transformer itself.
+hashed words. One wide masked layer on top is trained, in which every text has its seen and its
+unseen half; with ``--adapters``, masked adapters in the transformer itself.
 """
 
 from turnover.runs.text._classifier import LOADER as LOADER
