@@ -148,7 +148,7 @@ def test_a_proof_interrupted_anywhere_ends_with_the_same_bits(tmp_path, stacked,
 
 
 def test_finished_trainings_answer_later_questions(tmp_path):
-    train, query, fitted = planted(2)
+    train, query, fitted = planted(1)
     other = Rows({"x": -query.batch["x"], "label": torch.tensor([0])}, torch.tensor([8]))
     batch = {name: torch.cat([query.batch[name], other.batch[name]]) for name in query.batch}
     both = Rows(batch, torch.tensor([7, 8]))
