@@ -1,8 +1,7 @@
 import ast
+from functools import cache
 
-import pytest
-
-from tests.shape.tree import CHAIN, PACKAGE, SOURCES, name, parse
+from tests.shape.tree import CHAIN, PACKAGE, SOURCES, offenders, parse
 
 TOP = len(CHAIN)
 FREE_NAMES = {"__version__"}  # what the root states without importing anything
@@ -38,6 +37,7 @@ def imported_parts(path):
                 yield node.lineno, part_named(target)
 
 
+@cache
 def part_named(target):
     if len(target) > 1 and target[1] in FREE_NAMES:
         return "_free"
@@ -50,30 +50,31 @@ def test_every_part_has_a_place_in_the_chain():
     assert public <= set(CHAIN), "give the new package its place in tests/shape/tree.py"
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=name)
-def test_imports_go_down(path):
+def upward(path):
     own = part_of(path)
-    upward = [
-        f"{name(path)}:{line} imports {part}"
+    return [
+        f"line {line} imports {part}"
         for line, part in imported_parts(path)
         if part != own and level(part) >= level(own) and not level(part) == level(own) == -1
     ]
-    assert not upward, upward
+
+
+def test_imports_go_down():
+    assert not offenders(upward)
 
 
 FLOORS = ["data", "sentences", "renderers"]  # of reports, from the bottom
 
 
-@pytest.mark.parametrize("path", [p for p in SOURCES if "reports" in p.parts], ids=name)
-def test_floors_of_reports_do_not_mix(path):
-    own = path.parent.name
-    above = FLOORS[FLOORS.index(own) + 1 :] if own in FLOORS else []
-    modules = [
-        node.module or "" for node in ast.walk(parse(path)) if isinstance(node, ast.ImportFrom)
-    ]
-    doors = {"turnover.reports"} if own in FLOORS else set()  # it leads to all floors
-    assert not [m for m in modules if m in doors or m.startswith(tuple(map(floor, above)))]
+def climbs(path):
+    """Modules of a higher floor that a file imports; the door of the room leads to all floors."""
+    above = FLOORS[FLOORS.index(path.parent.name) + 1 :]
+    modules = [n.module or "" for n in ast.walk(parse(path)) if isinstance(n, ast.ImportFrom)]
+    doors = tuple(f"turnover.reports.{floor}" for floor in above)
+    return [m for m in modules if m == "turnover.reports" or m.startswith(doors)]
 
 
-def floor(name):
-    return f"turnover.reports.{name}"
+def test_floors_of_reports_do_not_mix():
+    files = [path for path in SOURCES if path.parent.parent == PACKAGE / "reports"]
+    assert {path.parent.name for path in files} == set(FLOORS)
+    assert not offenders(climbs, files)

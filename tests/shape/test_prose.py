@@ -2,10 +2,9 @@
 
 import ast
 import re
+from functools import cache
 
-import pytest
-
-from tests.shape.tree import SOURCES, name, parse
+from tests.shape.tree import SOURCES, offenders, parse
 
 LONG = 25  # words of a sentence
 MOST_LONG, MOST_HEADLESS, MOST_RESULTS = 3, 3, 1  # in one file; results in one docstring
@@ -16,6 +15,7 @@ HEADLESS = re.compile(
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
+@cache
 def docstrings(path):
     nodes = [node for node in ast.walk(parse(path)) if isinstance(node, DOCUMENTED)]
     return [text for node in nodes if (text := ast.get_docstring(node))]
@@ -31,14 +31,15 @@ def sentences(text):
         yield from re.split(r"(?<=[.!?])\s+", words)
 
 
+@cache
 def long_ones(path):
     found = [s for text in docstrings(path) for s in sentences(text)]
     return [s for s in found if len(s.split()) > LONG], len(found)
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=name)
-def test_sentences_are_short(path):
-    assert len(long_ones(path)[0]) <= MOST_LONG
+def test_sentences_are_short():
+    found = offenders(lambda path: long_ones(path)[0])
+    assert not {path: long for path, long in found.items() if len(long) > MOST_LONG}
 
 
 def test_nearly_all_sentences_are_short():
@@ -46,14 +47,16 @@ def test_nearly_all_sentences_are_short():
     assert sum(long for long, _ in counts) <= SHARE_LONG * sum(whole for _, whole in counts)
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=name)
-def test_nouns_are_repeated_not_pointed_at(path):
-    assert sum(len(HEADLESS.findall(text)) for text in docstrings(path)) <= MOST_HEADLESS
+def test_nouns_are_repeated_not_pointed_at():
+    found = offenders(lambda path: [h for text in docstrings(path) for h in HEADLESS.findall(text)])
+    assert not {path: headless for path, headless in found.items() if len(headless) > MOST_HEADLESS}
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=name)
-def test_results_have_sentences_of_their_own(path):
-    assert all(len(re.findall(r"\bso\s+that\b", text)) <= MOST_RESULTS for text in docstrings(path))
+def test_results_have_sentences_of_their_own():
+    results = re.compile(r"\bso\s+that\b")
+    assert not offenders(
+        lambda path: [t for t in docstrings(path) if len(results.findall(t)) > MOST_RESULTS]
+    )
 
 
 SECTION = re.compile(r"^(Args|Attributes|Raises):$")
@@ -70,6 +73,5 @@ def loose_lines(text):
             yield line
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=name)
-def test_items_are_continued_further_in(path):
-    assert not [line for text in docstrings(path) for line in loose_lines(text)]
+def test_items_are_continued_further_in():
+    assert not offenders(lambda path: [x for text in docstrings(path) for x in loose_lines(text)])

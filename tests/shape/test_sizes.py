@@ -1,9 +1,7 @@
 import ast
 import re
 
-import pytest
-
-from tests.shape.tree import SOURCES, name, parse
+from tests.shape.tree import SOURCES, offenders, parse
 
 FILE_LINES = 400
 FUNCTION_LINES = 50
@@ -39,19 +37,22 @@ def test_sources_are_found():
     assert SOURCES
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=name)
-def test_files_are_short(path):
-    assert len(path.read_text(encoding="utf-8").splitlines()) <= FILE_LINES
+def test_files_are_short():
+    lines = offenders(lambda path: len(path.read_text(encoding="utf-8").splitlines()))
+    assert not {path: n for path, n in lines.items() if n > FILE_LINES}
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=name)
-def test_functions_are_short(path):
-    long = {f.name: body_lines(f) for f in functions(path) if body_lines(f) > FUNCTION_LINES}
-    assert not long
+def test_functions_are_short():
+    assert not offenders(
+        lambda path: {f.name: n for f in functions(path) if (n := body_lines(f)) > FUNCTION_LINES}
+    )
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=name)
-def test_functions_take_few_positional_arguments(path):
-    called_by_people = [f for f in functions(path) if not compiled(f)]
-    wide = {f.name: a for f in called_by_people if len(a := positional(f)) > POSITIONAL_ARGUMENTS}
-    assert not wide
+def wide(path):
+    """Functions that people call, with more positional arguments than they can tell apart."""
+    called = [f for f in functions(path) if not compiled(f)]
+    return {f.name: a for f in called if len(a := positional(f)) > POSITIONAL_ARGUMENTS}
+
+
+def test_functions_take_few_positional_arguments():
+    assert not offenders(wide)

@@ -44,6 +44,11 @@ def name(path):
     return path.relative_to(ROOT).as_posix()
 
 
+def offenders(found_in, paths=SOURCES):
+    """By file what a check finds in it: one test for all files, since a thousand take a minute."""
+    return {name(path): found for path in paths if (found := found_in(path))}
+
+
 @cache
 def parse(path):
     return ast.parse(path.read_text(encoding="utf-8"), str(path))
