@@ -10,7 +10,7 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from tests.shape.tree import ROOT
-from turnover.cli import app
+from turnover.cli import _output, app
 
 jsonschema = pytest.importorskip("jsonschema")
 spec = spec_from_file_location("schema_tables", ROOT / "docs" / "schema_tables.py")
@@ -88,6 +88,8 @@ def test_the_explorer_prints_where_it_is_as_its_schema_says(monkeypatch, tmp_pat
 def test_runs_of_texts_print_what_their_schemas_say(method, tmp_path, monkeypatch):
     pytest.importorskip("duckdb")
     monkeypatch.chdir(tmp_path)
+    shown, waiting = set(), _output.waiting
+    monkeypatch.setattr(_output, "waiting", lambda what: shown.add(what) or waiting(what))
     write("a.csv", 1, 60)
     write("t.csv", 2, 24)
     columns = ["--text", "review", "--label", "mood", "--id", "name"]
@@ -105,6 +107,7 @@ def test_runs_of_texts_print_what_their_schemas_say(method, tmp_path, monkeypatc
         assert len(list(csv.DictReader(file))) == written["rows"] < 62
     again = held("apply", "run", "--suspects", "relabel", "--out", "clean.csv")
     assert again["rows"] == 62 and again["decided"] == written["decided"]
+    assert shown == {"Asking", "Auditing", "Checking", "Drawing", "Exporting", "Writing"}
 
 
 @pytest.mark.slow

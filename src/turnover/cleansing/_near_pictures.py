@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from turnover._progress import counted
 from turnover.cleansing._near import NearCopies, numbered
 
 __all__ = ["ALIKE", "correlation", "near_pictures"]
@@ -92,7 +93,7 @@ def _pairs(
     sides: Sequence[Tensor], rows: Tensor, thumbnails: Tensor
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Near-copies among some rows, and their correlations, block by block."""
-    for start in range(0, len(rows), BLOCK):
+    for start in counted("Comparing pictures", range(0, len(rows), BLOCK)):
         one = thumbnails[start : start + BLOCK]
         for other in range(start, len(rows), BLOCK):
             alike = one @ thumbnails[other : other + BLOCK].T

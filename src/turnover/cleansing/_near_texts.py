@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from turnover._progress import counted
 from turnover.cleansing._near import NearCopies, numbered
 
 __all__ = ["ALIKE", "jaccard", "near_texts", "signatures"]
@@ -74,7 +75,7 @@ def _alike(texts: Sequence[str], width: int) -> tuple[list[tuple[int, int, float
     known, sets, count = np.empty(0, np.int64), _Sets(len(texts)), len(texts)
     found: list[tuple[int, int, float]] = []
     complete = True
-    for band in range(BANDS):
+    for band in counted("Comparing texts", range(BANDS)):
         order = np.lexsort((keys[:, band - 1], keys[:, band]))
         starts = np.flatnonzero(np.diff(keys[order, band], prepend=~keys[order[0], band]))
         sizes = np.diff(starts, append=count)

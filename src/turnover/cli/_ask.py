@@ -74,7 +74,7 @@ def ask(
         asked_words = {**question, "response": response, "span": span}
         ask_language(run, asked_words, top=top, as_json=as_json)
         return
-    from turnover.cli._output import console, print_json, show_plan
+    from turnover.cli._output import console, print_json, show_plan, waiting
     from turnover.reports import render_answer
     from turnover.runs import answer, kernel_once, open_run, plan_answer, score_all
 
@@ -83,13 +83,14 @@ def ask(
     if dry_run:
         show_plan(plan_answer(classifier, estimator), as_json=as_json)
         return
-    fitted = kernel_once(classifier, estimator, _tell_forecast)
-    found = answer(classifier, asked, label=label, k=top, estimator=estimator, fitted=fitted)
-    if save is not None:
-        scores = score_all(
-            classifier, asked, label=str(found.asked), estimator=estimator, fitted=fitted
-        )
-        getattr(scores, WRITERS[save.suffix])(save)
+    with waiting("Asking"):
+        fitted = kernel_once(classifier, estimator, _tell_forecast)
+        found = answer(classifier, asked, label=label, k=top, estimator=estimator, fitted=fitted)
+        if save is not None:
+            scores = score_all(
+                classifier, asked, label=str(found.asked), estimator=estimator, fitted=fitted
+            )
+            getattr(scores, WRITERS[save.suffix])(save)
     if as_json:
         print_json(found.to_json())
     else:

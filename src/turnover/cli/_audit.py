@@ -42,20 +42,21 @@ def audit(
         refuse_options(context, ("csv", "gallery"), "a language model")
         audit_language(run, top=top, as_json=as_json)
         return
-    from turnover.cli._output import console, print_json, write_page
+    from turnover.cli._output import console, print_json, waiting, write_page
     from turnover.reports import images_of, render_audit, write_gallery
     from turnover.runs import audit_results, audit_run, inspection_csv, open_run
 
-    classifier = open_run(run)
-    if gallery:
-        images_of(classifier)  # before the work, not after it
-    found = audit_run(classifier)
-    said = audit_results(classifier, found, max(top, KEPT))
-    classifier.run.save(said)
-    if csv is not None:
-        inspection_csv(classifier, found, csv)
-    index = write_gallery(classifier, found) if gallery else None
-    page = write_page(classifier.run)
+    with waiting("Auditing"):
+        classifier = open_run(run)
+        if gallery:
+            images_of(classifier)  # before the work, not after it
+        found = audit_run(classifier)
+        said = audit_results(classifier, found, max(top, KEPT))
+        classifier.run.save(said)
+        if csv is not None:
+            inspection_csv(classifier, found, csv)
+        index = write_gallery(classifier, found) if gallery else None
+        page = write_page(classifier.run)
     if as_json:
         drawn = {"gallery": str(index)} if index else {}
         print_json({**said.first(top).to_json(), "report": page, **drawn})

@@ -27,15 +27,16 @@ def check(
     Takes one optimizer step on each of a few instances and compares the unseen sub-network bit by
     bit. Exits with 1 when something leaks, and names it.
     """
-    from turnover.cli._output import console, print_json
+    from turnover.cli._output import console, print_json, waiting
     from turnover.runs import batch_rows, check_leaks, open_run, sample_rows
 
-    classifier = open_run(run)
-    classifier = classifier.masked or classifier
-    few = sample_rows(classifier.train, rows or batch_rows(classifier.train, classifier.recipe))
-    audit = check_leaks(
-        classifier.model, few, classifier.loss, classifier.recipe, instances=instances
-    )
+    with waiting("Checking"):
+        classifier = open_run(run)
+        classifier = classifier.masked or classifier
+        few = sample_rows(classifier.train, rows or batch_rows(classifier.train, classifier.recipe))
+        audit = check_leaks(
+            classifier.model, few, classifier.loss, classifier.recipe, instances=instances
+        )
     if as_json:
         print_json(audit.to_dict())
     else:

@@ -115,17 +115,18 @@ def apply(
 
     The data of the run stay as they are.
     """
-    from turnover.cli._output import print_json
+    from turnover.cli._output import print_json, waiting
     from turnover.runs import with_suspects, write_cleaned, write_decisions
 
     told = out.with_name("decisions.csv")
     if out == told:
         raise DataError(f"{told} is for the decisions themselves. Give the cleaned data a name.")
-    classifier, decided = _decided(run)
-    if suspects is not None:
-        decided = with_suspects(classifier, decided, suspects)
-    kept = write_cleaned(classifier, decided, out)
-    write_decisions(classifier, decided, told)
+    with waiting("Writing"):
+        classifier, decided = _decided(run)
+        if suspects is not None:
+            decided = with_suspects(classifier, decided, suspects)
+        kept = write_cleaned(classifier, decided, out)
+        write_decisions(classifier, decided, told)
     if as_json:
         count = len(decided)
         print_json({"out": str(out), "decisions": str(told), "rows": kept, "decided": count})
@@ -151,12 +152,13 @@ def export(
 
     The columns x, y and neighbors are those that viewers of embeddings read.
     """
-    from turnover.cli._output import print_json
+    from turnover.cli._output import print_json, waiting
     from turnover.runs import export_rows, write_table
 
-    classifier, decided = _decided(run)
-    rows = export_rows(classifier, decided)
-    write_table(rows, parquet)
+    with waiting("Exporting"):
+        classifier, decided = _decided(run)
+        rows = export_rows(classifier, decided)
+        write_table(rows, parquet)
     if as_json:
         print_json({"out": str(parquet), "rows": len(rows), "columns": list(rows[0])})
         return

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from turnover._progress import listening
 from turnover.cli._options import QUIET
 from turnover.errors import MissingExtra
 
@@ -31,10 +33,13 @@ __all__ = [
     "show_run",
     "tell",
     "typed",
+    "waiting",
     "warn",
     "write_page",
 ]
 
+SOON = 2.0
+"""Seconds after which a command shows that it is at work."""
 UNSAID = {"out", "as_json", "quiet"}
 
 
@@ -126,3 +131,37 @@ def progress_bar(total: int | None) -> Iterator[Callable[[str, int], None]]:
             bar.update(task, description=what, advance=steps)
 
         yield tick
+
+
+@contextmanager
+def waiting(what: str) -> Iterator[None]:
+    """After two seconds, a bar on standard error: what is done, how far it is, the time left.
+
+    Args:
+        what: what is done until a loop below says it more exactly.
+    """
+    columns = (
+        *(TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn()),
+        *(TextColumn("left"), TimeRemainingColumn(compact=True)),
+    )
+    err = Console(file=sys.stderr)
+    silent = QUIET.get() or not err.is_terminal
+    bar = Progress(*columns, console=err, transient=True, disable=silent)
+    task = bar.add_task(what, total=None)
+
+    def hear(said: str, done: int, total: int) -> None:
+        if bar.tasks[0].description != said or done == 0:
+            bar.reset(task, description=said, total=total)
+        bar.update(task, completed=done)
+
+    later = threading.Timer(SOON, bar.start)
+    later.daemon = True
+    later.start()
+    try:
+        with listening(hear):
+            yield
+    finally:
+        later.cancel()
+        later.join()
+        if bar.live.is_started:
+            bar.stop()

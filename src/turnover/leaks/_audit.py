@@ -6,6 +6,7 @@ from typing import final
 
 from torch import Tensor, nn
 
+from turnover._progress import counted
 from turnover.leaks._crosstalk import find_crosstalk
 from turnover.leaks._harness import Bench, State, same_state
 from turnover.leaks._isolation import Finding, step_on_one
@@ -90,7 +91,7 @@ class Audit:
     def _findings(self, repeatable: bool) -> Iterator[Finding]:
         """What steps on single rows show; without repetition only what their gradients prove."""
         bench, ids, known = self.bench, self.ids, set(self.written)
-        for row, stranger in self.pairs:
+        for row, stranger in counted("Stepping on instances", self.pairs):
             for content in [row] if stranger is None else [row, stranger]:
                 other = stranger if content == row else row
                 found = step_on_one(bench, ids, content, int(ids[row]), other)

@@ -11,6 +11,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from turnover._progress import counted
 from turnover._rows import Loss, select_rows, tensors_of, to_device_of
 from turnover.data import Rows
 from turnover.errors import DataError
@@ -67,7 +68,7 @@ def check_split_ensemble(
         return LeakReport((), (), None, instances, repeatable=False, unsteady=unsteady)
     members, leaks, notes = model.trains_on(rows.mask_ids), dict[str, Leak](), list[str]()
     tested = _spread(len(rows), instances)
-    for row in tested:
+    for row in counted("Training copies", tested):
         other = trained(_with_stranger(rows, row))
         unseen = torch.nonzero(~members[:, row]).flatten().tolist()
         for leak in _leaks(first, other, unseen, rows.select(slice(row, row + 1)), loss):

@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from turnover._progress import counted
 from turnover._rows import Loss, select_rows, to_device_of
 from turnover.data import Rows
 from turnover.errors import ConversionError
@@ -69,7 +70,7 @@ def _inputs(model: nn.Module, layer: nn.Linear, loss: Loss, rows: Rows) -> Tenso
     parts = []
     try:
         with evaluating(model):
-            for start in range(0, len(rows), ROWS_PER_BLOCK):
+            for start in counted("Taking features", range(0, len(rows), ROWS_PER_BLOCK)):
                 caught.clear()
                 block = select_rows(rows.batch, slice(start, start + ROWS_PER_BLOCK))
                 loss(model, to_device_of(model, block))

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from turnover._progress import counted
 from turnover.proof import unit_features
 from turnover.runs._audit import audit_run
 from turnover.runs._classifier import ClassifierRun
@@ -51,7 +52,7 @@ def export_rows(classifier: ClassifierRun, decided: Decided) -> list[dict[str, A
     own = found.unseen.gather(1, found.labels[:, None])[:, 0].tolist()
     k = min(NEIGHBOURS + 1, len(features))
     rows: list[dict[str, Any]] = []
-    for start in range(0, len(features), BLOCK):
+    for start in counted("Comparing rows", range(0, len(features), BLOCK)):
         near = (features[start : start + BLOCK] @ features.T).topk(k)
         for at, (alike, which) in enumerate(
             zip(near.values.tolist(), near.indices.tolist(), strict=True)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from turnover._progress import counted
 from turnover._rows import Batch, select_rows, to_device_of
 from turnover.data import Rows
 from turnover.errors import LossError
@@ -29,7 +30,7 @@ def outputs(model: nn.Module, logits: Logits, rows: Rows, which: str = "full") -
     """
     parts = []
     with torch.no_grad(), evaluating(model):
-        for start in range(0, len(rows), BLOCK):
+        for start in counted("Predicting", range(0, len(rows), BLOCK)):
             part = slice(start, start + BLOCK)
             batch = to_device_of(model, select_rows(rows.batch, part))
             side = full(model) if which == "full" else SIDES[which](model, rows.mask_ids[part])

@@ -1,10 +1,13 @@
 """The first minute: the command alone, doctor, completion, quiet, colours, and what help costs."""
 
+import io
 import json
 import os
 import re
 import subprocess
 import sys
+import threading
+import time
 import tomllib
 from pathlib import Path
 
@@ -13,6 +16,7 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from tests.shape.tree import ROOT
+from turnover._progress import counted, listening
 from turnover.cli import _doctor, _output, app
 from turnover.cli._options import QUIET
 
@@ -172,3 +176,55 @@ def test_import_and_help_cost_little():
     typer, root, shown = map(float, done.stdout.split())
     assert root <= 2 * typer  # measured: 0.5; importing torch alone takes more than ten
     assert shown <= 6 * typer  # measured: 2.7, of which rich draws most
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def shown_by(work, monkeypatch, quiet=False, terminal=True):
+    """What a terminal sees of a bar that comes at once."""
+    stream = Terminal() if terminal else io.StringIO()
+    monkeypatch.setattr(_output, "SOON", 0.0)
+    monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    before = QUIET.set(quiet)
+    try:
+        with _output.waiting("Auditing"):
+            time.sleep(0.15)
+            for _ in counted("Predicting", range(3)):
+                work()
+    finally:
+        QUIET.reset(before)
+    return stream.getvalue()
+
+
+def test_long_work_shows_what_it_does_and_the_time_left(monkeypatch):
+    shown = shown_by(lambda: time.sleep(0.15), monkeypatch)
+    assert "Auditing" in shown and "Predicting" in shown and "left" in shown
+
+
+@pytest.mark.parametrize("how", [{"quiet": True}, {"terminal": False}])
+def test_no_bar_where_nobody_looks(monkeypatch, how):
+    assert shown_by(lambda: time.sleep(0.05), monkeypatch, **how) == ""
+
+
+def test_short_work_shows_no_bar(monkeypatch):
+    stream = Terminal()
+    monkeypatch.setattr(sys, "stderr", stream)
+    with _output.waiting("Auditing"):
+        assert list(counted("Predicting", [1, 2])) == [1, 2]
+    assert stream.getvalue() == "" and not [
+        t for t in threading.enumerate() if isinstance(t, threading.Timer)
+    ]
+
+
+def test_loops_count_for_whoever_listens_and_nobody_else():
+    heard = []
+    assert list(counted("Reading", [])) == []
+    with listening(lambda *said: heard.append(said)):
+        assert list(counted("Reading", "ab")) == ["a", "b"]
+    assert list(counted("Reading", "ab")) == ["a", "b"]
+    assert heard == [("Reading", 0, 2), ("Reading", 1, 2), ("Reading", 2, 2)]

@@ -13,6 +13,7 @@ from typing import Literal, final
 import torch
 from torch import Tensor, nn
 
+from turnover._progress import counted
 from turnover._rows import Batch, Loss, select_rows
 from turnover.data import Rows
 from turnover.errors import ScoreError
@@ -73,7 +74,7 @@ class KernelConfig:
 
     def features_of(self, network: nn.Module, rows: Rows) -> list[Block]:
         """Features of all rows in one network, in blocks of rows."""
-        parts = self.blocks_of_rows(len(rows))
+        parts = counted("Taking gradients", list(self.blocks_of_rows(len(rows))))
         with evaluating(network):
             blocks = (self.features(network, select_rows(rows.batch, part)) for part in parts)
             return stacked(blocks, len(rows))

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
+from turnover._progress import counted
 from turnover._store import remove_remains, room_beside
 from turnover.cleansing import Inspection
 from turnover.errors import DataError, RunError
@@ -188,7 +189,7 @@ class _Gallery:
         """Write all sheets; their addresses, relative to the pages."""
         (self.folder / "sheets").mkdir()
         files: list[str] = []
-        for start in range(0, len(self.order), self.layout.count):
+        for start in counted("Drawing", range(0, len(self.order), self.layout.count)):
             rows = self.order[start : start + self.layout.count]
             images = self.pictures.read(rows, max(self.layout.height, self.layout.width))
             suffix = "jpg" if self.layout.kind == "jpeg" else "png"
