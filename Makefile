@@ -18,7 +18,7 @@ READY := .venv/.ready
 DEMO := .venv/.demo
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test coverage lint docs dist dist-test test-lowest bench leaderboard fuzz kills clean
+.PHONY: help setup demo test coverage lint docs notebooks dist dist-test test-lowest bench leaderboard fuzz kills clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,9 +43,13 @@ lint: $(READY) ## Check format, style, types, spelling and declared imports
 	@$(BIN)/deptry src
 
 docs: $(READY) ## Build the documentation site into build/docs; warnings are errors
-	@$(BIN)/python -c "import furo" 2>/dev/null || $(BIN)/pip install -qq --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e ".[docs]"
+	@$(BIN)/python -c "import furo, myst_nb" 2>/dev/null || $(BIN)/pip install -qq --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e ".[docs]"
 	@$(BIN)/python -m sphinx -W --keep-going -q -b html docs build/docs
 	@echo "build/docs/index.html"
+
+notebooks: $(READY) ## Run the scripts of docs/notebooks and keep what they show; minutes
+	@$(BIN)/python -c "import myst_nb" 2>/dev/null || $(BIN)/pip install -qq --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e ".[docs]"
+	@$(BIN)/python docs/notebooks/make.py
 
 dist: $(READY) ## Build wheel and sdist into dist, twice, and compare the bytes
 	@$(BIN)/python -m release.dist --build-only --out dist

@@ -17,13 +17,14 @@ version = release = turnover.__version__
 copyright = author  # Sphinx reads this name
 
 extensions = [
-    "myst_parser",
+    "myst_nb",  # and MyST with it
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
     "sphinx_design",
 ]
 exclude_patterns = ["_build"]
+nb_execution_mode = "off"  # notebooks come executed: make notebooks
 suppress_warnings = ["myst.header"]  # a changelog goes from its second level to its fourth
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 4
