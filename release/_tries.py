@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-__all__ = ["BARE", "EXTRAS", "Try"]
+__all__ = ["BARE", "EXTRAS", "LIGHT", "Try"]
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,14 @@ BARE = [
     command("ask nowhere --query 0", ends=3),
 ]
 """The library and its command without any extra."""
+
+LIGHT = [
+    command("--version", says="turnover "),
+    command("--help", says="Commands"),
+    command("train --help", says="--label"),
+    python("import turnover; print(turnover.__version__)"),
+]
+"""What must work even without torch: whatever says what there is."""
 
 EXTRAS = {
     "fast": [

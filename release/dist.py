@@ -21,11 +21,12 @@ from pathlib import Path
 
 from packaging.metadata import Metadata
 
-from release._tries import BARE, EXTRAS, Try
+from release._tries import BARE, EXTRAS, LIGHT, Try
 from release.sbom import SBOM
 
 ROOT = Path(__file__).parent.parent
 VERSIONS = ("3.11", "3.12", "3.13")
+PIP_ARGS = os.environ.get("PIP_ARGS", "").split()
 LIMIT = 1_000_000  # bytes of the wheel, and of the sdist
 RESOLVED = {
     "timm": "brings torchvision, whose build must fit that of torch",
@@ -147,8 +148,7 @@ class Room:
 
     def install(self, *what: object) -> None:
         """Install, with the torch of constraints.txt."""
-        more = os.environ.get("PIP_ARGS", "").split()
-        self.pip("install", "-q", *more, "-c", ROOT / "constraints.txt", *what)
+        self.pip("install", "-q", *PIP_ARGS, "-c", ROOT / "constraints.txt", *what)
 
     def surroundings(self) -> dict[str, str]:
         """Variables without those that would let another installation in."""
@@ -212,6 +212,24 @@ def install_everywhere(
     print("  sdist: installs", flush=True)
 
 
+def cuda_of(told: str) -> list[str]:
+    """Packages of CUDA in what pip says that it would install."""
+    return [word for word in told.split() if word.startswith(("nvidia-", "cuda-"))]
+
+
+def install_without_torch(wheel: Path, python: str, into: Path) -> None:
+    """The wheel, and what its help needs: where pip's torch would bring gigabytes of CUDA."""
+    room = Room(python, into / "light")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    heavy = ("torch", "numpy", "safetensors")
+    room.install(*(line for line in project["dependencies"] if not line.startswith(heavy)))
+    room.install("--no-deps", wheel)
+    run(room.bin / "python", "-m", "compileall", "-q", room.site / "turnover")
+    for number, what in enumerate(LIGHT):
+        room.attempt(what, into / f"light-{number}")
+    print(f"  without torch: {len(LIGHT)} tries, and every file compiles", flush=True)
+
+
 @contextmanager
 def workplace(keep: Path | None) -> Iterator[Path]:
     """A folder of its own for each call, so that two can go on at once."""
@@ -229,6 +247,7 @@ def main() -> None:
     parser.add_argument("--build-only", action="store_true", help="build and look, install nothing")
     parser.add_argument("--python", action="append", help="this interpreter instead of all found")
     parser.add_argument("--extra", action="append", help="these extras instead of all")
+    parser.add_argument("--cuda", action="store_true", help="install torch even with CUDA")
     parser.add_argument("--work", type=Path, help="a new folder for environments, which stays")
     said = parser.parse_args()
     with workplace(said.work) as folder:
@@ -248,6 +267,14 @@ def main() -> None:
             version = run(python, "-V").strip()
             print(version, flush=True)
             room = folder / version.replace(" ", "")
+            told = Room(python, room / "probe").pip(
+                *("install", "--dry-run", *PIP_ARGS, "-c", ROOT / "constraints.txt", wheel)
+            )
+            if (brought := cuda_of(told)) and not said.cuda:
+                print(f"  torch would bring {len(brought)} packages of CUDA; --cuda allows it")
+                install_without_torch(wheel, python, room)
+                shutil.rmtree(room)
+                continue
             install_everywhere(wheel, sdist, python, room, said.extra or shipped)
             if said.work is None:
                 shutil.rmtree(room)
