@@ -55,7 +55,28 @@ PEERS = {
     ),
     "logix-ai": Peer(reason="0.1.1 requires Python < 3.11"),
     "pydvl": Peer(reason="0.10.0 requires NumPy < 2; dattri has the same influence functions"),
-    "quanda": Peer(reason="It evaluates the methods of others and has none"),
+    # It judges scores. captum 0.8, which it asks for, names NumPy < 2, and its pyarrow NumPy >= 2;
+    # its torchvision would bring CUDA; omegaconf it imports without naming it.
+    "quanda": Peer(
+        "benchmarks.peers.quanda",
+        (
+            (
+                *("--no-deps", "quanda==0.5.0", "captum==0.8.0", "dattri==0.3.0", "traker==0.3.2"),
+                *(
+                    "kronfluence==1.0.1",
+                    "einconv==0.1.0",
+                    "torcheval==0.0.7",
+                    "torchvision==0.28.0",
+                ),
+            ),
+            (
+                *("accelerate", "annoy", "datasets", "einops", "lightning", "matplotlib"),
+                *("omegaconf", "opt-einsum", "pandas", "pretty-midi", "scipy", "tiktoken"),
+                *("torchmetrics", "tqdm", "transformers", "typer"),
+            ),
+        ),
+        "quanda",
+    ),
     "traker": Peer("trak", (("traker==0.3.2",),)),
 }
 

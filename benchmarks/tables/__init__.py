@@ -38,6 +38,7 @@ from benchmarks.tables._images import (
     picture_gallery,
     section22,
 )
+from benchmarks.tables._judges import judges_found, judges_lds
 from benchmarks.tables._kernel import kernel_scale, recipe
 from benchmarks.tables._lines import ROOT
 from benchmarks.tables._speed import costs, demo, first_order, image_scores, projection, scan, speed
@@ -86,6 +87,8 @@ MAKERS = (
     half_trained,
     damping,
     recipe,
+    judges_lds,
+    judges_found,
     kernel_scale,
     text_accuracy,
     cleanse_sentiment,
