@@ -32,28 +32,27 @@ _OPERATORS = torch.library.Library("torchvision", "DEF")
 for _name in ("nms", "qnms"):  # torchvision of the index, beside a torch for CPUs, lacks them
     _OPERATORS.define(f"{_name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
 
-from dattri.metric import lds as dattri_lds  # noqa: E402
-from dattri.metric import mislabel_detection_auc  # noqa: E402
-from quanda.explainers import Explainer, RandomExplainer  # noqa: E402
-from quanda.explainers.wrappers import (  # noqa: E402
+from dattri.metric import lds as dattri_lds, mislabel_detection_auc
+from quanda.explainers import Explainer, RandomExplainer
+from quanda.explainers.wrappers import (
     TRAK,
     CaptumSimilarity,
     CaptumTracInCPFast,
     Kronfluence,
 )
-from quanda.explainers.wrappers.kronfluence_tasks import ImageClassificationTask  # noqa: E402
-from quanda.metrics.downstream_eval import (  # noqa: E402
+from quanda.explainers.wrappers.kronfluence_tasks import ImageClassificationTask
+from quanda.metrics.downstream_eval import (
     ClassDetectionMetric,
     MislabelingDetectionMetric,
     ShortcutDetectionMetric,
     SubclassDetectionMetric,
 )
-from quanda.metrics.ground_truth import LinearDatamodelingMetric  # noqa: E402
-from quanda.metrics.heuristics import (  # noqa: E402
+from quanda.metrics.ground_truth import LinearDatamodelingMetric
+from quanda.metrics.heuristics import (
     ModelRandomizationMetric,
     TopKCardinalityMetric,
 )
-from quanda.utils.training import Trainer  # noqa: E402
+from quanda.utils.training import Trainer
 
 K = 5
 SCALE = 1e6  # quanda adds 0.0001 times its number to each row's score, so that no two are equal
