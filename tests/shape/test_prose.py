@@ -4,7 +4,7 @@ import ast
 import re
 from functools import cache
 
-from tests.shape.tree import SOURCES, offenders, parse
+from tests.shape.tree import ROOT, SOURCES, offenders, parse
 
 LONG = 25  # words of a sentence
 MOST_LONG, MOST_HEADLESS, MOST_RESULTS = 3, 3, 1  # in one file; results in one docstring
@@ -75,3 +75,30 @@ def loose_lines(text):
 
 def test_items_are_continued_further_in():
     assert not offenders(lambda path: [x for text in docstrings(path) for x in loose_lines(text)])
+
+
+PAGES = [ROOT / page for page in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md")]
+PAGES += sorted((ROOT / "docs").glob("*.md"))
+MOST_HEADLESS_OF_A_PAGE, SHARE_LONG_OF_PAGES = 8, 0.055
+CODE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
+NO_PROSE = re.compile(r"^(?:\||#|<!--).*$", re.MULTILINE)  # tables, headings, markers
+
+
+def page_sentences(page):
+    """Sentences and items of a page, without code, tables, headings and addresses."""
+    text = NO_PROSE.sub("", CODE.sub("", page.read_text(encoding="utf-8")))
+    text = re.sub(r"\]\([^)]*\)", "]", text)
+    text = re.sub(r"^\s*(?:[-*]|\d+\.) ", "\n\n", text, flags=re.MULTILINE)
+    for paragraph in re.split(r"\n\s*\n", text):
+        yield from re.split(r"(?<=[.!?:;])\s+", " ".join(paragraph.split()))
+
+
+def test_sentences_of_pages_are_short():
+    found = [sentence for page in PAGES for sentence in page_sentences(page)]
+    long = [sentence for sentence in found if len(sentence.split()) > LONG]
+    assert len(long) <= SHARE_LONG_OF_PAGES * len(found), long
+
+
+def test_pages_repeat_their_nouns():
+    headless = {p: sum(len(HEADLESS.findall(s)) for s in page_sentences(p)) for p in PAGES}
+    assert max(headless.values()) <= MOST_HEADLESS_OF_A_PAGE, headless
