@@ -3,11 +3,13 @@
 import json
 import random
 import shutil
+import warnings
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+import turnover
 from tests.asserts import assert_refused
 from tests.integration.conftest import invoke
 from turnover.runs.language import open_language
@@ -322,3 +324,67 @@ def test_what_cannot_be_learned_is_told(tmp_path):
     result = invoke(*train, "--prompt", "p", "--response", "r", "--adapters", 4, *out)
     assert result.exit_code == 2
     assert not (tmp_path / "run").exists()
+
+
+@pytest.fixture(scope="module")
+def indexed(tmp_path_factory):
+    """A model with LoRA that was trained on the facts elsewhere, and an index of it."""
+    import peft
+
+    folder = tmp_path_factory.mktemp("indexed")
+    base = model_in(folder / "base")
+    model = transformers.AutoModelForCausalLM.from_pretrained(base)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        lora = peft.LoraConfig(task_type="CAUSAL_LM", r=4, fan_in_fan_out=True)
+        adapted = peft.get_peft_model(model, lora)
+    adapted.save_pretrained(folder / "lora")
+    (folder / "facts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in facts()))
+    found = {}
+    for name, where in (("whole", base), ("lora", folder / "lora")):
+        found[name] = folder / f"run-{name}"
+        how = ("--model", where, "--data", folder / "facts.jsonl", *COLUMNS, "--id", "id")
+        result = invoke("index", *how, "--out", found[name])
+        assert result.exit_code == 0, (result.stderr, result.exception)
+    return found
+
+
+@pytest.mark.parametrize("kind", ["whole", "lora"])
+def test_a_language_model_that_is_there_is_asked_by_its_own_kernel(indexed, kind):
+    run = indexed[kind]
+    opened = open_language(run)
+    names = [name for name, p in opened.model.named_parameters() if p.requires_grad]
+    assert names and all("lora" in name for name in names) == (kind == "lora")
+    words = ("--prompt", ASKED, "--response", "the capital is townc", "--top", 3)
+    result = invoke("ask", run, *words, "--json")
+    assert result.exit_code == 0, (result.stderr, result.exception)
+    found = json.loads(result.stdout)
+    query = opened.typed(ASKED, "the capital is townc")
+    kernel = turnover.GradientKernel(opened.model, opened.loss, link="none", damping=0.3)
+    scores = kernel.scores(query.rows, opened.train)
+    assert [row["id"] for row in found["helpful"]] == scores.top(3).ids[0].tolist()
+    assert found["pairs"]["pairs"] == 0 and "unknown" in found["verdict"]
+    assert invoke("ask", run, "--prompt", ASKED).exit_code == 0, "its own response"
+
+
+def test_an_index_of_a_language_model_is_audited_reported_and_not_proved(indexed):
+    run = indexed["lora"]
+    result = invoke("audit", run, "--json")
+    assert result.exit_code == 0, (result.stderr, result.exception)
+    found = json.loads(result.stdout)
+    assert found["unseen_train_loss"] >= found["seen_train_loss"]
+    said = " ".join(invoke("audit", run).stdout.split())
+    assert "without the example, to first order" in said and invoke("report", run).exit_code == 0
+    page = " ".join((run / "report.html").read_text(encoding="utf-8").split())
+    assert "it was not trained here" in page
+    assert_refused(invoke("prove", run, "--query", 0), 2, "cannot be trained again")
+
+
+def test_models_without_a_next_word_are_not_indexed_for_prompts(tmp_path):
+    config = transformers.BertConfig(
+        vocab_size=20, hidden_size=8, num_hidden_layers=1, num_attention_heads=2
+    )
+    transformers.BertForSequenceClassification(config).save_pretrained(tmp_path / "bert")
+    (tmp_path / "facts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in facts()))
+    how = ("--data", tmp_path / "facts.jsonl", *COLUMNS, "--out", tmp_path / "run")
+    assert_refused(invoke("index", "--model", tmp_path / "bert", *how), 2, "says no next word")

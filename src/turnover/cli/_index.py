@@ -1,9 +1,14 @@
-"""``turnover index``: ask a classifier of texts that was fine-tuned already."""
+"""``turnover index``: ask a classifier or language model that was fine-tuned already."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+
+from turnover.cli._options import LANGUAGE
+
+if TYPE_CHECKING:
+    from turnover.runs import Run
 
 __all__ = ["index"]
 
@@ -16,11 +21,22 @@ def index(
     *,
     model: Annotated[
         str,
-        typer.Option(help="Folder or hub name of a sequence classifier, or of LoRA on one."),
+        typer.Option(help="Folder or hub name of a classifier, language model, or LoRA on one."),
     ],
     data: Annotated[Path, typer.Option(help="What it was trained on: CSV, JSONL or Parquet.")],
-    text: Annotated[str, typer.Option(help="Column of the texts.")],
-    label: Annotated[str, typer.Option(help="Column of the labels, as the model calls them.")],
+    text: Annotated[str | None, typer.Option(help="Column of the texts.")] = None,
+    label: Annotated[
+        str | None, typer.Option(help="Column of the labels, as the model calls them.")
+    ] = None,
+    prompt: Annotated[
+        str | None, typer.Option(help="Column of prompts.", rich_help_panel=LANGUAGE)
+    ] = None,
+    response: Annotated[
+        str | None, typer.Option(help="Column of responses.", rich_help_panel=LANGUAGE)
+    ] = None,
+    messages: Annotated[
+        str | None, typer.Option(help="Column of chats.", rich_help_panel=LANGUAGE)
+    ] = None,
     id: Annotated[str | None, typer.Option(help="Column of the rows' own names.")] = None,
     evaluation: Annotated[
         Path | None,
@@ -34,9 +50,15 @@ def index(
         typer.Option(metavar="N", min=1e-6, help="Damping of the kernel.", rich_help_panel=MORE),
     ] = 0.3,
     max_length: Annotated[
-        int,
-        typer.Option(metavar="N", min=8, help="Word pieces read of a text.", rich_help_panel=MORE),
-    ] = 128,
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=8,
+            help="Word pieces read of a text.",
+            show_default="128; of a language model 512",
+            rich_help_panel=MORE,
+        ),
+    ] = None,
     on_bad_rows: Annotated[
         Literal["stop", "skip"],
         typer.Option(help="What to do about rows that cannot be used.", rich_help_panel=MORE),
@@ -51,34 +73,78 @@ def index(
 ) -> None:
     """Index the training texts of a model that is there already: nothing is trained.
 
-    Then: turnover ask RUN, audit RUN, report RUN. How good the scores are is not known without an
-    ensemble; turnover train with --lora and --pairs makes one.
+    Of a classifier name --text and --label; of a language model --prompt and --response,
+    --messages, or --text alone. Then: turnover ask RUN, audit RUN, report RUN. How good the scores
+    are is not known without an ensemble; turnover train with --lora and --pairs makes one.
 
     Without --eval a tenth of the data is asked about, although the model may have learned it.
     """
-    from turnover.cli._output import progress_bar, show_run, typed, warn, write_page
-    from turnover.data import listing
-    from turnover.data.texts import Columns, read_texts
-    from turnover.runs.text import IndexConfig, index_steps, index_texts
+    from turnover.cli._output import show_run, warn, write_page
 
-    texts = read_texts(
-        data,
-        Columns(text, label, id),
-        evaluation=evaluation,
-        hold_out=SHARE,
-        on_bad_rows=on_bad_rows,
-        encoding=encoding,
-    )
-    if texts.bad:
-        warn(f"left out {len(texts.bad):,} rows: {listing(texts.bad)}")
+    read: dict[str, Any] = {"evaluation": evaluation, "hold_out": SHARE, "encoding": encoding}
+    read["on_bad_rows"] = on_bad_rows
     if evaluation is None:
         warn(
             "without --eval a tenth of the data is asked about and not indexed. The model may have "
             "learned these rows, so that its accuracy on them says little."
         )
-    where = str(Path(model).resolve()) if Path(model).is_dir() else model
-    plan = IndexConfig(where, max_length, damping)
-    with progress_bar(index_steps(texts)) as tick:
-        folder = out or Path("runs") / data.stem
-        run = index_texts(folder, texts, plan, command=typed(context), progress=tick)
+    how: dict[str, Any] = {"damping": damping} | ({"max_length": max_length} if max_length else {})
+    how["model"] = str(Path(model).resolve()) if Path(model).is_dir() else model
+    folder = out or Path("runs") / data.stem
+    speaks = any((prompt, response, messages)) or not label
+    if speaks:
+        names = {"prompt": prompt, "response": response, "messages": messages, "text": text}
+        run = _index_talks(context, folder, data, {**names, "id": id}, read, how)
+    else:
+        run = _index_texts(context, folder, data, (text or "", label or "", id), read, how)
     show_run(run, write_page(run), as_json=as_json)
+
+
+def _index_texts(
+    context: typer.Context,
+    folder: Path,
+    data: Path,
+    columns: tuple[str, str, str | None],
+    read: dict[str, Any],
+    how: dict[str, Any],
+) -> "Run":
+    from turnover.cli._output import progress_bar, typed
+    from turnover.data.texts import Columns, read_texts
+    from turnover.runs.text import IndexConfig, index_steps, index_texts
+
+    texts = read_texts(data, Columns(*columns), **read)
+    _tell_bad(texts.bad)
+    with progress_bar(index_steps(texts)) as tick:
+        return index_texts(folder, texts, IndexConfig(**how), command=typed(context), progress=tick)
+
+
+def _index_talks(
+    context: typer.Context,
+    folder: Path,
+    data: Path,
+    columns: dict[str, str | None],
+    read: dict[str, Any],
+    how: dict[str, Any],
+) -> "Run":
+    from turnover.cli._output import progress_bar, typed
+    from turnover.runs.language import (
+        Columns,
+        LanguageIndexConfig,
+        index_language,
+        index_language_steps,
+        read_talks,
+    )
+
+    talks = read_talks(data, Columns(**columns), **read)
+    _tell_bad(talks.bad)
+    plan = LanguageIndexConfig(**how)
+    with progress_bar(index_language_steps()) as tick:
+        return index_language(folder, talks, plan, command=typed(context), progress=tick)
+
+
+def _tell_bad(bad: Any) -> None:
+    from turnover.cli._output import warn
+    from turnover.data import listing
+
+    if bad:
+        warn(f"left out {len(bad):,} rows: {listing(bad)}")

@@ -130,7 +130,7 @@ def audit_language(run: Path, *, top: int, as_json: bool) -> None:
     if as_json:
         print_json(found.to_json())
         return
-    render_language_audit(found, console(), top)
+    render_language_audit(found, console(), top, as_it_is=classifier.as_it_is)
 
 
 def prove_language(

@@ -30,6 +30,12 @@ READING = (
 )
 
 
+AS_IT_IS = (
+    "The model was not trained here. In place of adapters that never saw an example stands its "
+    "loss without the example, to first order."
+)
+
+
 def render_language_answer(found: LanguageAnswer, console: "Console") -> None:
     """Print what stands behind a response."""
     _talk(found, console)
@@ -59,8 +65,12 @@ def render_language_answer(found: LanguageAnswer, console: "Console") -> None:
     _say(console, f"{READING}{agreement}", "dim")
 
 
-def render_language_audit(found: LanguageAudit, console: "Console", top: int) -> None:
-    """Print an audit of the training examples of a language model."""
+def render_language_audit(
+    found: LanguageAudit, console: "Console", top: int, *, as_it_is: bool = False
+) -> None:
+    """Print an audit of the training examples of a language model, trained or as it was there."""
+    if as_it_is:
+        _say(console, AS_IT_IS)
     _say(console, memory_sentence_of(found.seen_train_loss, found.unseen_train_loss, "example"))
     if found.memorised:
         console.print(

@@ -10,6 +10,11 @@ from turnover.runs.language._answers import (
     prove_response as prove_response,
 )
 from turnover.runs.language._data import Columns, read_talks
+from turnover.runs.language._index import (
+    LanguageIndexConfig as LanguageIndexConfig,
+    index_language as index_language,
+    index_language_steps as index_language_steps,
+)
 from turnover.runs.language._opened import (
     LOADER as LOADER,
     LanguageQuery as LanguageQuery,

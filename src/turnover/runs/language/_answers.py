@@ -114,11 +114,11 @@ def _shared(query: str, text: str, common: set[str]) -> tuple[tuple[int, int], .
 
 
 def audit_language(classifier: LanguageRun, top: int = 30) -> LanguageAudit:
-    """Every training example, seen through the adapters that never learned it."""
-    unseen, seen = (
-        losses_of(classifier.model, classifier.loss, classifier.train, side)
-        for side in ("unseen", "seen")
-    )
+    """Every training example, seen through the adapters that never learned it.
+
+    Of a model that was there already, by its loss without the example, to first order.
+    """
+    unseen, seen = _losses(classifier)
     talks = classifier.talks["train"]
     keys = [(normalised(talk.prompt), normalised(talk.response)) for talk in talks]
     group, groups = _groups(keys)
@@ -159,6 +159,18 @@ def audit_language(classifier: LanguageRun, top: int = 30) -> LanguageAudit:
     )
 
 
+def _losses(classifier: LanguageRun) -> tuple[Tensor, Tensor]:
+    if classifier.as_it_is:
+        seen = losses_of(classifier.model, classifier.loss, classifier.train)
+        known = classifier.kernel().fit(classifier.train)
+        return seen + known.self_scores().clamp_min(0), seen
+    unseen, seen = (
+        losses_of(classifier.model, classifier.loss, classifier.train, side)
+        for side in ("unseen", "seen")
+    )
+    return unseen, seen
+
+
 def _groups(keys: Sequence[Any]) -> tuple[list[int], list[list[int]]]:
     rows: dict[Any, list[int]] = {}
     for row, key in enumerate(keys):
@@ -192,15 +204,11 @@ def prove_response(
         progress: called with the number of finished trainings, and of all.
 
     Raises:
-        DataError: when no example helped, or none would be left.
+        DataError: when no example helped, or none would be left, and of an index.
         LossError, RunError, ConfigError: as :class:`turnover.proof.Retrainings`.
     """
     count = len(classifier.train)
-    most = max(10, count // 100) if most is None else most
-    if most >= count:
-        raise DataError(
-            f"Removing {most} of {count} examples leaves nothing to train on. Take fewer: rows=N."
-        )
+    most = _how_many(classifier, most)
     found = answer_response(classifier, query, k=most)
     ours = [row for row in found.helpful if row.score > 0]
     if not ours:
@@ -242,6 +250,23 @@ def prove_response(
         verdict=_verdict(trials[1], trials[2], losses[1] - losses[2]),
         removed=tuple(ours),
     )
+
+
+def _how_many(classifier: LanguageRun, most: int | None) -> int:
+    """How many examples are taken out; of an index, and where none would be left, an error."""
+    if classifier.as_it_is:
+        raise DataError(
+            f"{classifier.run.folder} is an index of a model that was trained elsewhere, by a "
+            "recipe that is not known here, so that it cannot be trained again. Train a run with "
+            "lora=RANK for proofs."
+        )
+    count = len(classifier.train)
+    most = max(10, count // 100) if most is None else most
+    if most >= count:
+        raise DataError(
+            f"Removing {most} of {count} examples leaves nothing to train on. Take fewer: rows=N."
+        )
+    return most
 
 
 def _others(named: Tensor, count: int) -> Tensor:

@@ -13,13 +13,16 @@ from torch import Tensor, nn
 from turnover.data import Rows
 from turnover.errors import DataError, RunError
 from turnover.estimators import GradientKernel
-from turnover.hf import AdapterEnsemble, Member, split_ensemble
+from turnover.hf import AdapterEnsemble, Member, split_ensemble, unwrapped
 from turnover.runs._fine_tuned import lora_config, refuse_other_base
 from turnover.runs._folder import Run, describe_masks, fingerprint
 from turnover.runs._job import cosine
 from turnover.runs._registry import RunLoader, unfinished
+from turnover.runs.language._checkpoint import load_causal
 from turnover.runs.language._data import Talk
 from turnover.runs.language._tokens import Encoded, TalkTokenizer, language_loss, rows_of
+from turnover.runs.text._checkpoint import same_weights, tokenizer_of
+from turnover.runs.text._classifier import is_checkpoint
 from turnover.runs.text._encoders import pretrained, source_of
 from turnover.training import Recipe
 
@@ -96,14 +99,14 @@ class LanguageRun:
 
     Attributes:
         run: the run folder.
-        model: pairs of adapters on one frozen model.
+        model: pairs of adapters on one frozen model; of an index, the model that was there.
         tokenizer: of the model.
         train, test: tokens of the examples.
         talks: the examples of ``"train"`` and ``"test"``.
     """
 
     run: Run
-    model: AdapterEnsemble
+    model: nn.Module
     tokenizer: TalkTokenizer
     train: Rows
     test: Rows
@@ -115,8 +118,14 @@ class LanguageRun:
 
     def kernel(self) -> GradientKernel:
         """The gradient kernel of the adapters, whose index stays in the run folder."""
-        folder = self.run.folder / FEATURES
-        return GradientKernel(self.model, self.loss, link="none", folder=folder)
+        folder, damping = self.run.folder / FEATURES, self.run.arguments.get("damping", "auto")
+        loss = language_loss if self.as_it_is else self.loss
+        return GradientKernel(self.model, loss, link="none", damping=damping, folder=folder)
+
+    @property
+    def as_it_is(self) -> bool:
+        """Whether the model was there already, and nothing was trained."""
+        return is_checkpoint(self.run.arguments)
 
     def build(self, seed: int) -> nn.Module:
         """One untrained network of the same kind."""
@@ -165,11 +174,12 @@ class LanguageRun:
         self.model.eval()
         tokens = self.tokenizer.prompt(talk)[1 - self.tokenizer.length :]
         step = torch.tensor([tokens], device=next(self.model.parameters()).device)
-        caches = [_cache(one) for one in self.model.transformers]
+        speakers = _speakers(self.model)
+        caches = [_cache(inner) for _, inner in speakers]
         said: list[int] = []
         for _ in range(min(most, self.tokenizer.length - len(tokens))):
             total = torch.zeros((), device=step.device)
-            for number, member in enumerate(self.model.members):
+            for number, (member, _) in enumerate(speakers):
                 found = member(input_ids=step, use_cache=True, **caches[number])
                 total = total + found["logits"][0, -1].float()
             token = int(total.argmax())
@@ -191,6 +201,13 @@ class LanguageRun:
         count = (labels[:, 1:] != -100).sum(1)
         batch = {**rows.batch, "labels": labels, "weight": count.float()}
         return LanguageQuery(Rows(batch, rows.ids), talk, span=place, **more)
+
+
+def _speakers(model: nn.Module) -> list[tuple[nn.Module, Any]]:
+    """Who says the next word: each with its transformer."""
+    if isinstance(model, AdapterEnsemble):
+        return list(zip(model.members, model.transformers, strict=True))
+    return [(model, unwrapped(model))]
 
 
 def _cache(transformer: Any) -> dict[str, Any]:
@@ -245,10 +262,13 @@ def open_language(folder: str | Path) -> LanguageRun:
     rows = {name: run.load_rows(name) for name in ("train", "test")}
     try:
         arguments = run.arguments
-        recipe_of(arguments)
         source = source_of(arguments["model"])
-        model = build_language(arguments, arguments["seed"], turnover=True)
-        tokenizer = TalkTokenizer(source, arguments["max_length"])
+        if is_checkpoint(arguments):
+            model = same_weights(run, load_causal)
+        else:
+            recipe_of(arguments)
+            model = build_language(arguments, arguments["seed"], turnover=True)
+        tokenizer = TalkTokenizer(tokenizer_of(arguments["model"]), arguments["max_length"])
         for name, found in rows.items():
             if fingerprint(found) != run.manifest["data"][name]:
                 raise RunError(f"The rows in {run.folder / name}.safetensors are not this run's.")
@@ -262,7 +282,8 @@ def open_language(folder: str | Path) -> LanguageRun:
         if isinstance(error, RunError):
             raise
         raise RunError(f"{run.folder / 'manifest.json'} is damaged: {error!r}.") from error
-    assert isinstance(model, AdapterEnsemble)
+    if not isinstance(model, AdapterEnsemble):
+        return LanguageRun(run, model, tokenizer, rows["train"], rows["test"], talks)
     refuse_other_base(run.manifest, model, source)
     run.load_model(model)
     model.eval()

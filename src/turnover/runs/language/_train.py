@@ -23,7 +23,7 @@ from turnover.runs.results import Results
 from turnover.runs.text._encoders import source_of
 from turnover.training import refuse_large_training
 
-__all__ = ["LanguageConfig", "run_language", "steps_of"]
+__all__ = ["LanguageConfig", "encoded_rows", "run_language", "steps_of"]
 
 Progress = Callable[[str, int], None]
 STEPS_BESIDES, MEASURED, CHECKED = 3, 500, 16
@@ -101,7 +101,7 @@ def run_language(
     run = Run.create(folder, _manifest(talks, plan, command))
     if run.complete:
         return run
-    rows = [_rows(run, name, talks, tokenizer, progress) for name in ("train", "test")]
+    rows = [encoded_rows(run, name, talks, tokenizer, progress) for name in ("train", "test")]
     recipe, build = recipe_of(arguments), partial(build_language, arguments, plan.seed)
     progress("Proving that no example reaches its unseen half", 0)
     few = sample_rows(rows[0], min(CHECKED, batch_rows(rows[0], recipe)))
@@ -138,7 +138,9 @@ def run_language(
     return run.finish(masks=describe_masks(model), data=data, **about_base(model))
 
 
-def _rows(run: Run, name: str, talks: Talks, tokenizer: TalkTokenizer, progress: Progress) -> Rows:
+def encoded_rows(
+    run: Run, name: str, talks: Talks, tokenizer: TalkTokenizer, progress: Progress
+) -> Rows:
     """Tokens of a side, from the run folder where an earlier call left them there."""
     side = talks.train if name == "train" else talks.test
     kept = {

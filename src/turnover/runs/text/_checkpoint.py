@@ -3,6 +3,7 @@
 import json
 import os
 import re
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -15,7 +16,16 @@ from turnover.hf import old_names
 from turnover.runs import Run
 from turnover.runs.text._encoders import pretrained, quiet, source_of
 
-__all__ = ["load_checkpoint", "open_checkpoint", "tokenizer_of", "weights_of"]
+__all__ = [
+    "adapter_of",
+    "load_checkpoint",
+    "open_checkpoint",
+    "refuse_missing",
+    "same_weights",
+    "tokenizer_of",
+    "weights_of",
+    "with_adapter",
+]
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 TOKENIZER = (
@@ -31,9 +41,18 @@ def open_checkpoint(run: Run) -> nn.Module:
     Raises:
         RunError: when it cannot be loaded, or has other weights than were indexed.
     """
+    return same_weights(run, lambda name: load_checkpoint(name)[0])
+
+
+def same_weights(run: Run, load: Callable[[str], nn.Module]) -> nn.Module:
+    """The model of an index by a function from its name, compared with what was indexed.
+
+    Raises:
+        RunError: when it cannot be loaded, or has other weights than were indexed.
+    """
     source = source_of(run.arguments["model"])
     try:
-        model, _ = load_checkpoint(run.arguments["model"])
+        model = load(run.arguments["model"])
     except DataError as error:
         raise RunError(f"The model that {run.folder} indexes cannot be loaded. {error}") from error
     if weights_of(model) != run.manifest.get("base"):
@@ -52,8 +71,14 @@ def load_checkpoint(name: str) -> tuple[nn.Module, tuple[str, ...]]:
         MissingExtra: when transformers or PEFT is not installed.
     """
     source = source_of(name)
-    adapter = _adapter_of(source)
-    model: Any = _whole(source) if adapter is None else _with_adapter(adapter)
+    adapter = adapter_of(source)
+    model: Any = (
+        _whole(source)
+        if adapter is None
+        else with_adapter(
+            adapter, "AutoPeftModelForSequenceClassification", lambda: _classes_in(adapter)
+        )
+    )
     config = model.config
     count = int(config.num_labels)
     if count < 2:
@@ -63,7 +88,7 @@ def load_checkpoint(name: str) -> tuple[nn.Module, tuple[str, ...]]:
     return model.to("cuda" if torch.cuda.is_available() else "cpu"), names
 
 
-def _adapter_of(source: str) -> str | None:
+def adapter_of(source: str) -> str | None:
     """The folder of an adapter of PEFT: the given one, or where the cache of the hub has it."""
     if os.path.isdir(source):
         return source if os.path.isfile(os.path.join(source, CONFIG)) else None
@@ -99,7 +124,7 @@ def tokenizer_of(name: str) -> str:
         DataError: for an adapter that does not say what it is on.
     """
     source = source_of(name)
-    folder = _adapter_of(source)
+    folder = adapter_of(source)
     if folder is None:
         return source
     if not os.path.isdir(source) and _from_hub(source, TOKENIZER[0]) is not None:
@@ -132,28 +157,46 @@ def _whole(source: str) -> Any:
         use_safetensors=True,
         output_loading_info=True,
     )
-    if missing := sorted(report["missing_keys"]):
-        raise DataError(
-            f"The weights in {source} lack {', '.join(missing[:3])}: they would be random numbers, "
-            "others each time. An index is of a classifier that was fine-tuned already."
-        )
+    refuse_missing(source, report)
     return model
 
 
-def _with_adapter(source: str) -> Any:
+def refuse_missing(source: str, report: Mapping[str, Any]) -> None:
+    """Refuse weights that are not all there, by what transformers says of loading them."""
+    if missing := sorted(report["missing_keys"]):
+        raise DataError(
+            f"The weights in {source} lack {', '.join(missing[:3])}: they would be random numbers, "
+            "others each time. An index is of a model that was fine-tuned already."
+        )
+
+
+def with_adapter(
+    source: str, kind: str, options: Callable[[], Mapping[str, Any]] = lambda: {}
+) -> Any:
+    """An adapter of PEFT on its base.
+
+    Args:
+        source: its folder.
+        kind: a class of PEFT, such as ``"AutoPeftModelForCausalLM"``.
+        options: of loading, told once the files are known to be there.
+
+    Raises:
+        DataError: for an adapter that cannot be loaded, or whose weights are a pickle.
+        MissingExtra: when PEFT is not installed.
+    """
     if not os.path.isfile(os.path.join(source, WEIGHTS)):
         raise DataError(
             f"{source} holds an adapter without {WEIGHTS}. Other files of weights are pickles, "
             "which can run code, and are not loaded: save the adapter again with a present PEFT."
         )
     try:
-        from peft import AutoPeftModelForSequenceClassification
+        import peft
     except ImportError:
         raise MissingExtra("peft", "hf", f"model={source!r}") from None
     try:
         with old_names(), quiet():
-            return AutoPeftModelForSequenceClassification.from_pretrained(
-                source, is_trainable=True, use_safetensors=True, **_classes_in(source)
+            return getattr(peft, kind).from_pretrained(
+                source, is_trainable=True, use_safetensors=True, **options()
             )
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         raise DataError(f"Cannot load the adapter in {source}: {error}") from error
