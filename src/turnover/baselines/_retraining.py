@@ -63,6 +63,9 @@ def half_subsets(
 
     Raises:
         DataError: for a fraction that leaves a subset empty or whole.
+
+    >>> half_subsets(10, subsets=3).sum(dim=1)
+    tensor([5, 5, 5])
     """
     size = round(fraction * train)
     if not 0 < size < train:

@@ -35,6 +35,11 @@ def label_errors(probabilities: Tensor, labels: Tensor) -> Tensor:
     Raises:
         DataError: for shapes that do not fit together, labels outside of the classes, or
             probabilities that are not finite.
+
+    >>> sure_of_0, sure_of_1 = [0.9, 0.1], [0.1, 0.9]
+    >>> p = torch.tensor([sure_of_0, sure_of_0, sure_of_1, sure_of_1, [0.95, 0.05]])
+    >>> label_errors(p, torch.tensor([0, 0, 1, 1, 1]))
+    tensor([False, False, False, False,  True])
     """
     _refuse(probabilities, labels)
     p = probabilities.detach().cpu().double()

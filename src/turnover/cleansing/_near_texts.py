@@ -45,6 +45,12 @@ def near_texts(texts: Sequence[str]) -> NearCopies:
 
     Args:
         texts: one per row, already normalised: letters count as they are.
+
+    Returns:
+        Pairs of distinct texts that are nearly equal, and the number of each row's text.
+
+    >>> near_texts(["A film to see twice, again.", "A film to see twice, again!", "No"]).pairs
+    tensor([[0, 1]])
     """
     distinct = list(dict.fromkeys(texts))
     found: list[tuple[int, int, float]] = []

@@ -24,6 +24,9 @@ def flip_labels(
 
     Raises:
         DataError: for a fraction outside [0, 1], fewer than two classes, or labels outside them.
+
+    >>> flip_labels(torch.tensor([0, 1, 2, 0, 1, 2]), fraction=1 / 3, classes=3)
+    (tensor([0, 1, 1, 0, 1, 1]), tensor([False, False,  True, False, False,  True]))
     """
     if not 0 <= fraction <= 1 or classes < 2:
         raise DataError(

@@ -72,6 +72,10 @@ def token_losses(model: nn.Module, batch: Mapping[str, Any]) -> tuple[Tensor, Te
     Position t holds the loss of predicting the token at t, in nats; zero where the label is −100,
     and at the first position of a causal model.
 
+    Args:
+        model: a transformer with a head that labels tokens.
+        batch: its inputs, with ``labels`` ``int64 [rows, tokens]``.
+
     Raises:
         LossError: without labels, or for a model that does not label tokens.
     """

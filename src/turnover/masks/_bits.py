@@ -87,6 +87,10 @@ def mask(ids: Tensor, units: int, *, seed: int = 0, layer: int = 0, keep: float 
 
     Raises:
         MaskError, IdError: for arguments out of range.
+
+    >>> mask(torch.tensor([7, 8]), units=4)
+    tensor([[ True, False, False, False],
+            [False, False,  True, False]])
     """
     return _unpack(_words(ids, units, seed, layer, keep), units, False, True, torch.bool)
 
@@ -109,6 +113,10 @@ def gates(
 
     Returns:
         Tensor ``[*ids.shape, units]`` on the device of ``ids``.
+
+    >>> gates(torch.tensor([7, 8]), units=4)
+    tensor([[2., 0., 0., 0.],
+            [0., 0., 2., 0.]])
     """
     kept = keep_rate(keep)
     off, on = (1 / (1 - kept), 0.0) if unseen else (0.0, 1 / kept)

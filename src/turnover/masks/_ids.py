@@ -130,6 +130,12 @@ def null_ids(count: int, avoid: Tensor | None = None) -> Tensor:
 
     Returns:
         ``int64`` tensor ``[count]``, always the same one for the same arguments.
+
+    Raises:
+        IdError: when ``avoid`` holds no integers of 64 bits.
+
+    >>> null_ids(2)
+    tensor([-4611686018427387904, -4611686018427387903])
     """
     start = NULL_BASE
     taken = torch.empty(0, dtype=torch.int64) if avoid is None else as_ids(avoid).flatten().cpu()

@@ -50,7 +50,11 @@ class Change:
 @final
 @dataclass(frozen=True)
 class Conversion:
-    """Report of a conversion: every change, in the order of the layer numbers."""
+    """Report of a conversion: every change, in the order of the layer numbers.
+
+    Attributes:
+        changes: of each new layer its number, and the module that it follows or replaces.
+    """
 
     changes: tuple[Change, ...]
 

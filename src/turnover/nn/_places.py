@@ -44,14 +44,21 @@ def after(*patterns: str, first: int = 0) -> Place:
 
     A module registered under several names matches by any of them, and counts once.
 
-    With ``first=k`` only from the k-th match on, counted from 0 (the paper masks VGG19 only after
-    its 11th layer).
+    Args:
+        *patterns: shell patterns of full module names (``*`` also matches dots).
+        first: only from the match of this number on, counted from 0. The paper masks VGG19 only
+            after its 11th layer.
+
+    Returns:
+        The places for :func:`convert`, which raises a ConversionError where nothing matches.
     """
     return Place(patterns, instead=False, first=first)
 
 
 def instead_of_dropout(*patterns: str, first: int = 0) -> Place:
     """Masks in place of the ordinary dropout modules, all or those whose names match.
+
+    Arguments and errors as in :func:`after`.
 
     The drop rate of a replaced module is not kept (the report of the conversion states it):
     ``convert(model, instead_of_dropout(), dropout=rate)`` puts ordinary dropout on top.

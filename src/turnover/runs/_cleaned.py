@@ -64,6 +64,11 @@ def _after(classifier: ClassifierRun, decided: Decided) -> tuple[Tensor, Tensor]
 def write_cleaned(classifier: ClassifierRun, decided: Decided, path: Path) -> int:
     """Write the training rows after the decisions, as CSV or Parquet by the suffix; how many.
 
+    Args:
+        classifier: an opened run, whose training rows are written.
+        decided: by id what was decided of a row; rows without a decision stay.
+        path: file to write, ``.csv`` or ``.parquet``.
+
     Raises:
         DataError: for another suffix, or when nothing would be left.
         RunError: when the file cannot be written.

@@ -51,6 +51,10 @@ def benjamini_hochberg(p: Tensor, tests: int | None = None) -> Tensor:
 
     Raises:
         ScoreError: for p-values outside [0, 1], or fewer tests than p-values.
+
+    >>> import torch
+    >>> benjamini_hochberg(torch.tensor([0.01, 0.04, 0.03, 0.5]))
+    tensor([0.0400, 0.0533, 0.0533, 0.5000])
     """
     found = p.shape[-1]
     tests = found if tests is None else tests

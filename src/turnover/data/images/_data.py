@@ -48,7 +48,13 @@ def _say_nothing(what: str, steps: int) -> None:
 @final
 @dataclass(frozen=True)
 class Columns:
-    """Names of the columns of a data file: pictures, labels, and the rows' own names if any."""
+    """Names of the columns of a data file.
+
+    Attributes:
+        image: column of the pictures: encoded files, or raw pixels of gray squares.
+        label: column of the labels.
+        id: column of the rows' own names; None where they have none.
+    """
 
     image: str
     label: str

@@ -24,7 +24,13 @@ __all__ = ["Columns", "Texts", "read_target", "read_texts"]
 @final
 @dataclass(frozen=True)
 class Columns:
-    """Names of the columns of a data file: texts, labels, and the rows' own names if any."""
+    """Names of the columns of a data file.
+
+    Attributes:
+        text: column of the texts.
+        label: column of the labels.
+        id: column of the rows' own names; None where they have none.
+    """
 
     text: str
     label: str
