@@ -1,7 +1,8 @@
 """The user's loss as a function of the parameters: what ``torch.func`` maps and derives."""
 
+import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from turnover.errors import ConversionError, TurnoverError
 
 __all__ = [
     "Parameters",
+    "eager",
     "flat",
     "functional_loss",
     "per_example_gradients",
@@ -32,9 +34,17 @@ def with_gradients() -> Iterator[None]:
     Compiled code calls the hooks of the modules inside at some calls, and not at others. Reentrant
     checkpoints allow no ``torch.autograd.grad``, and hide from hooks what is inside.
     """
-    eager = torch.compiler.set_stance("force_eager")
-    with torch.inference_mode(False), torch.enable_grad(), eager, _without_checkpoints():
+    with torch.inference_mode(False), torch.enable_grad(), eager(), _without_checkpoints():
         yield
+
+
+def eager() -> AbstractContextManager[object]:
+    """Within the block, compiled models run as they were written.
+
+    Where the compiler is not loaded nothing is compiled, and to load it takes over a second.
+    """
+    loaded = "torch._dynamo" in sys.modules
+    return torch.compiler.set_stance("force_eager") if loaded else nullcontext()
 
 
 class _Direct:

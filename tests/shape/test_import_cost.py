@@ -44,3 +44,18 @@ def test_help_is_light():
     output, modules = run(HELP)
     assert "Usage" in output
     assert not modules & HEAVY
+
+
+ASK = """
+import torch, turnover
+def loss(model, batch):
+    return torch.nn.functional.cross_entropy(model(batch[0]), batch[1], reduction="none")
+rows = turnover.Rows((torch.eye(4), torch.arange(4) % 2))
+turnover.GradientKernel(torch.nn.Linear(4, 2), loss).scores(rows, rows)
+"""
+
+
+def test_scores_of_a_kernel_load_no_compiler():
+    """It takes a third of the time to the first answer, and nothing is compiled."""
+    _, modules = run(ASK)
+    assert "turnover" in modules and "torch._dynamo" not in modules

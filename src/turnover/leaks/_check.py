@@ -13,13 +13,12 @@ effect, which no mask can prevent. What it taught f^m(z) alters the gradients of
 whose masks overlap both halves.
 """
 
-import sys
-from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
 
 import torch
 from torch import Tensor, nn
 
+from turnover._functional import eager
 from turnover._rows import Batch, Loss, count_rows, map_tensors, select_rows
 from turnover.errors import IdError
 from turnover.leaks._audit import Audit, Pairs
@@ -91,7 +90,7 @@ def check(
     pairs = _pairs(batch, _spread(names, instances))
     looked_at = select_rows(batch, _looked_at([row for row, _ in pairs], len(names)))
     try:
-        with restored(model), _eager():
+        with restored(model), eager():
             if not model.training:
                 model.train()
             bench = Bench(model, batch, loss, made, Hidden(model), clip_norm, looked_at)
@@ -110,12 +109,6 @@ def _audited(bench: Bench, ids: Tensor, pairs: Pairs) -> LeakReport:
     if moving:
         advance(bench, ids, moving)
     return Audit(bench, ids, pairs, written, moving).report()
-
-
-def _eager() -> AbstractContextManager[object]:
-    """Run compiled models without recompiling them for every shape and mode of the audit."""
-    loaded = "torch._dynamo" in sys.modules
-    return torch.compiler.set_stance("force_eager") if loaded else nullcontext()
 
 
 def _ids_of(ids: Tensor | None, rows: int) -> Tensor:
