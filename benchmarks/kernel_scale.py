@@ -6,8 +6,9 @@ MNIST, the leaderboard's network, two pairs. Up to 60,000 rows are MNIST itself;
 image i mod 60,000 shifted by a number of pixels that follows from i, made when it is read: the rows
 are numbers, and the loss makes their pictures. Every size is a process of its own, which tells its
 largest memory: ``peak_mb`` with the pages of mapped files, which the system takes back when it
-needs them, and ``own_mb`` without. Features go into a folder. ``exact`` rows are solved in the
-dual, and ``same_order`` is the mean rank correlation over queries of landmarks' scores with theirs.
+needs them, and ``own_mb`` without. Features go into a folder. Sizes that a file has already stay.
+``exact`` rows are solved in the dual, and ``same_order`` is the mean rank correlation over queries
+of landmarks' scores with theirs.
 ``per_row_ms`` is the time of the fit over the rows: the same at all sizes where cost is linear.
 """
 
@@ -116,6 +117,14 @@ def _same_order(found: Tensor, wanted: Tensor) -> float:
     return float(F.cosine_similarity(*centred, dim=1).mean())
 
 
+def known(path: Path | None) -> list[dict[str, Any]]:
+    """Rows of a file that is there already: other sizes stay."""
+    if path is None or not path.exists():
+        return []
+    found: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["rows"]
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", type=Path)
@@ -127,7 +136,7 @@ def main() -> None:
     if options.one:
         print(json.dumps(one(options.one, options.landmarks, options.one <= options.exact)))
         return
-    rows = []
+    rows = [row for row in known(options.json) if row["rows"] not in options.sizes]
     for size in options.sizes:
         done = subprocess.run(
             [
@@ -140,6 +149,7 @@ def main() -> None:
         )
         rows.append(json.loads(done.stdout.splitlines()[-1]))
         print(rows[-1], flush=True)
+        rows.sort(key=lambda row: row["rows"])
         if options.json:
             last = rows[-1]
             million = {

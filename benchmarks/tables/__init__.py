@@ -39,7 +39,7 @@ from benchmarks.tables._images import (
     section22,
 )
 from benchmarks.tables._judges import judges_found, judges_lds
-from benchmarks.tables._kernel import kernel_scale, recipe
+from benchmarks.tables._kernel import kernel_scale, landmarks, recipe
 from benchmarks.tables._lines import ROOT
 from benchmarks.tables._speed import costs, demo, first_order, image_scores, projection, scan, speed
 from benchmarks.tables._texts import (
@@ -90,6 +90,7 @@ MAKERS = (
     judges_lds,
     judges_found,
     kernel_scale,
+    landmarks,
     text_accuracy,
     cleanse_sentiment,
     cleanse_sweep,

@@ -59,3 +59,25 @@ def kernel_scale() -> str:
     header = ["rows", "landmarks", "fit", "per row", "open", "one query", "kept per row"]
     header += ["memory", "order of exact scores"]
     return table(header, rows) + origin(found["machine"], "kernel_scale")
+
+
+def landmarks() -> str:
+    """What landmarks lose against the exact solve."""
+    found = result("landmarks")
+    rows = []
+    for link, count in sorted({(row["link"], row["landmarks"]) for row in found["rows"]}):
+        each = [r for r in found["rows"] if (r["link"], r["landmarks"]) == (link, count)]
+        own = {"link": link, "landmarks": count}
+        lost = [cell["lost"] for cell in found["lost"] if own.items() <= cell.items()]
+        rows.append(
+            [
+                f"{count:,}" if count else "none, exact",
+                f"{mean(row['lds'] for row in each):.3f}",
+                f"{lost[0]:+.3f}" if lost else "–",
+                f"{mean(row['covered'] for row in each):.0%}",
+                f"{mean(row['bytes_per_instance'] for row in each) / 1000:.0f} kB",
+                f"{mean(row['fit_seconds'] for row in each):.0f} s",
+            ]
+        )
+    header = ["landmarks", "LDS", "lost", "curvature covered", "kept per row", "fit"]
+    return table(header, rows) + origin(found["machine"], "landmarks")
