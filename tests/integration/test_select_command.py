@@ -7,7 +7,8 @@ import shutil
 
 import pytest
 
-from tests.integration.conftest import assert_refused, invoke
+from tests.asserts import assert_refused
+from tests.integration.conftest import invoke
 from tests.integration.test_text import BAD, GOOD, OPTIONS, REST, files, reviews, write  # noqa: F401
 from turnover.runs import Run
 
