@@ -94,7 +94,7 @@ figure, axes = plt.subplots(1, 7, figsize=(7, 1.4))
 pictures = [some.batch[0][0], *train.batch[0][rows]]
 labels = [some.batch[1][0], *train.batch[1][rows]]
 for axis, picture, label in zip(axes, pictures, labels, strict=True):
-    axis.imshow(picture[0], cmap="gray_r")
+    axis.imshow(picture[0].numpy(), cmap="gray_r")
     axis.set_title(f"{int(label)}", fontsize=9)
     axis.axis("off")
 
