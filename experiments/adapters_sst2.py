@@ -1,10 +1,12 @@
 """Scores of fine-tuned MiniLM: split ensembles of LoRA against masks and one network's scores.
 
     python -m experiments.adapters_sst2 --data FOLDER --json experiments/results/adapters_sst2.json
+    python -m experiments.adapters_sst2 --data FOLDER --set agnews --json FILE
 
-SST-2 sentences; LoRA in the last block of all-MiniLM-L6-v2, with pooler and output layer. The five
-blocks before are frozen and computed once (``split_prefix``). The truth is re-training on random
-halves. "Cost" counts trainings on all rows; a pair is one.
+Sentences of SST-2, or descriptions of AG News; LoRA in the last block of all-MiniLM-L6-v2, with
+pooler and output layer. The five blocks before are frozen and computed once (``split_prefix``). The
+truth is re-training on random halves. "Cost" counts trainings on all rows; a pair is one. EK-FAC is
+that of dattri-llm, where Python finds it.
 """
 
 import argparse
@@ -18,10 +20,11 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from benchmarks._machine import describe
+from experiments import language_peers
 from turnover import FirstOrder, GradientKernel, Recipe, Rows, TwoPass, fit, hf
 from turnover.baselines import GradDot, Retraining, Similarity, half_subsets
 from turnover.evaluation import lds
@@ -32,13 +35,18 @@ from turnover.scores import Scores
 from turnover.training import train_split_ensemble
 
 TRAIN, QUERIES, TOKENS, PAIRS, SUBSETS, SEEDS, BLOCK = 300, 60, 32, 4, 20, (0, 1), 5
+SETS = {
+    "sst2": ("sst2-sentences-train", "sst2-sentences-dev", 2),
+    "agnews": ("agnews-train10k", "agnews-test", 4),
+}
+"""By name: files of training and of queries, and the number of classes."""
 RECIPE = Recipe(4, 16, 0, partial(torch.optim.AdamW, lr=2e-3, weight_decay=0.0))
 
 
-def base() -> nn.Module:
+def base(classes: int) -> nn.Module:
     torch.manual_seed(0)
     return AutoModelForSequenceClassification.from_pretrained(
-        source_of("minilm"), num_labels=2, attn_implementation="eager"
+        source_of("minilm"), num_labels=classes, attn_implementation="eager"
     ).eval()
 
 
@@ -64,11 +72,11 @@ def build(model: nn.Module, seed: int) -> nn.Module:
     return tail_of(unwrapped(hf.Member.of(model, lora(), seed)), BLOCK)
 
 
-def rows_of(folder: Path, features: Callable[..., Any]) -> tuple[Rows, Rows]:
+def rows_of(folder: Path, name: str, features: Callable[..., Any]) -> tuple[Rows, Rows]:
     tokenizer = AutoTokenizer.from_pretrained(source_of("minilm"))
     found = []
-    for name, count in (("train", TRAIN), ("dev", QUERIES)):
-        table = pq.read_table(folder / f"sst2-sentences-{name}.parquet")
+    for file, count in zip(SETS[name], (TRAIN, QUERIES), strict=False):
+        table = pq.read_table(folder / f"{file}.parquet")
         order = torch.randperm(len(table), generator=torch.Generator().manual_seed(0))[:count]
         texts = [table["text"][int(row)].as_py() for row in order]
         labels = torch.tensor([int(table["label"][int(row)].as_py()) for row in order])
@@ -82,13 +90,15 @@ def rows_of(folder: Path, features: Callable[..., Any]) -> tuple[Rows, Rows]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--set", choices=SETS, default="sst2")
     parser.add_argument("--json", type=Path, required=True)
     given = parser.parse_args()
     torch.set_num_threads(1)
-    model = base()
+    classes = SETS[given.set][2]
+    model = base(classes)
     ensemble = hf.split_ensemble(model, lora(), pairs=PAIRS, seed=100)
     tails, features = hf.split_prefix(ensemble)
-    train, queries = rows_of(given.data, features)
+    train, queries = rows_of(given.data, given.set, features)
     made: dict[str, tuple[Any, float]] = {}
     seconds: dict[str, float] = {}
 
@@ -120,6 +130,20 @@ def main() -> None:
         lambda: one(lambda network: GradientKernel(network, loss)),
     )
     timed("Grad-Dot", PAIRS, lambda: one(lambda network: GradDot(network, loss)))
+    if "dattri-llm" in language_peers.VERSIONS:
+
+        def by_ekfac(network: nn.Module) -> Tensor:
+            return language_peers.METHODS["dattri-llm EK-FAC"](network, queries, train)
+
+        timed(
+            "EK-FAC of dattri-llm",
+            PAIRS,
+            lambda: Scores(
+                torch.stack([by_ekfac(network) for network in whole]).mean(dim=0),
+                train.ids,
+                queries.ids,
+            ),
+        )
     timed(
         "similarity of the pooled output, same label",
         PAIRS,
@@ -133,7 +157,7 @@ def main() -> None:
     def masked() -> nn.Module:
         from turnover.hf import wrapped_by_peft
 
-        network = wrapped_by_peft(base(), replace_rank())
+        network = wrapped_by_peft(base(classes), replace_rank())
         hf.mask_bottlenecks(network, seed=300)
         network = tail_of(unwrapped(network), BLOCK)
         fit(network, train, loss, replace(RECIPE, seed=300, epochs=2 * RECIPE.epochs))
@@ -180,6 +204,7 @@ def main() -> None:
         "truth_seconds": seconds["truth"],
         "agreement": round(made["split ensemble of LoRA"][0].about["agreement"], 4),
         "rows": rows,
+        "peers": language_peers.VERSIONS,
         "machine": describe(truth=SEEDS[0]),
     }
     given.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

@@ -54,7 +54,7 @@ from benchmarks.tables._texts import (
     text_suspects,
     trace_facts,
 )
-from benchmarks.tables._transformers import adapters_memory, adapters_sst2
+from benchmarks.tables._transformers import adapters_agnews, adapters_memory, adapters_sst2
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
@@ -116,6 +116,7 @@ MAKERS = (
     explore_clicks,
     explore_scale,
     adapters_sst2,
+    adapters_agnews,
     adapters_memory,
 )
 

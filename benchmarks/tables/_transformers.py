@@ -8,6 +8,11 @@ def adapters_sst2() -> str:
     return _against_training("adapters_sst2")
 
 
+def adapters_agnews() -> str:
+    """The same on AG News."""
+    return _against_training("adapters_agnews")
+
+
 def adapters_memory() -> str:
     """Peak memory of a process by number of members on one frozen base."""
     found = result("adapters_memory")
