@@ -121,7 +121,10 @@ def progress_bar(total: int | None) -> Iterator[Callable[[str, int], None]]:
     time = TimeElapsedColumn() if total is None else TimeRemainingColumn(compact=True)
     columns = (TextColumn("{task.description}"), BarColumn(), time)
     err = Console(file=sys.stderr)
-    with Progress(*columns, console=err, transient=True, disable=QUIET.get()) as bar:
+    if QUIET.get():  # rich 13 ends even a bar that is off with an empty line
+        yield lambda what, steps: None
+        return
+    with Progress(*columns, console=err, transient=True) as bar:
         task = bar.add_task("Starting", total=total)
 
         def tick(what: str, steps: int) -> None:

@@ -240,12 +240,14 @@ def train(
     from turnover.cli._output import show_plan, show_run, write_page
     from turnover.runs import Run
 
+    # Typer 0.21 keeps paths as text in these.
+    options = {**context.params, "data": data, "evaluation": evaluation, "out": out}
     if learns_responses(context):
-        run: Run | Plan = train_language(context, dict(context.params))
+        run: Run | Plan = train_language(context, options)
     else:
         of_images = holds_images(data, image) if images is None else images
         _refuse_mixed(context, of_images)
-        run = (train_images if of_images else train_texts)(context, dict(context.params))
+        run = (train_images if of_images else train_texts)(context, options)
     if not isinstance(run, Run):
         show_plan(run, as_json=as_json)
         return
