@@ -25,6 +25,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from turnover import _store
+from turnover._rows import to_device_of
 from turnover.data import Rows
 from turnover.errors import IdError, RunError
 from turnover.estimators.kernel._classes import ClassRidge
@@ -218,12 +219,12 @@ def _opened(config: KernelConfig, manifest: Manifest, folder: Path) -> FittedKer
     residual = config.link.residual(losses).mean(dim=0)
     damping, networks = manifest["damping"], networks_of(config.model)
     solves = []
-    for number in range(len(networks)):
+    for number, network in enumerate(networks):
         own = folder / f"network-{number}"
         kept = mapped(own / f"{manifest['solve']}.safetensors")
         parts = [mapped(own / f"rows-{p['name']}.safetensors") for p in manifest["parts"]]
         curvature = config.link.curvature(residual)
-        solves.append(_solve(own, kept, parts, curvature, damping))
+        solves.append(_solve(network, own, kept, parts, curvature, damping))
     about = {**config.about, "damping": damping, "agreement": manifest["agreement"]}
     return FittedKernel(
         ids,
@@ -242,6 +243,7 @@ def _opened(config: KernelConfig, manifest: Manifest, folder: Path) -> FittedKer
 
 
 def _solve(
+    network: nn.Module,
     own: Path,
     kept: Mapping[str, Tensor],
     parts: Sequence[Mapping[str, Tensor]],
@@ -250,17 +252,18 @@ def _solve(
 ) -> Solve:
     ridge = kept["ridge"][0]
     if "z" in parts[0]:
-        tensors = mapped(own / "basis.safetensors")
+        tensors = to_device_of(network, mapped(own / "basis.safetensors"))
         basis = Basis(unpacked(tensors), tensors["root"], float(tensors["unit"]))
         rows = [part["z"] for part in parts]
         return LandmarkRidge(basis, rows, kept["inverse"], float(ridge), damping)
-    factor = kept["factor"]
+    kept, parts = to_device_of(network, dict(kept)), [to_device_of(network, p) for p in parts]
+    ridge, factor = kept["ridge"][0], kept["factor"]
     blocks = joined([unpacked(part) for part in parts])
     if "cross" in kept:
         curved = joined([unpacked(part, "along-") for part in parts])
         return ClassRidge(blocks, curved, kept["cross"], factor, ridge, damping)
     dual = len(factor) == len(curvature)
-    return Ridge(blocks, curvature.sqrt(), factor, dual, ridge, damping)
+    return Ridge(blocks, curvature.sqrt().to(factor.device), factor, dual, ridge, damping)
 
 
 def _current(make: Make, manifest: Manifest, folder: Path) -> KernelConfig:

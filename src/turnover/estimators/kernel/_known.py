@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from turnover import _store
-from turnover._rows import select_rows
+from turnover._rows import select_rows, to_device_of
 from turnover.data import Rows
 from turnover.errors import ScoreError
 from turnover.estimators.kernel._classes import ClassRidge
@@ -226,7 +226,7 @@ class _Maker:
 
     def exact(self, parts: PartRows, cuts: Sequence[Plan], plan: Plan) -> Known:
         found = [
-            self._kept(part, partial(self._own, part, cut))
+            to_device_of(self.network, dict(self._kept(part, partial(self._own, part, cut))))
             for part, cut in zip(parts, cuts, strict=True)
         ]
         blocks = joined([unpacked(tensors) for tensors in found])
@@ -271,6 +271,7 @@ class _Maker:
         prints = [part.print for part in parts]
         work = "" if stays else _store.fingerprint(self.base, prints)
         kept = self.keep.tensors(f"{self.name}/basis", work, lambda: self._basis(parts, plan))
+        kept = to_device_of(self.network, dict(kept))
         basis = Basis(unpacked(kept), kept["root"], float(kept["unit"]))
         found, hessian = [], torch.zeros(basis.width, basis.width)
         total, count, rounding = 0.0, 0, 0.0
@@ -310,26 +311,29 @@ class _Maker:
         """Z of the rows, Σ w z zᵀ, Σ w ‖φ‖², and the rounding of half precision."""
         rows = part.known()
         z = torch.empty(len(rows), basis.width, dtype=torch.float16)
-        hessian, total, rounding = torch.zeros(basis.width, basis.width), 0.0, 0.0
+        device = basis.root.device  # nothing waits for it before the last block
+        hessian = torch.zeros(basis.width, basis.width, device=device)
+        total, rounding = torch.zeros(2, dtype=torch.float64, device=device)
         with evaluating(self.network):
             for place in self.config.blocks_of_rows(len(rows)):
                 batch = select_rows(rows.batch, place)
                 blocks = self.config.features(self.network, batch)
                 own = basis.features(blocks)
-                z[place] = own.half()
-                lost = (z[place].float() - own.cpu()).norm() / own.norm().clamp_min(1e-30)
-                rounding = max(rounding, float(lost))
+                half = own.half()
+                z[place] = half
+                lost = (half.float() - own).norm() / own.norm().clamp_min(1e-30)
+                rounding = torch.maximum(rounding, lost.double())
                 if cut.directions is None:
                     w = cut.curvature[place].to(own)
                     hessian.addmm_((own * w[:, None]).T, own)
-                    total += float((w * basis.lengths(blocks)).double().sum())
+                    total = total + (w * basis.lengths(blocks)).double().sum()
                     continue
                 for k in range(cut.directions.shape[1]):
                     assert self.config.along is not None
                     curved = self.config.along(self.network, batch, cut.directions[place, k])
                     seen = basis.features(curved)
                     hessian.addmm_(seen.T, seen)
-                    total += float(basis.lengths(curved).double().sum())
+                    total = total + basis.lengths(curved).double().sum()
         if not bool(torch.isfinite(z).all()):
             row = int(torch.nonzero(~torch.isfinite(z).all(dim=1))[0])
             raise ScoreError(
@@ -337,5 +341,4 @@ class _Maker:
                 "half precision: it is far larger than those of the landmarks, or not finite "
                 "itself. Scale the inputs, or give landmarks=0."
             )
-        sums = torch.tensor([total, rounding], dtype=torch.float64)
-        return {"z": z, "hessian": hessian, "sums": sums}
+        return {"z": z, "hessian": hessian.cpu(), "sums": torch.stack([total, rounding]).cpu()}

@@ -25,6 +25,7 @@ __all__ = ["Basis", "LandmarkRidge", "draw", "product", "row_blocks", "rows_at",
 
 JITTER = 1e-5  # of the mean diagonal; products in single precision are off by 5e-7 of it
 PART = 128  # rows that are widened to single precision at once: they stay in the cache
+SENT = 8192  # rows that are sent to another device at once
 
 
 @final
@@ -89,17 +90,20 @@ def draw(weight: Tensor, count: int) -> Tensor:
     return first.sort().values
 
 
-def row_blocks(parts: Sequence[Tensor]) -> Iterator[tuple[slice, Tensor]]:
+def row_blocks(
+    parts: Sequence[Tensor], device: torch.device = torch.device("cpu")
+) -> Iterator[tuple[slice, Tensor]]:
     """Rows of stored features in single precision, a few at once, with their place among all.
 
-    What is yielded is overwritten by the next.
+    What is yielded is overwritten by the next. Half precision travels to another device.
     """
-    room = torch.empty(PART, parts[0].shape[1])
+    local = parts[0].device == device
+    room = torch.empty(PART if local else SENT, parts[0].shape[1], device=device)
     start = 0
     for part in parts:
-        for few in part.split(PART):
+        for few in part.split(len(room)):
             found = room[: len(few)]
-            found.copy_(few)
+            found.copy_(few.to(device))
             yield slice(start, start + len(few)), found
             start += len(few)
 
@@ -126,10 +130,13 @@ def solved(
 
 
 def product(asked: Tensor, parts: Sequence[Tensor]) -> Tensor:
-    """Inner products ``[query, train]`` with the features of all rows, which are streamed."""
+    """Inner products ``[query, train]`` with the features of all rows, which are streamed.
+
+    They are multiplied where ``asked`` is, and end on the CPU.
+    """
     found = torch.empty(len(asked), sum(len(part) for part in parts))
-    for place, z in row_blocks(parts):
-        if len(asked) == 1:
+    for place, z in row_blocks(parts, asked.device):
+        if len(asked) == 1 and z.device == found.device:
             torch.mv(z, asked[0], out=found[0, place])
         else:
             found[:, place] = asked @ z.T
@@ -183,13 +190,15 @@ class LandmarkRidge:
 
     def influence(self, queries: Sequence[Block]) -> Tensor:
         """φ_qᵀ H⁻¹ φ_z for all queries and instances, ``[query, train]``; Z is streamed."""
-        return product(self.basis.features(queries).cpu() @ self.inverse, self.parts)
+        asked = self.basis.features(queries)
+        return product(asked @ self.inverse.to(asked.device), self.parts)
 
     def leverage(self) -> Tensor:
         """φ_zᵀ H⁻¹ φ_z of every instance, ``[train]``."""
         found = torch.empty(sum(len(part) for part in self.parts))
-        for place, z in row_blocks(self.parts):
-            found[place] = (z @ self.inverse).mul_(z).sum(dim=1)
+        inverse = self.inverse.to(self.basis.root.device)
+        for place, z in row_blocks(self.parts, inverse.device):
+            found[place] = (z @ inverse).mul_(z).sum(dim=1)
         return found
 
 
