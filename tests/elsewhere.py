@@ -14,7 +14,7 @@ ELSEWHERE = torch.device("meta")
 CROSSING = ("_to_copy", "copy_", "_copy_from")
 """Operations that take a tensor of one device to another."""
 INDEXING = ("index", "index_put_", "index_put", "_index_put_impl_")
-"""Operations whose first tensor alone must be on the device; CUDA takes positions of the CPU too."""
+"""Operations whose first tensor alone must be there; CUDA takes positions of the CPU too."""
 
 
 class MixedDevices(RuntimeError):

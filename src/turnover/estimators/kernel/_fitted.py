@@ -13,6 +13,7 @@ from typing import Literal, final
 import torch
 from torch import Tensor, nn
 
+from turnover._precise import precise
 from turnover._progress import counted
 from turnover._rows import Batch, Loss, select_rows
 from turnover.data import Rows
@@ -128,6 +129,7 @@ class FittedKernel:
         """Pairs of networks; 0 for other models."""
         return self.config.model.pairs if isinstance(self.config.model, SplitEnsemble) else 0
 
+    @precise()
     def scores(self, queries: Batch | Rows) -> Scores:
         """Scores ``[query, train]`` in nats, positive = helped.
 
@@ -167,6 +169,7 @@ class FittedKernel:
             )
         return Scores(values, self.train_ids, rows.ids, about=about, stderr=stderr)
 
+    @precise()
     def by_pair(self, queries: Batch | Rows) -> Tensor:
         """Scores of every pair by itself ``[pair, query, train]`` in nats; their mean is a score.
 
@@ -206,6 +209,7 @@ class FittedKernel:
         names = ("ids", "scores", "positions")
         return Ranking(*(torch.cat([getattr(part, name) for part in found]) for name in names))
 
+    @precise()
     def self_scores(self) -> Tensor:
         """Influence of every instance on itself, ``float32 [train]`` in nats: its memorisation."""
         each = [solve.leverage().float().cpu() for solve in self.solves]
@@ -227,6 +231,7 @@ def fit_kernel(config: KernelConfig, rows: Rows, keep: Keeper | None = None) -> 
     return fit_parts(config, keep.parts(rows), keep)
 
 
+@precise()
 def fit_parts(config: KernelConfig, parts: PartRows, keep: Keeper) -> FittedKernel:
     """The same of a training set in parts."""
     networks = networks_of(config.model)

@@ -274,7 +274,7 @@ class GateKernel:
             gradients = torch.cat(gate_gradients(network, self.loss, batch)[1], dim=1)
             with torch.no_grad():
                 losses = self.loss(network, to_device_of(network, batch)).float().cpu()
-            return [Block(gradients * link.scale(losses)[:, None])]
+            return [Block(to_device_of(network, gradients * link.scale(losses)[:, None]))]
 
         about = {"estimator": "gate kernel", "link": self.link}
         config = KernelConfig(self.model, self.loss, link, features, self.damping, about)

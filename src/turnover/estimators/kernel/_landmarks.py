@@ -90,9 +90,7 @@ def draw(weight: Tensor, count: int) -> Tensor:
     return first.sort().values
 
 
-def row_blocks(
-    parts: Sequence[Tensor], device: torch.device = torch.device("cpu")
-) -> Iterator[tuple[slice, Tensor]]:
+def row_blocks(parts: Sequence[Tensor], device: torch.device) -> Iterator[tuple[slice, Tensor]]:
     """Rows of stored features in single precision, a few at once, with their place among all.
 
     What is yielded is overwritten by the next. Half precision travels to another device.

@@ -8,7 +8,15 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from turnover._rows import Batch, Loss, count_rows, in_memory, per_example, select_rows
+from turnover._rows import (
+    Batch,
+    Loss,
+    count_rows,
+    in_memory,
+    per_example,
+    select_rows,
+    to_device_of,
+)
 from turnover.errors import LossError
 from turnover.estimators.masked._memory import bytes_per_row
 from turnover.masks import MaskSpec, gates
@@ -82,7 +90,8 @@ def _gradients(
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     given = {name: gate.to(device).requires_grad_() for name, gate in gates.items()}
     with torch.enable_grad(), gated(model, given):
-        losses = per_example(loss(model, select_rows(queries, query)), len(query))
+        batch = to_device_of(model, select_rows(queries, query))
+        losses = per_example(loss(model, batch), len(query))
         _refuse_bad(losses.detach(), query)
         if not losses.requires_grad:
             return {name: torch.zeros_like(gate) for name, gate in given.items()}

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from turnover._rows import Batch, Loss
+from turnover._rows import Batch, Loss, to_device_of
 from turnover.errors import ConversionError
 from turnover.nn import TurnoverDropout, full, masked_layers
 
@@ -33,7 +33,7 @@ def bytes_per_row(model: nn.Module, loss: Loss, row: Batch) -> int:
     hooks = [module.register_forward_hook(note) for module in model.modules()]
     try:
         with full(model), torch.no_grad():
-            loss(model, row)
+            loss(model, to_device_of(model, row))
     finally:
         for hook in hooks:
             hook.remove()

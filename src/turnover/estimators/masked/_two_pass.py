@@ -25,6 +25,7 @@ from turnover._rows import (
     per_example,
     repeat_rows,
     select_rows,
+    to_device_of,
 )
 from turnover.data import Rows
 from turnover.errors import LossError, ScoreError, TurnoverError
@@ -97,11 +98,11 @@ class TwoPass(PairwiseEstimator):
         with torch.no_grad(), evaluating(self.model):
             if self.check:
                 refuse_mixing(self.model, self.loss, asked)
-            row = select_rows(asked, slice(0, 1))
+            row = to_device_of(self.model, select_rows(asked, slice(0, 1)))
             pairs = max(1, int(self.memory_mb * 2**20) // bytes_per_row(self.model, self.loss, row))
             share = self.share_prefix and self._can_be_mapped(row, train[:2])
             for part in _blocks(len(rows), max(1, pairs // (2 * len(train)))):
-                batch = select_rows(asked, part)
+                batch = to_device_of(self.model, select_rows(asked, part))
                 self._fill(values, part, batch, train, pairs=pairs, share=share)
                 if progress is not None:
                     progress(min(part.stop, len(rows)) * len(train), values.numel())
@@ -126,6 +127,7 @@ class TwoPass(PairwiseEstimator):
         with torch.no_grad(), evaluating(self.model):
             if self.check:
                 refuse_mixing(self.model, self.loss, queries)
+            queries = to_device_of(self.model, queries)
             row = select_rows(queries, slice(0, 1))
             bytes_per_row(self.model, self.loss, row)
             share = self.share_prefix and self._can_be_mapped(row, ids[:2])

@@ -102,7 +102,7 @@ def test_draws_follow_the_weights():
 def test_parts_are_streamed_in_order():
     parts = [torch.randn(300, 3).half(), torch.randn(1, 3).half(), torch.randn(257, 3).half()]
     whole = torch.zeros(558, 3)
-    for place, few in row_blocks(parts):
+    for place, few in row_blocks(parts, parts[0].device):
         whole[place] = few
     assert torch.equal(whole, torch.cat(parts).float())
 
