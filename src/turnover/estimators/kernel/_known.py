@@ -311,7 +311,7 @@ class _Maker:
         """Z of the rows, Σ w z zᵀ, Σ w ‖φ‖², and the rounding of half precision."""
         rows = part.known()
         z = torch.empty(len(rows), basis.width, dtype=torch.float16)
-        device = basis.root.device  # nothing waits for it before the last block
+        device = basis.root.device  # sums stay there until the last block
         hessian = torch.zeros(basis.width, basis.width, device=device)
         total, rounding = torch.zeros(2, dtype=torch.float64, device=device)
         with evaluating(self.network):
