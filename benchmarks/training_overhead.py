@@ -12,6 +12,7 @@ import argparse
 import json
 import statistics
 import time
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -73,10 +74,42 @@ def measure(width: int, batch: int) -> dict[str, Any]:
     }
 
 
+def compare(
+    width: int,
+    batch: int,
+    steps: int,
+    device: str,
+    *,
+    compiled: bool,
+    wait: Callable[[], None],
+) -> dict[str, Any]:
+    """Seconds of a step with masks and of one with ordinary dropout, on any device.
+
+    ``wait`` returns when the device has nothing to do.
+    """
+    torch.manual_seed(SEED)
+    x, y = torch.randn(batch, width).to(device), torch.randint(10, (batch,)).to(device)
+    seconds = {}
+    for name in ("turnover", "dropout"):
+        step = Step(width, turnover=name == "turnover", device=device, compiled=compiled)
+        for _ in range(max(2, steps // 5)):
+            step.run(x, y)
+        wait()
+        start = time.perf_counter()
+        for _ in range(steps):
+            step.run(x, y)
+        wait()
+        seconds[name] = (time.perf_counter() - start) / steps
+    ratio = round(seconds["turnover"] / seconds["dropout"], 4)
+    return {"width": width, "batch": batch, "compiled": compiled, "ratio": ratio, **seconds}
+
+
 class Step:
     """One network, its optimizer, and ids that no step meets twice."""
 
-    def __init__(self, width: int, *, turnover: bool) -> None:
+    def __init__(
+        self, width: int, *, turnover: bool, device: str = "cpu", compiled: bool = False
+    ) -> None:
         torch.manual_seed(SEED)
         self.model = nn.Sequential(
             *(nn.Linear(width, width), nn.ReLU(), nn.Dropout(0.5)),
@@ -85,15 +118,17 @@ class Step:
         )
         if turnover:
             convert(self.model, instead_of_dropout(), seed=SEED)
+        self.model.to(device)
+        self.called = torch.compile(self.model) if compiled else self.model
         self.turnover, self.next_id = turnover, 0
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=1e-3)
 
     def run(self, x: Tensor, y: Tensor) -> None:
         """Masks, forward, backward, SGD."""
-        ids = torch.arange(self.next_id, self.next_id + len(x))
+        ids = torch.arange(self.next_id, self.next_id + len(x), device=x.device)
         self.next_id += len(x)
         with seen(self.model, ids) if self.turnover else nullcontext():
-            loss = F.cross_entropy(self.model(x), y)
+            loss = F.cross_entropy(self.called(x), y)
             self.optimizer.zero_grad()
             loss.backward()
         self.optimizer.step()

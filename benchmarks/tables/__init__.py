@@ -30,6 +30,7 @@ from benchmarks.tables._ensembles import (
     runs,
 )
 from benchmarks.tables._explore import explore_clicks, explore_scale
+from benchmarks.tables._gpu import gpu
 from benchmarks.tables._images import (
     image_accuracy,
     image_errors,
@@ -91,6 +92,7 @@ MAKERS = (
     judges_found,
     kernel_scale,
     landmarks,
+    gpu,
     text_accuracy,
     cleanse_sentiment,
     cleanse_sweep,
