@@ -23,6 +23,7 @@ from turnover.estimators._ensemble import (
 from turnover.estimators._estimator import Estimator, Fitted, PairwiseEstimator, as_rows
 from turnover.estimators._explain import explain
 from turnover.estimators._external import ExternalScores
+from turnover.estimators._ranks import top_by_ranks as top_by_ranks
 from turnover.estimators._select import Selection, SourceSum as SourceSum, select
 from turnover.estimators._stored import StoredScores as StoredScores
 from turnover.estimators.kernel._fitted import FittedKernel

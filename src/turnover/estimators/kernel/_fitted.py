@@ -23,14 +23,14 @@ from turnover.estimators.kernel._damping import hill_climb, odd_share, predictio
 from turnover.estimators.kernel._factors import Reading
 from turnover.estimators.kernel._features import Block, stacked
 from turnover.estimators.kernel._keep import Keeper, Memory, PartRows
-from turnover.estimators.kernel._known import Known, Solve, make_known
+from turnover.estimators.kernel._known import Known, Plan, Solve, make_known
 from turnover.estimators.kernel._links import Link
 from turnover.estimators.kernel._plan import Said, networks_of, resolved, said_of
 from turnover.nn import SplitEnsemble, evaluating
 from turnover.scores import Ranking, Scores
 from turnover.training import losses_of
 
-__all__ = ["FittedKernel", "KernelConfig", "fit_kernel", "fit_parts", "networks_of"]
+__all__ = ["FittedKernel", "KernelConfig", "fit_kernel", "fit_parts", "networks_of", "planned"]
 
 DEFAULT_DAMPING = 0.3
 PROBES, PROBED_PAIRS = 256, 4
@@ -231,6 +231,21 @@ def fit_kernel(config: KernelConfig, rows: Rows, keep: Keeper | None = None) -> 
     return fit_parts(config, keep.parts(rows), keep)
 
 
+def planned(
+    config: KernelConfig, parts: PartRows, keep: Keeper
+) -> tuple[KernelConfig, Said, Tensor, Plan]:
+    """What networks say of the training set, residuals ``[train]``, and how H is factorised.
+
+    Raises:
+        LossError: for losses that the link cannot come from.
+    """
+    state = said_of(config, parts, keep)
+    config.link.check(state.losses)
+    residual = config.link.residual(state.losses).mean(dim=0)
+    config, plan = resolved(config, parts, state, config.link.curvature(residual))
+    return config, state, residual, plan
+
+
 @precise()
 def fit_parts(config: KernelConfig, parts: PartRows, keep: Keeper) -> FittedKernel:
     """The same of a training set in parts."""
@@ -242,10 +257,7 @@ def fit_parts(config: KernelConfig, parts: PartRows, keep: Keeper) -> FittedKern
             "means over them would have mixed signs. Take one network for link='squared', or give "
             "the errors y − f themselves as the loss, with link='residual'."
         )
-    state = said_of(config, parts, keep)
-    config.link.check(state.losses)
-    residual = config.link.residual(state.losses).mean(dim=0)
-    config, plan = resolved(config, parts, state, config.link.curvature(residual))
+    config, state, residual, plan = planned(config, parts, keep)
     known = [
         make_known(config, network, f"network-{number}", parts, plan, keep)
         for number, network in enumerate(networks)

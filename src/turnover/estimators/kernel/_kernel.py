@@ -13,7 +13,9 @@ kernel this is, without projection, with the curvature of the loss and out of sa
 
 import warnings
 from collections.abc import Callable
+from concurrent.futures import Executor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal, final
 
@@ -23,7 +25,7 @@ from torch import Tensor, nn
 from turnover._memory import Forecast
 from turnover._rows import Batch, Loss, select_rows, to_device_of
 from turnover.data import Rows
-from turnover.errors import ScoreError
+from turnover.errors import ConfigError, ScoreError
 from turnover.estimators._estimator import as_rows
 from turnover.estimators.kernel._classes import along, refuse_other_losses
 from turnover.estimators.kernel._factors import Reading, factors
@@ -51,6 +53,7 @@ from turnover.estimators.kernel._links import link_named
 from turnover.estimators.kernel._project import FEWEST, most_for
 from turnover.estimators.kernel._reached import refuse_little, share_read
 from turnover.estimators.kernel._reading import reading_of
+from turnover.estimators.kernel._shards import fit_by_ranks, shard
 from turnover.estimators.kernel._told import LinkWarning, what_contradicts
 from turnover.estimators.masked._gates import gate_gradients
 from turnover.nn import SplitEnsemble, evaluating
@@ -105,6 +108,8 @@ class GradientKernel:
         *,
         folder: str | Path | None = None,
         tell: Callable[[Forecast], object] = lambda expected: None,
+        executor: Executor | str | None = None,
+        by_ranks: bool = False,
     ) -> "FittedKernel":
         """One batched pass over the training set, and one factorisation for each network.
 
@@ -115,6 +120,10 @@ class GradientKernel:
                 index are added to it, and nothing of the others is done again.
             tell: called with what it is going to take, before anything long is begun; not for an
                 index that is there.
+            executor: makes the files of a new index elsewhere, a part of the rows in one network
+                in each task (:mod:`turnover.executors`); what is left is the factorisation.
+            by_ranks: the same under ``torchrun``: each rank calls this with the same arguments,
+                writes its share of the files, and gets the whole.
 
         Raises:
             ConversionError: for a model without trainable parameters, with rows that reach each
@@ -123,10 +132,18 @@ class GradientKernel:
             LossError: for losses of a wrong shape, or that are not finite.
             ScoreError: for a damping or link that does not exist, or gradients that are all zero.
             RunError: for an index of other rows, weights, losses or settings, with the reason.
-            ConfigError: for a kernel that does not fit into memory; nothing is begun then.
+            ConfigError: for a kernel that does not fit into memory, or help without a folder;
+                nothing is begun then.
         """
         rows = as_rows(rows)
         place = self.folder if folder is None else Path(folder)
+        if place is None and (by_ranks or executor is not None):
+            raise ConfigError(
+                "What others make of a kernel are files: give folder=, which all of them see."
+            )
+        if place is not None and by_ranks:
+            again = partial(self.fit, rows, folder=place)
+            return fit_by_ranks(partial(self._config, rows), again, rows, place)
         if place is not None and is_index(place):
             return fit_index(self._made, rows, place)
         config = self._config(rows)
@@ -135,6 +152,8 @@ class GradientKernel:
         tell(expected)
         if place is None:
             return fit_kernel(config, rows)
+        if executor is not None:
+            shard(config, rows, place, executor)
         return build_index(config, rows, place)
 
     def open(self, folder: str | Path, *, verify: bool = False) -> "FittedKernel":

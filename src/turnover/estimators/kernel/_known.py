@@ -43,6 +43,7 @@ __all__ = [
     "Solve",
     "few_of",
     "make_known",
+    "make_rows",
     "packed",
     "state_of",
     "unpacked",
@@ -139,7 +140,8 @@ class Projected:
         """Σ_z weight_z influence(x, z), ``[position, way]``; Z is streamed."""
         asked = rows_at(self.parts, positions)
         found, _ = solved(self.hessian, self.mean, damping, asked.T)
-        return found.T @ weighted_sum(self.parts, weights)
+        total = weighted_sum(self.parts, weights.to(self.basis.root.device))
+        return found.T @ total.cpu()
 
 
 @final
@@ -205,15 +207,38 @@ def make_known(
         plan: how H is factorised.
         keep: where features are kept.
     """
-    base = work_of(config, network)
-    maker = _Maker(config, network, name, base, keep)
-    starts = [0]
-    for part in parts:
-        starts.append(starts[-1] + part.size)
-    cuts = [plan.of(a, b) for a, b in pairwise(starts)]
+    maker = _Maker(config, network, name, work_of(config, network), keep)
+    cuts = _cuts(parts, plan)
     if plan.landmarks:
         return maker.projected(parts, cuts, plan)
     return maker.exact(parts, cuts, plan)
+
+
+def make_rows(
+    config: "KernelConfig",
+    network: nn.Module,
+    name: str,
+    parts: PartRows,
+    plan: Plan,
+    keep: Keeper,
+    mine: Sequence[int],
+) -> None:
+    """Files of some of the parts, and of the landmarks, which :func:`make_known` then finds.
+
+    Arguments are those of :func:`make_known`, and ``mine``, the numbers of these parts.
+    """
+    maker = _Maker(config, network, name, work_of(config, network), keep)
+    cuts = _cuts(parts, plan)
+    basis = maker.basis(parts, plan) if plan.landmarks else None
+    for number in mine:
+        maker.rows(parts[number], cuts[number], basis)
+
+
+def _cuts(parts: PartRows, plan: Plan) -> list[Plan]:
+    starts = [0]
+    for part in parts:
+        starts.append(starts[-1] + part.size)
+    return [plan.of(a, b) for a, b in pairwise(starts)]
 
 
 @dataclass(frozen=True)
@@ -226,7 +251,7 @@ class _Maker:
 
     def exact(self, parts: PartRows, cuts: Sequence[Plan], plan: Plan) -> Known:
         found = [
-            to_device_of(self.network, dict(self._kept(part, partial(self._own, part, cut))))
+            to_device_of(self.network, dict(self.rows(part, cut)))
             for part, cut in zip(parts, cuts, strict=True)
         ]
         blocks = joined([unpacked(tensors) for tensors in found])
@@ -259,24 +284,32 @@ class _Maker:
                 len(rows),
             )
 
-    def _kept(self, part: Part, make: Callable[[], Mapping[str, Tensor]]) -> Mapping[str, Tensor]:
+    def rows(self, part: Part, cut: Plan, basis: Basis | None = None) -> Mapping[str, Tensor]:
+        """What is kept of the rows of a part: features, or what landmarks see."""
+        make: Callable[[], Mapping[str, Tensor]] = partial(self._own, part, cut)
+        if basis is not None:
+            make = partial(self._covered, part, cut, basis)
         work, probe = "", None
         if part.rows is not None and part.print:
             work = _store.fingerprint(self.base, part.print)
             probe = partial(losses_of, self.network, self.config.loss, few_of(part.rows))
         return self.keep.tensors(f"{self.name}/rows-{part.name}", work, make, probe)
 
-    def projected(self, parts: PartRows, cuts: Sequence[Plan], plan: Plan) -> Projected:
+    def basis(self, parts: PartRows, plan: Plan) -> Basis:
+        """The landmarks, from their file where it is there."""
         stays = isinstance(self.keep, Folder) and self.keep.finished
         prints = [part.print for part in parts]
         work = "" if stays else _store.fingerprint(self.base, prints)
         kept = self.keep.tensors(f"{self.name}/basis", work, lambda: self._basis(parts, plan))
         kept = to_device_of(self.network, dict(kept))
-        basis = Basis(unpacked(kept), kept["root"], float(kept["unit"]))
+        return Basis(unpacked(kept), kept["root"], float(kept["unit"]))
+
+    def projected(self, parts: PartRows, cuts: Sequence[Plan], plan: Plan) -> Projected:
+        basis = self.basis(parts, plan)
         found, hessian = [], torch.zeros(basis.width, basis.width)
         total, count, rounding = 0.0, 0, 0.0
         for part, cut in zip(parts, cuts, strict=True):
-            tensors = self._kept(part, partial(self._covered, part, cut, basis))
+            tensors = self.rows(part, cut, basis)
             found.append(tensors["z"])
             hessian += tensors["hessian"]
             total, count = total + float(tensors["sums"][0]), count + part.size

@@ -90,11 +90,14 @@ def draw(weight: Tensor, count: int) -> Tensor:
     return first.sort().values
 
 
-def row_blocks(parts: Sequence[Tensor], device: torch.device) -> Iterator[tuple[slice, Tensor]]:
+def row_blocks(
+    parts: Sequence[Tensor], device: torch.device | None = None
+) -> Iterator[tuple[slice, Tensor]]:
     """Rows of stored features in single precision, a few at once, with their place among all.
 
     What is yielded is overwritten by the next. Half precision travels to another device.
     """
+    device = parts[0].device if device is None else device
     local = parts[0].device == device
     room = torch.empty(PART if local else SENT, parts[0].shape[1], device=device)
     start = 0
@@ -142,9 +145,12 @@ def product(asked: Tensor, parts: Sequence[Tensor]) -> Tensor:
 
 
 def weighted_sum(parts: Sequence[Tensor], weights: Tensor) -> Tensor:
-    """Σ_z z weight_z ``[landmark, way]`` of the features of all rows, which are streamed."""
-    found = torch.zeros(parts[0].shape[1], weights.shape[1])
-    for place, z in row_blocks(parts):
+    """Σ_z z weight_z ``[landmark, way]`` of the features of all rows, which are streamed.
+
+    It is summed where the weights are.
+    """
+    found = torch.zeros(parts[0].shape[1], weights.shape[1], device=weights.device)
+    for place, z in row_blocks(parts, weights.device):
         found += z.T @ weights[place]
     return found
 

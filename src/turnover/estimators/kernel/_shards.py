@@ -1,0 +1,118 @@
+"""Files of an index, made by others: tasks of an engine, or ranks of ``torchrun``.
+
+A part of the rows in one network is a file, and needs no other but the landmarks of its network,
+which need the losses of all rows. So there are three rounds: losses of every part, landmarks of
+every network, features of every part in every network. Whoever fits then finds the files.
+"""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from turnover._precise import precise
+from turnover.data import Rows
+from turnover.estimators._ranks import each_its_share, in_turn
+from turnover.estimators.kernel._fitted import FittedKernel, KernelConfig, networks_of, planned
+from turnover.estimators.kernel._keep import Folder, PartRows
+from turnover.estimators.kernel._known import Plan, make_rows
+from turnover.estimators.kernel._plan import said_of
+from turnover.executors import Task, opened, refuse_unseen, run_tasks
+
+__all__ = ["fit_by_ranks", "shard"]
+
+LANDMARKS = -1  # in place of the number of a part
+
+
+def shard(config: KernelConfig, rows: Rows, folder: Path, executor: Executor | str) -> None:
+    """Make the files of an index in tasks of an engine.
+
+    Args:
+        config: what the kernel is made of.
+        rows: the training set.
+        folder: of the index; all workers must see it.
+        executor: an engine or its name.
+
+    Raises:
+        RunError: for a task that failed for good, with the name of its part.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    shards = Shards(config, Folder(folder).parts(rows), folder.resolve())
+    with opened(executor) as engine:
+        for make, tasks in shards.rounds():
+            run_tasks(make, tasks, engine)
+
+
+def fit_by_ranks(
+    config: Callable[[], KernelConfig],
+    fit: Callable[[], FittedKernel],
+    rows: Rows,
+    folder: Path,
+) -> FittedKernel:
+    """Make the files of an index by all ranks, fit in the first, and open it in the others.
+
+    Args:
+        config: makes what the kernel is made of.
+        fit: finds the files.
+        rows: the training set, the same in all ranks.
+        folder: of the index; all ranks must see it.
+
+    Raises:
+        RunError: where a rank fails, in all of them; and outside of ``torchrun``.
+    """
+
+    def sharded() -> Shards:
+        folder.mkdir(parents=True, exist_ok=True)
+        return Shards(config(), Folder(folder).parts(rows), folder.resolve())
+
+    if not (folder / "index.json").exists():
+        shards = sharded()
+        for make, tasks in shards.rounds():
+            each_its_share(make, tasks)
+    return in_turn(fit)
+
+
+@dataclass(frozen=True)
+class Shards:
+    """The files of an index, and who makes them."""
+
+    config: KernelConfig
+    parts: PartRows
+    folder: Path
+
+    def rounds(self) -> list[tuple[Callable[..., None], Sequence[Task]]]:
+        """Functions and their tasks; each round needs the files of the one before."""
+        numbers, networks = range(len(self.parts)), range(self.config.count)
+        names = [f"part {number + 1} of {len(self.parts)}" for number in numbers]
+        return [
+            (self.said, [Task(f"Losses of {names[n]}", (n,)) for n in numbers]),
+            (
+                self.rows,
+                [Task(f"Landmarks of network {k}", (k, LANDMARKS)) for k in networks],
+            ),
+            (
+                self.rows,
+                [Task(f"{names[n]} in network {k}", (k, n)) for k in networks for n in numbers],
+            ),
+        ]
+
+    @precise()
+    def said(self, number: int) -> None:
+        """Losses of one part."""
+        refuse_unseen(self.folder)
+        said_of(self.config, [self.parts[number]], Folder(self.folder))
+
+    @precise()
+    def rows(self, network: int, number: int) -> None:
+        """Landmarks of a network, or features of one part in it."""
+        refuse_unseen(self.folder)
+        config, plan = self._planned
+        own, mine = networks_of(config.model)[network], [] if number == LANDMARKS else [number]
+        make_rows(config, own, f"network-{network}", self.parts, plan, Folder(self.folder), mine)
+
+    @cached_property
+    def _planned(self) -> tuple[KernelConfig, Plan]:
+        """Worked out once in each process, of the losses that all rows have by then."""
+        config, _, _, plan = planned(self.config, self.parts, Folder(self.folder))
+        return config, plan
