@@ -14,9 +14,8 @@ from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from tests.unit.executors import workloads as small
-from turnover.estimators import GradientKernel, top, top_by_ranks
+from turnover.estimators import GradientKernel, LinearScores, top, top_by_ranks
 from turnover.estimators.kernel import _keep
-from turnover.estimators.masked._linear import LinearScores
 from turnover.masks import MaskSpec
 from turnover.nn import SplitEnsemble, after, convert, seen
 from turnover.training import Recipe, fit_split_ensemble

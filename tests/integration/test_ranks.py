@@ -10,9 +10,8 @@ import torch
 
 from tests.shape.tree import ROOT
 from turnover.errors import RunError, ScoreError
-from turnover.estimators import top, top_by_ranks
+from turnover.estimators import LinearScores, top, top_by_ranks
 from turnover.estimators._ranks import merged
-from turnover.estimators.masked._linear import LinearScores
 from turnover.masks import MaskSpec
 from turnover.scores import Ranking
 

@@ -221,6 +221,7 @@ def make_rows(
     parts: PartRows,
     plan: Plan,
     keep: Keeper,
+    *,
     mine: Sequence[int],
 ) -> None:
     """Files of some of the parts, and of the landmarks, which :func:`make_known` then finds.

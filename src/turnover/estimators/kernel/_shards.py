@@ -109,7 +109,8 @@ class Shards:
         refuse_unseen(self.folder)
         config, plan = self._planned
         own, mine = networks_of(config.model)[network], [] if number == LANDMARKS else [number]
-        make_rows(config, own, f"network-{network}", self.parts, plan, Folder(self.folder), mine)
+        how = (config, own, f"network-{network}", self.parts, plan, Folder(self.folder))
+        make_rows(*how, mine=mine)
 
     @cached_property
     def _planned(self) -> tuple[KernelConfig, Plan]:
