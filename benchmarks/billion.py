@@ -177,54 +177,70 @@ def _losses(network: nn.Module, loss: Loss, rows: Rows) -> Tensor:
         return torch.cat([loss(network, part) for part in rows.batch.split(4096)])
 
 
-def faiss(coarse: Coarse, asked: Tensor) -> dict[str, Any]:
-    """Exact and inverted lists of FAISS against the stream, for the same rows that are kept."""
+def faiss(rows: Tensor, asked: Tensor, keep: int, *, lists: int = 0) -> dict[str, Any]:
+    """FAISS against the stream: the same rows ``float16``, and as many of them kept."""
     if importlib.util.find_spec("faiss") is None:
         return {"installed": False}
     import faiss as library
 
-    library.omp_set_num_threads(torch.get_num_threads())
-    x = np.ascontiguousarray(coarse.rows.float().numpy())
-    one, keep = np.ascontiguousarray(asked[:1].numpy()), max(TOP, len(x) // 100)
-
-    def stream(queries: Tensor) -> Tensor:
-        best, where = torch.empty(len(queries), 0), torch.empty(len(queries), 0, dtype=torch.int64)
-        for start in range(0, len(x), 65_536):
-            scores = queries @ coarse.rows[start : start + 65_536].float().T
-            place = torch.arange(start, start + scores.shape[1]).expand_as(scores)
-            best, where = torch.cat([best, scores], 1), torch.cat([where, place], 1)
-            if best.shape[1] > keep:
-                best, order = best.topk(keep, dim=1)
-                where = where.gather(1, order)
-        return where
-
-    wanted = stream(asked)
-    found: dict[str, Any] = {"installed": True, "version": library.__version__, "keep": keep}
-    found |= {"rows": len(x), "numbers": x.shape[1], "threads": torch.get_num_threads()}
-    found["stream"] = {"seconds": seconds(lambda: stream(asked[:1])), "built_seconds": 0.0}
-    lists = int(4 * len(x) ** 0.5)
+    library.omp_set_num_threads(1)
+    one, width = np.ascontiguousarray(asked[:1].numpy()), rows.shape[1]
+    wanted, found = streamed(rows, asked, keep), dict[str, Any]()
+    found |= {"installed": True, "version": library.__version__, "keep": keep}
+    found |= {"rows": len(rows), "numbers": width, "threads": 1}
+    took = seconds(lambda: streamed(rows, asked[:1], keep))
+    found["stream, half precision"] = {"seconds": took, "built_seconds": 0.0}
+    half = library.ScalarQuantizer.QT_fp16
+    product = library.METRIC_INNER_PRODUCT
     makers = {
-        "exact": (lambda: library.IndexFlatIP(x.shape[1]), ()),
-        "inverted lists": (lambda: _lists(library, x.shape[1], lists), (8, 64, 256)),
+        "exact, single precision": (lambda: library.IndexFlatIP(width), ()),
+        "exact, half precision": (
+            lambda: library.IndexScalarQuantizer(width, half, product),
+            (),
+        ),
+        "inverted lists": (lambda: _lists(library, width, lists), (8, 64, 256)),
     }
     for name, (make, probes) in makers.items():
-        start = time.process_time()
-        index = make()
-        if probes:
-            index.train(x[:: max(1, len(x) // (50 * lists))])
-        index.add(x)
+        if probes and not lists:
+            continue
+        start, index = time.process_time(), make()
+        index.train(rows[:: max(1, len(rows) // (50 * max(1, lists)))].float().numpy())
+        for part in rows.split(2**18):
+            index.add(part.float().numpy())
         built = time.process_time() - start
         for probed in probes or (0,):
+            label = f"{name}, {probed} of {lists} probed" if probed else name
             if probed:
                 index.nprobe = probed
             kept = torch.from_numpy(index.search(np.ascontiguousarray(asked.numpy()), keep)[1])
-            label = f"{name}, {probed} of {lists} probed" if probed else name
             found[label] = {
                 "seconds": seconds(lambda: index.search(one, keep)),  # noqa: B023
                 "built_seconds": built,
                 "recall_of_the_stream": _recall(kept, wanted),
             }
     return found
+
+
+def streamed(rows: Tensor, asked: Tensor, keep: int) -> Tensor:
+    """What stage one does, with queries that are numbers already."""
+    best, where = torch.empty(len(asked), 0), torch.empty(len(asked), 0, dtype=torch.int64)
+    for start in range(0, len(rows), 65_536):
+        scores = asked @ rows[start : start + 65_536].float().T
+        place = torch.arange(start, start + scores.shape[1]).expand_as(scores)
+        best, where = torch.cat([best, scores], 1), torch.cat([where, place], 1)
+        if best.shape[1] > keep:
+            best, order = best.topk(keep, dim=1)
+            where = where.gather(1, order)
+    return where
+
+
+def of_noise(count: int) -> dict[str, Any]:
+    """The same with numbers of no meaning, whose exact search takes as long."""
+    random = torch.Generator().manual_seed(SEED)
+    rows = torch.empty(count, 64, dtype=torch.float16)
+    for part in rows.split(2**18):
+        part.copy_(torch.randn(part.shape, generator=random))
+    return faiss(rows, torch.randn(2, 64, generator=random), count // 100)
 
 
 def _lists(library: Any, width: int, lists: int) -> Any:
@@ -238,12 +254,20 @@ def main() -> None:
     parser.add_argument("--json", type=Path, required=True)
     parser.add_argument("--ids", type=int, default=100_000_000)
     parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--noise", type=int, help="only FAISS with so many rows, into the file")
     chosen = parser.parse_args()
     torch.set_num_threads(1)
+    if chosen.noise:
+        kept = json.loads(chosen.json.read_text(encoding="utf-8"))
+        kept["faiss_of_noise"] = of_noise(chosen.noise) | {"machine": describe(all=SEED)}
+        chosen.json.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+        print(json.dumps(kept["faiss_of_noise"], indent=1))
+        return
     found: dict[str, Any] = {"scan": scanned(chosen.ids)}
     print(found, flush=True)
     found["two_stages"], coarse, asked = two_stages(chosen.rows)
-    found["faiss"] = faiss(coarse, asked)
+    lists = int(4 * len(coarse.rows) ** 0.5)
+    found["faiss"] = faiss(coarse.rows, asked, len(coarse.rows) // 100, lists=lists)
     found["machine"] = describe(all=SEED)
     chosen.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(found, indent=1))

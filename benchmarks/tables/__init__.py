@@ -42,6 +42,7 @@ from benchmarks.tables._images import (
 from benchmarks.tables._judges import judges_found, judges_lds
 from benchmarks.tables._kernel import kernel_scale, landmarks, recipe
 from benchmarks.tables._lines import ROOT
+from benchmarks.tables._scale import billion, billion_scan, faiss, workers, workers_check
 from benchmarks.tables._speed import costs, demo, first_order, image_scores, projection, scan, speed
 from benchmarks.tables._texts import (
     cleanse_sentiment,
@@ -93,6 +94,11 @@ MAKERS = (
     kernel_scale,
     landmarks,
     gpu,
+    workers,
+    workers_check,
+    billion_scan,
+    billion,
+    faiss,
     text_accuracy,
     cleanse_sentiment,
     cleanse_sweep,

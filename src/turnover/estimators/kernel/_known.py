@@ -287,9 +287,11 @@ class _Maker:
 
     def rows(self, part: Part, cut: Plan, basis: Basis | None = None) -> Mapping[str, Tensor]:
         """What is kept of the rows of a part: features, or what landmarks see."""
-        make: Callable[[], Mapping[str, Tensor]] = partial(self._own, part, cut)
-        if basis is not None:
-            make = partial(self._covered, part, cut, basis)
+        if basis is None:
+            return self._kept(part, partial(self._own, part, cut))
+        return self._kept(part, partial(self._covered, part, cut, basis))
+
+    def _kept(self, part: Part, make: Callable[[], Mapping[str, Tensor]]) -> Mapping[str, Tensor]:
         work, probe = "", None
         if part.rows is not None and part.print:
             work = _store.fingerprint(self.base, part.print)
