@@ -36,7 +36,15 @@ from benchmarks._machine import describe
 from benchmarks._tasks import mnist
 from benchmarks.kernel_scale import Loss
 from turnover.data import Rows
-from turnover.estimators import Coarse, FirstOrder, GradientKernel, LinearScores, scan, top
+from turnover.estimators import (
+    Coarse,
+    FirstOrder,
+    GradientKernel,
+    LinearScores,
+    best_rows,
+    scan,
+    top,
+)
 from turnover.masks import MaskSpec
 from turnover.training import Recipe, fit, fit_split_ensemble
 
@@ -185,10 +193,10 @@ def faiss(rows: Tensor, asked: Tensor, keep: int, *, lists: int = 0) -> dict[str
 
     library.omp_set_num_threads(1)
     one, width = np.ascontiguousarray(asked[:1].numpy()), rows.shape[1]
-    wanted, found = streamed(rows, asked, keep), dict[str, Any]()
+    wanted, found = best_rows(rows, asked, keep), dict[str, Any]()
     found |= {"installed": True, "version": library.__version__, "keep": keep}
     found |= {"rows": len(rows), "numbers": width, "threads": 1}
-    took = seconds(lambda: streamed(rows, asked[:1], keep))
+    took = seconds(lambda: best_rows(rows, asked[:1], keep))
     found["stream, half precision"] = {"seconds": took, "built_seconds": 0.0}
     half = library.ScalarQuantizer.QT_fp16
     product = library.METRIC_INNER_PRODUCT
@@ -219,19 +227,6 @@ def faiss(rows: Tensor, asked: Tensor, keep: int, *, lists: int = 0) -> dict[str
                 "recall_of_the_stream": _recall(kept, wanted),
             }
     return found
-
-
-def streamed(rows: Tensor, asked: Tensor, keep: int) -> Tensor:
-    """What stage one does, with queries that are numbers already."""
-    best, where = torch.empty(len(asked), 0), torch.empty(len(asked), 0, dtype=torch.int64)
-    for start in range(0, len(rows), 65_536):
-        scores = asked @ rows[start : start + 65_536].float().T
-        place = torch.arange(start, start + scores.shape[1]).expand_as(scores)
-        best, where = torch.cat([best, scores], 1), torch.cat([where, place], 1)
-        if best.shape[1] > keep:
-            best, order = best.topk(keep, dim=1)
-            where = where.gather(1, order)
-    return where
 
 
 def of_noise(count: int) -> dict[str, Any]:

@@ -30,7 +30,7 @@ from turnover.estimators.kernel._fitted import FittedKernel
 from turnover.estimators.kernel._kernel import GateKernel, GradientKernel
 from turnover.estimators.kernel._ridge import DampingWarning
 from turnover.estimators.kernel._told import LinkWarning
-from turnover.estimators.kernel._two_stage import Coarse as Coarse
+from turnover.estimators.kernel._two_stage import Coarse as Coarse, best_rows as best_rows
 from turnover.estimators.masked._first_order import (
     FirstOrder,
     LowAgreementWarning,

@@ -92,17 +92,7 @@ class Coarse:
         asked = torch.cat(
             [z @ t for z, t in zip(self._asked(queries), self.turned, strict=True)], 1
         )
-        asked = asked if kind == "helpful" else -asked
-        best = torch.empty(len(asked), 0)
-        where = torch.empty(len(asked), 0, dtype=torch.int64)
-        for start in range(0, len(self.rows), STREAMED):
-            scores = asked @ self.rows[start : start + STREAMED].float().T
-            place = torch.arange(start, start + scores.shape[1]).expand_as(scores)
-            best, where = torch.cat([best, scores], 1), torch.cat([where, place], 1)
-            if best.shape[1] > keep:
-                best, order = best.topk(keep, dim=1)
-                where = where.gather(1, order)
-        return where.sort(dim=1).values
+        return best_rows(self.rows, asked if kind == "helpful" else -asked, keep)
 
     @precise()
     def top(
@@ -147,6 +137,42 @@ class Coarse:
             solve.basis.features(fitted.config.features_of(network, rows)).cpu()
             for network, solve in zip(fitted.networks, _solves(fitted), strict=True)
         ]
+
+
+def best_rows(rows: Tensor, asked: Tensor, keep: int) -> Tensor:
+    """Positions of the largest products with each query ``int64 [query, keep]``, in their order."""
+    best = [_Best(keep) for _ in asked]
+    for start in range(0, len(rows), STREAMED):
+        scores = asked @ rows[start : start + STREAMED].float().T
+        for own, row in zip(best, scores, strict=True):
+            own.add(row, start)
+    return torch.stack([own.positions() for own in best])
+
+
+class _Best:
+    """The largest of a stream of numbers; what is below the least of them so far is never held."""
+
+    def __init__(self, keep: int) -> None:
+        self.keep, self.low, self.held = keep, float("-inf"), 0
+        self.parts: list[tuple[Tensor, Tensor]] = []
+
+    def add(self, scores: Tensor, start: int) -> None:
+        near = torch.nonzero(scores > self.low).flatten()
+        self.parts.append((scores[near], near + start))
+        self.held += len(near)
+        if self.held > 2 * self.keep:
+            self._drop()
+
+    def _drop(self) -> None:
+        scores, where = (torch.cat(part) for part in zip(*self.parts, strict=True))
+        best = scores.topk(min(self.keep, len(scores)))
+        self.parts, self.held = [(best.values, where[best.indices])], len(best.values)
+        if self.held == self.keep:
+            self.low = float(best.values[-1])
+
+    def positions(self) -> Tensor:
+        self._drop()
+        return self.parts[0][1].sort().values
 
 
 def _solves(fitted: FittedKernel) -> list[LandmarkRidge]:

@@ -54,6 +54,16 @@ def test_candidates_do_not_depend_on_the_blocks(fitted, monkeypatch):
     assert torch.equal(whole.sort(dim=1).values, whole)
 
 
+@pytest.mark.parametrize("keep", [1, 7, 300, 1000])
+def test_streamed_rows_are_the_best_of_all(keep, monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randn(1000, 8, generator=generator).half()
+    asked = torch.randn(3, 8, generator=generator)
+    monkeypatch.setattr(_two_stage, "STREAMED", 64)
+    wanted = (asked @ rows.float().T).topk(keep, dim=1).indices.sort(dim=1).values
+    assert torch.equal(_two_stage.best_rows(rows, asked, keep), wanted)
+
+
 def test_stage_one_reads_few_bytes(fitted):
     assert Coarse.of(fitted, 4).bytes_per_instance == 2 * 4 * 4
 
