@@ -120,9 +120,9 @@ class GradientKernel:
                 index are added to it, and nothing of the others is done again.
             tell: called with what it is going to take, before anything long is begun; not for an
                 index that is there.
-            executor: makes the files of a new index elsewhere, a part of the rows in one network
-                in each task (:mod:`turnover.executors`); what is left is the factorisation.
-            by_ranks: the same under ``torchrun``: each rank calls this with the same arguments,
+            executor: makes the files of a new index elsewhere (:mod:`turnover.executors`). A task
+                is a part of the rows in one network.
+            by_ranks: the same under ``torchrun``. Each rank calls this with the same arguments,
                 writes its share of the files, and gets the whole.
 
         Raises:

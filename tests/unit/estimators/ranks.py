@@ -1,4 +1,4 @@
-"""What each rank does under ``torchrun``, for ``tests/integration/test_ranks.py``.
+"""What each rank does under ``torchrun``, for ``test_ranks.py``.
 
 Every function compares what the ranks do together with what this process does alone.
 """

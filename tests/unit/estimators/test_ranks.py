@@ -1,9 +1,10 @@
-"""Two processes under ``torchrun`` do together what one does alone; ``tests/ranks.py`` compares."""
+"""Two processes under ``torchrun`` do together what one does alone; ``ranks.py`` compares."""
 
 import os
 import subprocess
 import sys
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 import torch
@@ -32,7 +33,13 @@ def test_two_ranks_do_what_one_process_does(kind, tmp_path):
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     paths = os.pathsep.join([str(ROOT), str(ROOT / "src"), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
-        [*launcher, "--nproc-per-node=2", str(ROOT / "tests" / "ranks.py"), str(tmp_path), *names],
+        [
+            *launcher,
+            "--nproc-per-node=2",
+            str(Path(__file__).with_name("ranks.py")),
+            str(tmp_path),
+            *names,
+        ],
         env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
