@@ -56,7 +56,12 @@ from benchmarks.tables._texts import (
     text_suspects,
     trace_facts,
 )
-from benchmarks.tables._transformers import adapters_agnews, adapters_memory, adapters_sst2
+from benchmarks.tables._transformers import (
+    adapters_agnews,
+    adapters_memory,
+    adapters_sst2,
+    language_tracing,
+)
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
@@ -126,6 +131,7 @@ MAKERS = (
     adapters_sst2,
     adapters_agnews,
     adapters_memory,
+    language_tracing,
 )
 
 
