@@ -143,7 +143,10 @@ def _features(case: Case, model: nn.Module, batch: tuple[Tensor, Tensor]) -> tup
     for row in range(len(batch[0])):
         one = [part[row : row + 1] for part in batch]
         loss = case.loss(model, [p.double() if p.is_floating_point() else p for p in one])
-        found = torch.autograd.grad(loss.sum(), trained, allow_unused=True, materialize_grads=True)
+        for p in trained:
+            p.grad = None
+        loss.sum().backward()  # as in training; autograd.grad does not enter reentrant checkpoints
+        found = [torch.zeros_like(p) if p.grad is None else p.grad for p in trained]
         gradients.append(torch.cat([g.to_dense().flatten() for g in found]))
         losses.append(loss.sum().detach().double())
     loss = torch.stack(losses)
