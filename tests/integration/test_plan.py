@@ -66,23 +66,6 @@ def test_the_seconds_of_cleansing_are_within_a_factor_of_two(run, monkeypatch):
     assert plan.stored / FACTOR <= stored <= plan.stored * FACTOR
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("engine", [(), ("--executor", "serial")], ids=["here", "serial"])
-def test_the_seconds_of_a_training_are_within_a_factor_of_two(engine, data, tmp_path):
-    """Reading files and drawing the page take a second, so that the training takes many."""
-    long = ("--units", 256, "--epochs", 60, "--pairs", 2, "--eval", data / "test.csv")
-    words, told, took = ("train", data / "train.csv", *COLUMNS, *long, *engine), [], []
-    for number in range(TRIES):  # in turn, so that a busy moment meets both alike
-        folder = tmp_path / str(number)
-        told.append(said(invoke(*words, "--dry-run", "--json", "--out", folder))["seconds"])
-        start = time.perf_counter()
-        result = invoke(*words, "--out", folder)
-        took.append(time.perf_counter() - start)
-        assert result.exit_code == 0, result.stderr
-    expected, measured = statistics.median(told), statistics.median(took)
-    assert expected / FACTOR <= measured <= expected * FACTOR, (told, took)
-
-
 def test_workers_divide_the_work(run):
     classifier = open_run(run)
     aim = CleansingConfig(classifier.test, classifier.test, (0.05,), 2)
