@@ -6,7 +6,8 @@ For every budget in trainings: whole trainings (one pair each) and those half an
 with twice and four times the pairs; scores with the curvature of the log-odds and of all classes.
 Each has three seeds of the ensemble. ``tuning`` is the LDS of the queries for tuning, on which the
 defaults were chosen, and ``lds`` that of the reported ones. ``subsets`` and ``seeds`` are those of
-the truth. ``fixed`` rows have λ = 0.3 in place of what the pairs choose.
+the truth, and ``ceiling`` is the LDS of a perfect estimator. ``fixed`` rows have λ = 0.3 in place
+of what the pairs choose.
 """
 
 import argparse
@@ -26,6 +27,7 @@ from benchmarks._tasks import TASKS, Task, loss
 from benchmarks.truth import truth_of
 from turnover.baselines import Truth
 from turnover.estimators import GradientKernel
+from turnover.evaluation import reliability
 from turnover.nn import SplitEnsemble
 from turnover.training import fit_split_ensemble
 
@@ -83,6 +85,7 @@ def main() -> None:
     warnings.simplefilter("ignore")
     task = TASKS[options.task]()
     truth = truth_of(task, options.truth_seeds)
+    limit = reliability(truth.select(slice(0, len(task.reported)))).ceiling
     links = options.links if task.classes > 2 else ["log-odds"]
     cases = product(options.parts, options.budgets, options.seeds)
     for part, budget, seed in cases:
@@ -98,6 +101,7 @@ def main() -> None:
             "train_seconds": round(time.process_time() - start, 3),
             "subsets": len(truth.members),
             "seeds": truth.losses.shape[1],
+            "ceiling": limit,
         }
         for name in wanted:
             row = name | about | measured(task, truth, model, name["link"], options.fixed)
