@@ -97,7 +97,7 @@ def collated(examples: list[Any], collate: Callable[[list[Any]], Batch]) -> Batc
         return collate(examples)
     except (RuntimeError, TypeError, ValueError, KeyError) as error:
         raise DataError(
-            f"These {len(examples):,} examples make no batch: {str(error).splitlines()[0]} Pad "
+            f"These {len(examples):,} examples make no batch: {_first_line(error)} Pad "
             "them to one length, or give a collator: Rows.of(data, collate=...)."
         ) from error
 
@@ -105,6 +105,10 @@ def collated(examples: list[Any], collate: Callable[[list[Any]], Batch]) -> Batc
 def in_memory(batch: Batch) -> Batch:
     """The batch itself, or the batch of examples, fetched once: for queries read many times."""
     return batch.fetch() if isinstance(batch, Examples) else batch
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), f"{type(error).__name__}.")
 
 
 def blocks_of(batch: Batch) -> Iterator[Batch]:
@@ -116,14 +120,36 @@ def blocks_of(batch: Batch) -> Iterator[Batch]:
         yield batch
 
 
-def contents_of(batch: Batch) -> Iterator[Tensor]:
-    """The tensors of a batch for a fingerprint; those of examples a few rows at a time."""
+def contents_of(batch: Batch) -> Iterator[object]:
+    """All that rows hold, for a fingerprint: tensors, and plain values of arrays and lists.
+
+    Examples are read a few rows at a time. Of an object that is no plain value, its type counts.
+    """
     for block in blocks_of(batch):
-        yield from tensors_of(block)
+        for _, leaf in _leaves(block):
+            if isinstance(leaf, Tensor):
+                yield leaf
+            elif _has_rows(leaf):
+                yield _plain(leaf.tolist() if isinstance(leaf, np.ndarray) else leaf)
+
+
+def _plain(value: Any) -> Any:
+    if value is None or isinstance(value, str | int | float | bool):
+        return value
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, Tensor | np.ndarray | np.generic):
+        return value.tolist()
+    if isinstance(value, Mapping):
+        return [[str(key), _plain(part)] for key, part in value.items()]
+    if isinstance(value, list | tuple):
+        return [_plain(part) for part in value]
+    return type(value).__name__
 
 
 def map_tensors(function: Callable[[Tensor], Tensor], batch: Batch) -> Batch:
     """The same structure with every tensor replaced by ``function(tensor)``."""
+    _refuse_lazy(batch)
     return _map_leaves(lambda leaf: function(leaf) if isinstance(leaf, Tensor) else leaf, batch)
 
 
@@ -166,7 +192,21 @@ def _leaves(batch: Batch, key: str = "batch") -> Iterator[tuple[str, Any]]:
 
 def tensors_of(batch: Batch) -> list[Tensor]:
     """The tensors of a batch, in the order of its structure."""
+    _refuse_lazy(batch)
     return [leaf for _, leaf in _leaves(batch) if isinstance(leaf, Tensor)]
+
+
+def _refuse_lazy(batch: Batch) -> None:
+    """Nothing takes lazy examples for a batch without tensors.
+
+    Raises:
+        DataError: for examples that were not fetched.
+    """
+    if isinstance(batch, Examples):
+        raise DataError(
+            "These rows are lazy, and this needs them in memory: leave out lazy=True, or hand it "
+            "rows.batch.fetch() of a few."
+        )
 
 
 def _has_rows(leaf: object) -> bool:

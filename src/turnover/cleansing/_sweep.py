@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from turnover import _store
-from turnover._rows import Loss, contents_of
+from turnover._rows import Loss, blocks_of, contents_of
 from turnover.data import Rows
 from turnover.errors import DataError, RunError
 from turnover.executors import Task, opened, refuse_crowded, refuse_unseen, run_tasks
@@ -176,9 +176,9 @@ class Sweep:
             if path.exists():
                 parts = _store.load(path, work)
                 return parts["losses"], parts["right"]
+        labels = torch.cat([block["label"].cpu() for block in blocks_of(self.test.batch)])
         model = self.build(seed)
         fit(model, self.train.select(kept), self.loss, replace(self.recipe, seed=seed))
-        labels = self.test.batch["label"].cpu()
         says = self.probabilities(model, self.test)
         own = says.gather(1, labels.unsqueeze(1)).squeeze(1)
         losses = -own.clamp(min=torch.finfo(own.dtype).tiny).log()

@@ -6,7 +6,16 @@ from typing import Any, final
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    RandomSampler,
+    SequentialSampler,
+    Subset,
+    default_collate,
+)
 
 from turnover._rows import (
     Batch,
@@ -17,12 +26,14 @@ from turnover._rows import (
     select_rows,
     tensors_of,
 )
+from turnover._store import fingerprint
 from turnover.errors import DataError, IdError
 from turnover.masks import as_ids, unique_ids
 
 __all__ = ["Indexed", "Rows"]
 
 Ids = Tensor | np.ndarray | Iterable[int]
+COMPARED, TIMES = 8, 4  # lazy examples, and how often
 
 
 @final
@@ -110,20 +121,22 @@ class Rows:
             groups: as for :class:`Rows`.
             collate: from a list of examples to a batch. Default: the collator of a loader.
             lazy: fetch examples whenever a model needs them, a block at a time, in place of holding
-                them in memory: for data that do not fit. Each must be the same every time. A
-                collator may then pad every block to a length of its own.
+                them in memory: for data that do not fit. Each must be the same every time, which is
+                tested of a few: a rare random change can pass. A collator may then pad every block
+                to a length of its own.
             workers: threads that fetch lazy examples; 0 for none.
 
         Raises:
             DataError: for no examples, or examples that cannot be collated; for lazy ones that are
-                random, or a data set without places.
+                random, or a data set without places; for a loader whose sampler leaves rows out.
             IdError: as :class:`Rows`.
         """
         whole: Any = data
         if isinstance(whole, DataLoader):
+            _refuse_sampler(whole)
             whole, collate = whole.dataset, whole.collate_fn or collate
-        if isinstance(whole, Indexed):
-            ids, whole = whole.ids if ids is None else ids, whole.data
+        whole, own = _without_ids(whole)
+        ids = own if ids is None else ids
         if lazy:
             return cls(_lazy(whole, collate, workers), ids, groups)
         examples = [whole[row] for row in range(len(whole))] if _is_map(whole) else list(whole)
@@ -168,8 +181,44 @@ class Rows:
         return rows
 
 
+def _without_ids(data: Any) -> tuple[Any, Tensor | None]:
+    """A data set, and the ids of an indexed one, also below subsets."""
+    if isinstance(data, Indexed):
+        return data.data, data.ids
+    if isinstance(data, Subset):
+        below, ids = _without_ids(data.dataset)
+        if ids is not None:
+            places = list(data.indices)
+            return Subset(below, places), ids[torch.tensor(places, dtype=torch.int64)]
+    return data, None
+
+
+def _refuse_sampler(loader: DataLoader[Any]) -> None:
+    """Refuse a loader that gives some of its rows only, or some of them twice.
+
+    Raises:
+        DataError: for a sampler that is neither in order nor a permutation of all rows.
+    """
+    if isinstance(loader.dataset, IterableDataset):
+        return
+    batches = loader.batch_sampler
+    sampler = loader.sampler if batches is None else getattr(batches, "sampler", batches)
+    every = type(sampler) is SequentialSampler or (
+        type(sampler) is RandomSampler
+        and not sampler.replacement
+        and sampler.num_samples == len(sampler.data_source)
+    )
+    if not every or type(batches) not in (BatchSampler, type(None)):
+        odd = sampler if not every else batches
+        raise DataError(
+            f"This loader draws its rows by a {type(odd).__name__}, which may leave rows out or "
+            "take some twice. Rows are all of a data set, once: give a Subset of it, or the data "
+            "set itself."
+        )
+
+
 def _lazy(data: Any, collate: Callable[[list[Any]], Batch], workers: int) -> Examples:
-    """Examples that stay where they are; the first ones are fetched twice and compared.
+    """Examples that stay where they are; some are fetched several times and compared.
 
     Raises:
         DataError: as :meth:`Rows.of`.
@@ -182,12 +231,13 @@ def _lazy(data: Any, collate: Callable[[list[Any]], Batch], workers: int) -> Exa
     if not len(data):
         raise DataError("There are no examples, so there are no rows.")
     found = Examples(data, torch.arange(len(data)), collate, workers)
-    few = select_rows(found, slice(0, 2))
-    for once, again in zip(contents_of(few), contents_of(few), strict=True):
-        if not torch.equal(once, again):
+    few = select_rows(found, torch.linspace(0, len(data) - 1, min(COMPARED, len(data))).long())
+    once = fingerprint(*contents_of(few))
+    for _ in range(TIMES):
+        if fingerprint(*contents_of(few)) != once:
             raise DataError(
-                "The first examples of this data set are others each time: it augments or draws "
-                "them at random. Scores are of fixed rows: turn that off, or hold one draw of each "
+                "Examples of this data set are others each time: it augments or draws them at "
+                "random. Scores are of fixed rows: turn that off, or hold one draw of each "
                 "in memory with lazy=False."
             )
     return found

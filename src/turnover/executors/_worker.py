@@ -16,6 +16,7 @@ import torch
 
 __all__ = ["Failure", "with_threads", "work"]
 
+LASTING = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
 _ALONE = threading.RLock()  # two tasks in one process would share torch's random numbers
 _unpacked: dict[bytes, Callable[..., Any]] = {}
 
@@ -47,6 +48,7 @@ def work(function: bytes, arguments: bytes, threads: int) -> bytes:
         except Exception as error:
             _unpacked.clear()  # what a task left half-done is not for the next one
             passing = isinstance(error, MemoryError | OSError | torch.OutOfMemoryError)
+            passing = passing and not isinstance(error, LASTING)
             return pickle.dumps(
                 Failure(type(error).__name__, str(error), passing, traceback.format_exc())
             )

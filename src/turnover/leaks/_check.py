@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from turnover._functional import eager
-from turnover._rows import Batch, Loss, count_rows, map_tensors, select_rows
+from turnover._rows import Batch, Loss, count_rows, in_memory, map_tensors, select_rows
 from turnover.errors import IdError
 from turnover.leaks._audit import Audit, Pairs
 from turnover.leaks._harness import Bench, Factory, plain_sgd, restored, trainable
@@ -83,6 +83,7 @@ def check(
     affected by" the instance.
     """
     masked_layers(model)
+    batch = in_memory(batch)
     names = _ids_of(ids, count_rows(batch))
     parameters = trainable(model)
     made = (optimizer or plain_sgd)(parameters)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from turnover._progress import counted
-from turnover._rows import Loss, select_rows, tensors_of, to_device_of
+from turnover._rows import Loss, in_memory, select_rows, tensors_of, to_device_of
 from turnover.data import Rows
 from turnover.errors import DataError
 from turnover.leaks._harness import seed_all
@@ -61,6 +61,7 @@ def check_split_ensemble(
         train_split_ensemble(copy, part, loss, replace(recipe, epochs=1), stacked=stacked)
         return copy
 
+    rows = Rows(in_memory(rows.batch), rows.ids, rows.groups)
     first, again = trained(rows), trained(rows)
     if not _equal(first, again):
         where = _first_difference(first, again, rows, loss)

@@ -8,7 +8,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from turnover._rows import Batch, select_rows
+from turnover._rows import Batch, blocks_of, in_memory, select_rows
 from turnover.data import Rows
 from turnover.errors import DataError
 
@@ -79,8 +79,9 @@ def with_labels(query: Rows, labels: list[float], key: str | int) -> Rows:
     Raises:
         DataError: for a batch without such a label.
     """
-    _refuse_no_label(query, key)
-    batch: Batch = select_rows(query.batch, torch.zeros(len(labels), dtype=torch.int64))
+    asked = in_memory(query.batch)
+    _refuse_no_label(asked, key)
+    batch: Batch = select_rows(asked, torch.zeros(len(labels), dtype=torch.int64))
     numbers, ids = torch.tensor(labels), torch.arange(len(labels))
     if isinstance(batch, Mapping):
         return Rows({**batch, key: _like(numbers, batch[key])}, ids)
@@ -93,8 +94,7 @@ def _like(numbers: Tensor, labels: Tensor) -> Tensor:
     return numbers.to(labels).reshape(-1, *labels.shape[1:])
 
 
-def _refuse_no_label(rows: Rows, key: str | int) -> None:
-    batch = rows.batch
+def _refuse_no_label(batch: Batch, key: str | int) -> None:
     is_tuple = isinstance(batch, tuple | list) and isinstance(key, int) and 0 <= key < len(batch)
     if not (is_tuple or (isinstance(batch, Mapping) and key in batch)):
         raise DataError(
@@ -109,8 +109,11 @@ def labels_of(rows: Rows, key: str | int) -> Tensor:
     Raises:
         DataError: for a batch without such a label, or labels that are no classes.
     """
-    _refuse_no_label(rows, key)
-    labels: Tensor = rows.batch[key]
+    parts = list[Tensor]()
+    for block in blocks_of(rows.batch):
+        _refuse_no_label(block, key)
+        parts.append(block[key])
+    labels = parts[0] if len(parts) == 1 else torch.cat(parts)
     if labels.dim() != 1 or labels.is_floating_point():
         raise DataError(
             f"The labels are a {labels.dtype} tensor of shape {list(labels.shape)}, but must be "

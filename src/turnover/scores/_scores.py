@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["GroupWarning", "Kind", "Ranking", "Scores", "refuse_other_kinds"]
 
 FORMAT = "turnover-scores-1"
-HALF = 0.5
+HALF, SURE = 0.5, 3.0  # standard errors: few pairs know theirs badly
 OPTIONAL = ("labels", "stderr", "null_scores")
 Kind = Literal["helpful", "harmful"]
 
@@ -180,7 +180,7 @@ class Scores:
         A sum says what the members do to first order, one by one; it does not say what the model
         would do without all of them at once. For that, let the members share a mask in training
         (``Rows(..., groups=...)``). Scores of a split ensemble know whether halves of the training
-        set act as a sum on these queries; where less than half of what they do is odd, a
+        set act as a sum on these queries; where surely less than half of what they do is odd, a
         ``GroupWarning`` says so.
 
         Args:
@@ -191,19 +191,22 @@ class Scores:
         """
         if groups.shape != self.train_ids.shape:
             raise ScoreError(f"Found {len(groups)} groups for {len(self.train_ids)} instances.")
-        share = self.about.get("odd_share")
-        if isinstance(share, float) and share < HALF:
+        share, error = (self.about.get(name) for name in ("odd_share", "odd_share_stderr"))
+        if isinstance(share, float) and isinstance(error, float) and share + SURE * error < HALF:
             warnings.warn(
-                f"At most {share:.0%} of what halves of the training set do to these queries is "
-                "additive, so that sums over groups say little about leaving a group out. Train "
-                "without the group instead: Rows(..., groups=...), or turnover.proof.",
+                f"About {share:.0%} (± {error:.0%}) at most of what halves of the training set do "
+                "to these queries is additive, so that sums over groups say little about leaving "
+                "a group out. Train without the group: Rows(..., groups=...), or turnover.proof.",
                 GroupWarning,
                 stacklevel=2,
             )
         names, member = torch.unique(groups, return_inverse=True)
         sums = self.values.new_zeros(len(self.values), len(names))
         sums.index_add_(1, member, self.values)
-        return Scores(sums, names, self.query_ids, about={**self.about, "grouped": True})
+        about = {
+            name: said for name, said in self.about.items() if not name.startswith("odd_share")
+        }
+        return Scores(sums, names, self.query_ids, about={**about, "grouped": True})
 
     def save(self, path: str | Path) -> None:
         """Write a safetensors file; ``about`` travels in its header.

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from turnover._memory import refuse_more
-from turnover._rows import Batch, Loss, select_rows, to_device_of
+from turnover._rows import Batch, Examples, Loss, select_rows, to_device_of
 from turnover.data import Rows
 from turnover.nn import SplitEnsemble, evaluating
 from turnover.training._loop import Recipe
@@ -13,12 +13,20 @@ from turnover.training._stacked import stacks_well
 __all__ = ["bytes_of_training", "held_by_row", "refuse_large_training"]
 
 COPIES = 4  # of what is trained: weights in a stack, gradients, and two averages of Adam
+WEIGHED = 32  # lazy rows
 PASSES = 3  # over what a forward pass holds: that, its gradients, and what operators need besides
 
 
 def held_by_row(network: nn.Module, loss: Loss, batch: Batch) -> int:
-    """Bytes that the modules of a network take and give for the first row of a batch."""
-    held = 0
+    """Bytes that the modules of a network take and give for a row of a batch.
+
+    One row tells that of rows in memory, which have one shape. Lazy ones are padded block by block,
+    so that several are weighed together.
+    """
+    held, count, few = 0, 1, torch.arange(1)
+    if isinstance(batch, Examples):
+        count = min(WEIGHED, len(batch))
+        few = torch.linspace(0, len(batch) - 1, count).long()
 
     def weigh(module: nn.Module, args: tuple[object, ...], output: object) -> None:
         nonlocal held
@@ -29,11 +37,11 @@ def held_by_row(network: nn.Module, loss: Loss, batch: Batch) -> int:
     hooks = [module.register_forward_hook(weigh) for module in leaves]
     try:
         with evaluating(network), torch.no_grad():
-            loss(network, to_device_of(network, select_rows(batch, slice(0, 1))))
+            loss(network, to_device_of(network, select_rows(batch, few)))
     finally:
         for hook in hooks:
             hook.remove()
-    return held
+    return held // max(1, count)
 
 
 def bytes_of_training(

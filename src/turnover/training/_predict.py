@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from turnover._progress import counted
-from turnover._rows import Batch, select_rows, to_device_of
+from turnover._rows import Batch, blocks_of, select_rows, to_device_of
 from turnover.data import Rows
 from turnover.errors import LossError
 from turnover.nn import evaluating, full, seen, unseen
@@ -59,5 +59,6 @@ def probabilities(model: nn.Module, logits: Logits, rows: Rows, which: str = "fu
 
 def accuracy(model: nn.Module, logits: Logits, rows: Rows) -> float:
     """Share of rows whose most probable class in the full network is their label."""
-    right = probabilities(model, logits, rows).argmax(dim=1) == rows.batch["label"].cpu()
+    labels = torch.cat([block["label"].cpu() for block in blocks_of(rows.batch)])
+    right = probabilities(model, logits, rows).argmax(dim=1) == labels
     return float(right.float().mean())

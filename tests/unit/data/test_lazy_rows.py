@@ -7,14 +7,17 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, RandomSampler, Subset, SubsetRandomSampler
 
 from turnover.baselines import GradDot, Retraining, Similarity, half_subsets
 from turnover.data import Indexed, Rows
 from turnover.errors import DataError, RunError
 from turnover.estimators import FirstOrder, GradientKernel, TwoPass, attribute, explain
+from turnover.leaks import check
 from turnover.nn import convert
-from turnover.training import Recipe, fit, fit_split_ensemble, losses_of
+from turnover.proof._question import labels_of
+from turnover.training import Recipe, accuracy, fit, fit_split_ensemble, losses_of
+from turnover.training._bytes import held_by_row
 
 SGD = partial(torch.optim.SGD, lr=0.1, momentum=0.9)
 # Blocks have other sizes, and round otherwise.
@@ -115,7 +118,7 @@ def test_attribution_and_an_index_take_them(lazy, held, model, tmp_path):
     torch.testing.assert_close(found.values, wanted.values, **ROUNDING)
     kernel = GradientKernel(model, loss)
     kernel.fit(lazy[0], folder=tmp_path)
-    kernel.fit(held[0], folder=tmp_path)  # equal contents are the same rows
+    kernel.fit(lazy[0], folder=tmp_path)
     other = Points(60, 5)
     with pytest.raises(RunError, match="are not those"):
         kernel.fit(Rows.of(other, NUMBERS, lazy=True), folder=tmp_path)
@@ -173,5 +176,145 @@ def test_what_cannot_be_lazy_is_refused():
     with pytest.raises(DataError, match="no examples"):
         Rows.of(Points(0, 0), lazy=True)
     joined = lambda examples: torch.stack([x for x, _ in examples]).mean(0, keepdim=True)  # noqa: E731
-    with pytest.raises(DataError, match="batch of 1 rows of 2 examples"):
+    with pytest.raises(DataError, match="batch of 1 rows of 8 examples"):
         Rows.of(Points(9, 0), lazy=True, collate=joined)
+
+
+class Words(Dataset):
+    """Rows of one to six tokens, which a collator pads to the longest of a block."""
+
+    def __init__(self, rows, lengths):
+        generator = torch.Generator().manual_seed(3)
+        self.ids = [torch.randint(1, 20, (n,), generator=generator) for n in lengths[:rows]]
+        self.y = torch.arange(rows) % 2
+
+    def __len__(self):
+        return len(self.y)
+
+    def __getitem__(self, row):
+        return self.ids[row], self.y[row]
+
+
+def padded(examples):
+    ids = nn.utils.rnn.pad_sequence([ids for ids, _ in examples], batch_first=True)
+    return ids, torch.stack([y for _, y in examples])
+
+
+class MeanOfWords(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.look_up, self.head = nn.Embedding(20, 8), nn.Linear(8, 1)
+        self.look_up.requires_grad_(False)
+
+    def forward(self, ids):
+        mask = (ids > 0).float()[..., None]
+        return (self.head(torch.tanh(self.look_up(ids))) * mask).sum(1) / mask.sum(1)
+
+
+def logistic(model, batch):
+    z = model(batch[0])[:, 0] * (2 * batch[1] - 1)
+    return F.softplus(-z)
+
+
+@pytest.mark.parametrize("landmarks", [0, 20])
+def test_blocks_of_one_position_have_the_gradients_of_others(landmarks):
+    """300 rows of which a whole block is one token long, and queries alone and padded."""
+    lengths = [1 + n % 6 for n in range(256)] + [1] * 44
+    data, model = Words(300, lengths), MeanOfWords()
+    kernel = GradientKernel(model, logistic, landmarks=landmarks)
+    lazy = kernel.fit(Rows.of(data, lazy=True, collate=padded))
+    held = kernel.fit(Rows.of(data, collate=padded))
+    short = (torch.tensor([[5]]), torch.tensor([0]))
+    long = (torch.tensor([[5, 0, 0]]), torch.tensor([0]))
+    wanted = held.scores(long).values
+    for fitted in (lazy, held):
+        for query in (short, long):
+            found = fitted.scores(query).values
+            torch.testing.assert_close(found, wanted, atol=2e-3 * float(wanted.abs().max()), rtol=0)
+
+
+def test_arrays_and_texts_count_in_an_index(model, tmp_path):
+    x, y = TRAIN.x, TRAIN.y
+    array, texts = x.numpy().copy(), [f"row {n}" for n in range(60)]
+
+    def told(model, batch):
+        return F.cross_entropy(model(torch.as_tensor(batch["x"])), batch["y"], reduction="none")
+
+    kernel = GradientKernel(model, told)
+    kernel.fit(Rows({"x": array, "y": y, "text": texts}), folder=tmp_path)
+    changed = array.copy()
+    changed[40:] += 1
+    for other in ({"x": changed, "text": texts}, {"x": array, "text": [*texts[:59], "another"]}):
+        with pytest.raises(RunError, match="are not those"):
+            kernel.fit(Rows({**other, "y": y}), folder=tmp_path)
+
+
+class Scaled(nn.Module):
+    """With a parameter that no rule reads."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner, self.scale = build(0), nn.Parameter(torch.tensor([1.5]))
+
+    def forward(self, x):
+        return self.inner(x) * self.scale
+
+
+def test_all_classes_of_a_model_that_is_read_row_by_row(lazy, held):
+    kernel = GradientKernel(Scaled(), loss, link="classes")
+    found, wanted = (kernel.fit(rows[0]).scores(rows[1]).values for rows in (lazy, held))
+    torch.testing.assert_close(found, wanted, **ROUNDING)
+
+
+def test_memory_is_that_of_a_padded_block():
+    data = Words(64, [1] + [500] * 63)
+    rows, model = Rows.of(data, lazy=True, collate=padded), MeanOfWords()
+    few = held_by_row(model, logistic, rows.batch)
+    assert few == pytest.approx(held_by_row(model, logistic, Rows.of(data, collate=padded).batch))
+
+
+def test_leaks_labels_and_accuracy_take_them(lazy, held):
+    model = masked(held)
+    report = check(model, lazy[0].select(slice(0, 16)).batch, loss)
+    assert report.ok == check(model, held[0].select(slice(0, 16)).batch, loss).ok
+    assert torch.equal(labels_of(lazy[0], 1), TRAIN.y)
+    named = [{"x": x, "label": y} for x, y in zip(TRAIN.x, TRAIN.y, strict=True)]
+    said = lambda model, batch: model(batch["x"])  # noqa: E731
+    right = [accuracy(model, said, Rows.of(named, lazy=how)) for how in (True, False)]
+    assert right[0] == right[1]
+
+
+def test_loaders_that_leave_rows_out_are_refused():
+    some = DataLoader(TRAIN, sampler=SubsetRandomSampler([1, 2, 3]))
+    twice = DataLoader(TRAIN, sampler=RandomSampler(TRAIN, replacement=True))
+    for loader in (some, twice):
+        with pytest.raises(DataError, match="may leave rows out"):
+            Rows.of(loader)
+    assert len(Rows.of(DataLoader(TRAIN, batch_size=7, shuffle=True))) == 60
+    below = Rows.of(Subset(Subset(Indexed(TRAIN, NUMBERS), [9, 8, 7]), [2, 0]), lazy=True)
+    assert below.ids.tolist() == [507, 509]
+    assert torch.equal(below.batch.fetch()[0], TRAIN.x[[7, 9]])
+
+
+def test_a_collator_without_words_is_named():
+    def wordless(examples):
+        raise ValueError
+
+    with pytest.raises(DataError, match="ValueError"):
+        Rows.of(TRAIN, collate=wordless)
+
+
+class Sometimes(Points):
+    """A row is turned round in one of two draws."""
+
+    def __getitem__(self, row):
+        x, y = super().__getitem__(row)
+        return (x.flip(0) if torch.rand(()) < 0.5 else x), y
+
+
+def test_random_changes_and_random_texts_are_found():
+    for seed in range(20):
+        torch.manual_seed(seed)
+        with pytest.raises(DataError, match="others each time"):
+            Rows.of(Sometimes(30, 0), lazy=True)

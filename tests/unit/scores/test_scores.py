@@ -288,10 +288,17 @@ def test_the_length_is_the_number_of_queries():
     assert len(make()) == 2 and len(make().top(3)) == 2
 
 
+def odd(share, error):
+    return {"odd_share": share, "odd_share_stderr": error}
+
+
 def test_groups_whose_sum_says_little_are_told():
     values, ids = torch.randn(2, 4), torch.arange(4)
     groups = torch.tensor([0, 0, 1, 1])
-    told = Scores(values, ids, torch.arange(2), about={"odd_share": 0.3})
-    with pytest.warns(UserWarning, match="At most 30% of what halves"):
-        assert torch.equal(told.grouped(groups).values, values.reshape(2, 2, 2).sum(dim=2))
-    Scores(values, ids, torch.arange(2), about={"odd_share": 0.7}).grouped(groups)
+    told = Scores(values, ids, torch.arange(2), about=odd(0.3, 0.02))
+    with pytest.warns(UserWarning, match="About 30% .± 2%. at most of what halves"):
+        sums = told.grouped(groups)
+    assert torch.equal(sums.values, values.reshape(2, 2, 2).sum(dim=2))
+    sums.grouped(torch.zeros(2, dtype=torch.int64))  # said once
+    for share, error in ((0.7, 0.02), (0.45, 0.05)):
+        Scores(values, ids, torch.arange(2), about=odd(share, error)).grouped(groups)

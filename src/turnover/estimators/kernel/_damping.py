@@ -18,6 +18,7 @@ from torch import Tensor
 __all__ = ["GRID", "hill_climb", "odd_share", "prediction_of_halves"]
 
 GRID = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
+LEAST_PAIRS = 4
 START = GRID.index(0.3)
 
 
@@ -51,7 +52,7 @@ def hill_climb(quality: Callable[[float], float]) -> float:
     return float(GRID[best] * (GRID[side] / GRID[best]) ** abs(step))
 
 
-def odd_share(outputs: Tensor) -> float | None:
+def odd_share(outputs: Tensor) -> tuple[float, float] | None:
     """The part of what halves do to outputs that a sum of scores could say, (1 − ρ) / 2.
 
     A sum over the rows of a half, less its mean, changes its sign for the other half. Within a
@@ -59,18 +60,30 @@ def odd_share(outputs: Tensor) -> float | None:
 
         ρ = corr(f_left, f_right) = (V_even − V_odd) / (V_even + V_odd + V_chance).
 
-    Chance takes the value towards ½ alone: above ½ it is *at least* what is odd of what the halves
-    do, and below it *at most*. Means over the members are taken off, and their variance put back.
+    Chance takes the value towards ½ alone: above ½ it estimates the *least* that is odd of what the
+    halves do, and below it the *most*. Means over the members are taken off, and their variance put
+    back. The standard error is the jackknife's over the pairs.
 
     Args:
         outputs: ``[member, query]`` of queries that no member was trained on.
 
     Returns:
-        None for fewer than two pairs, or outputs that do not vary.
+        The share and its standard error. None for fewer than four pairs, of which the error is not
+        known, or outputs that do not vary.
     """
     pairs = len(outputs) // 2
-    if pairs < 2:
+    if pairs < LEAST_PAIRS or (share := _odd(outputs)) is None:
         return None
+    left, right = outputs.chunk(2)
+    kept = ~torch.eye(pairs, dtype=torch.bool)
+    without = [_odd(torch.cat([left[few], right[few]])) for few in kept]
+    each = torch.tensor([share if value is None else value for value in without]).double()
+    spread = (each - each.mean()).square().sum() * (pairs - 1) / pairs
+    return share, float(spread.sqrt())
+
+
+def _odd(outputs: Tensor) -> float | None:
+    pairs = len(outputs) // 2
     centred = (outputs - outputs.mean(dim=0)).double()
     left, right = centred.chunk(2)
     across, within = float((left * right).mean()), float(centred.square().mean())

@@ -7,7 +7,7 @@ that no module reads are differentiated row by row, which is exact and slower.
 
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, final
 
 import torch
@@ -34,10 +34,12 @@ class Factor:
     Attributes:
         a: inputs ``[row, position, in]``, a last column of ones for the bias.
         g: gradients of outputs ``[row, position, out]``.
+        summed: whether other rows have several positions, so that one is a sum as well.
     """
 
     a: Tensor
     g: Tensor
+    summed: bool = False
 
     def explicit(self) -> Tensor:
         """The gradients themselves, ``[row, parameters]``."""
@@ -57,6 +59,8 @@ class Reading:
         mapped: whether ``torch.vmap`` differentiates several rows at once, with the same result.
         most: numbers that are kept of the gradient of one weight.
         left_out: names of parameters that no loss of the checked rows depends on.
+        single: names of modules that have one position of each row; None where that was not looked
+            at, and each batch tells.
     """
 
     modules: tuple[str, ...]
@@ -66,6 +70,7 @@ class Reading:
     mapped: bool = False
     most: int = MOST
     left_out: tuple[str, ...] = ()
+    single: frozenset[str] | None = None
 
 
 def unchecked(model: nn.Module, without: frozenset[str] = frozenset()) -> Reading:
@@ -235,7 +240,7 @@ def factors(
             "and let the same modules run for each."
         )
     weights = scale(losses)
-    found = list(read(model, calls, weights, reading.most).values())
+    found = list(read(model, calls, weights, reading.most, reading.single).values())
     if reading.by_row:
         found += _by_row(model, loss, batch, reading, weights)
     return found, losses
@@ -246,8 +251,13 @@ def read(
     calls: Mapping[str, list[tuple[Tensor, Tensor]]],
     weights: Tensor,
     most: int = MOST,
+    single: frozenset[str] | None = None,
 ) -> dict[str, Factor]:
-    """Factors of the modules, by name; a shared weight stands under the name of its first owner."""
+    """Factors of the modules, by name; a shared weight stands under the name of its first owner.
+
+    Raises:
+        ConversionError: for several positions of a module that has one in ``single``.
+    """
     scaled = {
         name: [(x, g * weights.to(g).view(-1, *[1] * (g.dim() - 1))) for x, g in each]
         for name, each in calls.items()
@@ -261,7 +271,8 @@ def read(
     for number, names in enumerate(owners.values()):
         modules = [model.get_submodule(name) for name in names]
         if len(names) == 1 and not _is_lookup(modules[0]):
-            found[names[0]] = _factor(modules[0], scaled[names[0]], number, most)
+            own = _factor(modules[0], scaled[names[0]], number, most)
+            found[names[0]] = own if single is None else _as_checked(own, names[0], single)
             continue
         parts = [(m, x, g) for m, n in zip(modules, names, strict=True) for x, g in scaled[n]]
         weight = modules[0].get_parameter("weight")
@@ -272,6 +283,18 @@ def read(
                 sums = [g.reshape(len(g), -1, g.shape[-1]).sum(dim=1) for _, g in scaled[name]]
                 found[f"{name}.bias"] = _made(torch.stack(sums).sum(dim=0))
     return found
+
+
+def _as_checked(factor: Factor, name: str, single: frozenset[str]) -> Factor:
+    """A factor in the form that the checked rows have: a product, or a sum over positions."""
+    if name not in single:
+        return replace(factor, summed=True)
+    if (found := factor.a.shape[1]) > 1:
+        raise ConversionError(
+            f"Module {name!r} has {found} positions in these rows, and had one in all rows that "
+            "were checked, so that their gradients cannot be compared. Pad all rows to one length."
+        )
+    return factor
 
 
 def _is_lookup(module: nn.Module) -> bool:

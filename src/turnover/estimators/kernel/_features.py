@@ -14,6 +14,7 @@ from typing import final
 import torch
 from torch import Tensor
 
+from turnover.errors import ConversionError
 from turnover.estimators.kernel._factors import Factor
 from turnover.estimators.kernel._project import MOST, projection, sides
 
@@ -37,6 +38,11 @@ class Block:
     a: Tensor
     g: Tensor | None = None
 
+    def both(self) -> tuple[Tensor, Tensor]:
+        """The two sides of a product."""
+        assert self.g is not None
+        return self.a, self.g
+
     def rows(self, index: Tensor) -> "Block":
         """The features of some of the examples."""
         return Block(self.a[index], None if self.g is None else self.g[index])
@@ -48,7 +54,7 @@ def blocks_of(found: Sequence[Factor], most: int = MOST) -> list[Block]:
 
 
 def _block(factor: Factor, number: int, most: int) -> Block:
-    if factor.a.shape[1] == 1:
+    if factor.a.shape[1] == 1 and not factor.summed:
         return Block(factor.a.squeeze(1), factor.g.squeeze(1))
     out, width = factor.g.shape[-1], factor.a.shape[-1]
     tall, wide = sides(out, width, most)
@@ -70,11 +76,25 @@ def stacked(parts: Iterable[Sequence[Block]], rows: int) -> list[Block]:
             ]
         stop = start + len(part[0].a)
         for block, own in zip(whole, part, strict=True):
+            _refuse_unlike(block, own)
             block.a[start:stop] = own.a
-            if block.g is not None and own.g is not None:
-                block.g[start:stop] = own.g
+            if block.g is not None:
+                block.g[start:stop] = own.both()[1]
         start = stop
     return whole
+
+
+def _refuse_unlike(one: Block, other: Block) -> None:
+    """Refuse products beside sums, whose inner product would be something else.
+
+    Raises:
+        ConversionError: for rows with one position beside rows with several.
+    """
+    if (one.g is None) != (other.g is None):
+        raise ConversionError(
+            "Some rows have one position and others several, so that their gradients cannot be "
+            "compared. Pad all rows to one length, or leave check=True, which tells them apart."
+        )
 
 
 def _room(like: Tensor, rows: int) -> Tensor:
@@ -85,9 +105,10 @@ def kernel(left: Sequence[Block], right: Sequence[Block]) -> Tensor:
     """Inner products ``[row of left, row of right]``."""
     total: Tensor | None = None
     for one, other in zip(left, right, strict=True):
+        _refuse_unlike(one, other)
         product = one.a @ other.a.T
-        if one.g is not None and other.g is not None:
-            product *= one.g @ other.g.T
+        if one.g is not None:
+            product *= one.g @ other.both()[1].T
         total = product if total is None else total.add_(product)
     assert total is not None
     return total
@@ -118,7 +139,8 @@ def joined(parts: Sequence[Sequence[Block]]) -> list[Block]:
         return list(parts[0])
     found = []
     for n, first in enumerate(parts[0]):
-        others = [part[n].g for part in parts]
-        g = None if first.g is None else torch.cat([g for g in others if g is not None])
+        for part in parts:
+            _refuse_unlike(first, part[n])
+        g = None if first.g is None else torch.cat([part[n].both()[1] for part in parts])
         found.append(Block(torch.cat([part[n].a for part in parts]), g))
     return found

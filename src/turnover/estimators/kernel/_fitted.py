@@ -135,9 +135,9 @@ class FittedKernel:
 
         With two or more pairs of networks they have standard errors s / √P, of the spread s of the
         P pairs, each a training of its own: what the scores owe to chance in training, and nothing
-        of what is wrong with all kernels alike. Of 32 queries and more, ``about["odd_share"]`` says
-        what part of the effect of halves is odd, as every sum of scores is: at least so much where
-        it is above ½, and at most where it is below.
+        of what is wrong with all kernels alike. Of 32 queries and four pairs on,
+        ``about["odd_share"]`` says what part of the effect of halves is odd, as every sum of scores
+        is: at least so much where it is above ½, and at most where it is below.
         """
         rows = as_rows(queries)
         values, wrong = torch.zeros(len(rows), len(self.train_ids)), torch.zeros(len(rows))
@@ -160,7 +160,8 @@ class FittedKernel:
         stderr = None if spread is None else (spread / (step * (step - 1))).sqrt() * unit.abs()
         about = dict(self.about)
         if len(rows) >= MANY and self.pairs > 1:
-            about["odd_share"] = odd_share(self.config.link.output(torch.stack(losses)))
+            odd = odd_share(self.config.link.output(torch.stack(losses)))
+            about |= {} if odd is None else {"odd_share": odd[0], "odd_share_stderr": odd[1]}
         if not torch.isfinite(values := values * unit).all():
             query, row = torch.nonzero(~torch.isfinite(values))[0].tolist()
             raise ScoreError(

@@ -153,12 +153,30 @@ def _fit(
         fitted, bytes_per_instance=sum((folder / n).stat().st_size for n in files) / count
     )
     manifest = _manifest(fitted, config, parts, dict(sorted(files.items())))
+    _refuse_changed(folder, grown, manifest)
     asked = config.landmarks if grown is None else grown["asked_landmarks"]
     _write(folder, {**manifest, "asked_landmarks": asked, "solve": name})
     for old in set(grown["files"] if grown is not None else ()) - wanted:
         with suppress(OSError):
             (folder / old).unlink()
     return fitted
+
+
+def _refuse_changed(folder: Path, begun: Manifest | None, made: Manifest) -> None:
+    """Refuse to replace a manifest that another call wrote meanwhile: its rows would be lost.
+
+    Raises:
+        RunError: for a manifest that is neither the one begun with nor one of the same work.
+    """
+    now = _read(folder) if is_index(folder) else None
+    if now in (None, begun):
+        return
+    same = ("parts", "networks", "settings")
+    if any(now[name] != json.loads(json.dumps(made[name])) for name in same):
+        raise RunError(
+            f"The index in {folder} was changed by another call meanwhile. Call again: what this "
+            "one made is in its files, and is not made again."
+        )
 
 
 def _manifest(
@@ -168,6 +186,8 @@ def _manifest(
     reading = asdict(config.reading)
     once = config.reading.broadcast
     reading["broadcast"] = None if once is None else sorted(once)
+    alone = config.reading.single
+    reading["single"] = None if alone is None else sorted(alone)
     resolved = fitted.config
     return {
         "format": "turnover kernel index",
@@ -275,8 +295,9 @@ def _current(make: Make, manifest: Manifest, folder: Path) -> KernelConfig:
     reading = dict(manifest["reading"])
     for name in ("modules", "by_row", "left_out"):
         reading[name] = tuple(reading.get(name, ()))
-    if reading["broadcast"] is not None:
-        reading["broadcast"] = frozenset(reading["broadcast"])
+    for name in ("broadcast", "single"):
+        if reading[name] is not None:
+            reading[name] = frozenset(reading[name])
     config = make(Reading(**reading), manifest["rows_per_block"])
     settings = manifest["settings"]
     now = {"link": config.about["link"], "ensemble": _ensemble(config.model)}

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from turnover._memory import Forecast
-from turnover._rows import Batch, Loss, select_rows, to_device_of
+from turnover._rows import Batch, Loss, in_memory, select_rows, to_device_of
 from turnover.data import Rows
 from turnover.errors import ConfigError, ScoreError
 from turnover.estimators._estimator import as_rows
@@ -218,6 +218,7 @@ class GradientKernel:
         link = link_named(self.link)
 
         def features(network: nn.Module, batch: Batch) -> list[Block]:
+            batch = in_memory(batch)
             found, _ = factors(network, self.loss, batch, link.scale, reading)
             return blocks_of(found, reading.most)
 
@@ -225,7 +226,8 @@ class GradientKernel:
             def said(network: nn.Module, given: tuple[Batch, Tensor]) -> Tensor:
                 return along(network, given, self.loss)
 
-            found, _ = factors(network, said, (batch, direction), torch.ones_like, reading)
+            both = (in_memory(batch), direction)
+            found, _ = factors(network, said, both, torch.ones_like, reading)
             return blocks_of(found, reading.most)
 
         about = {

@@ -52,10 +52,10 @@ def reading_of(model: nn.Module, loss: Loss, batch: Batch, *, check: bool = True
         check_isolation(model, loss, hard, ALONE, tolerance_of(model))
         few = select_rows(hard, slice(0, ALONE))
         twin = _Twin.of(model, loss, few)
-        failed, once = _failed(model, loss, hard, reading, twin)
+        failed, once, single = _failed(model, loss, hard, reading, twin)
         left_out = without_gradient(model, loss, batch)
         reading = unchecked(model, failed) if failed else reading
-        reading = replace(reading, broadcast=once, left_out=left_out)
+        reading = replace(reading, broadcast=once, left_out=left_out, single=single)
         if reading.by_row:
             reading = replace(reading, mapped=_maps(model, loss, few, reading, twin))
         return reading
@@ -118,10 +118,10 @@ def _failed(
     batch: Batch,
     reading: Reading,
     twin: _Twin,
-) -> tuple[frozenset[str], frozenset[str]]:
+) -> tuple[frozenset[str], frozenset[str], frozenset[str]]:
     """Names of parameters whose factors are absent, or have other derivatives than wanted.
 
-    And names of embeddings that ran once for all rows.
+    And names of embeddings that ran once for all rows, and of modules with one position.
     """
     names = {id(p): name for name, p in model.named_parameters() if p.requires_grad}
     calls, _, once = recorded(model, loss, batch, reading)
@@ -148,7 +148,16 @@ def _failed(
             full = names[id(p)]
             found[full] = found[full] + along[n] if full in found else along[n]
     failed |= {name for name, total in found.items() if not twin.agrees(name, total)}
-    return frozenset(failed), once
+    single = {n for n, each in calls.items() if _positions(model.get_submodule(n), each) == 1}
+    return frozenset(failed), once, frozenset(single)
+
+
+def _positions(module: nn.Module, calls: Sequence[tuple[Tensor, Tensor]]) -> int:
+    """How many positions of each row a module has; of one without a rule, a sum is made."""
+    rule = rule_of(module)
+    if rule is None or rule.lookup or rule.elementwise:
+        return 1
+    return sum(rule.expand(module, x, gradient)[0].shape[1] for x, gradient in calls)
 
 
 def _along(

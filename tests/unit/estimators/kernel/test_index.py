@@ -12,7 +12,7 @@ from turnover import _memory, _store
 from turnover.data import Rows
 from turnover.errors import ConfigError, IdError, RunError
 from turnover.estimators import GradientKernel
-from turnover.estimators.kernel import _keep, _known
+from turnover.estimators.kernel import _index, _keep, _known
 from turnover.nn import SplitEnsemble
 from turnover.training import Recipe, fit_split_ensemble
 
@@ -326,3 +326,21 @@ def test_more_rows_than_memory_can_solve_are_refused_first(model, tmp_path, monk
             grow()
     assert sorted(tmp_path.rglob("*")) == before
     assert len(kernel.open(tmp_path).train_ids) == 40
+
+
+def test_two_additions_at_once_lose_no_rows(model, tmp_path, monkeypatch):
+    """The second finds a manifest that is not the one it began with, and says so."""
+    kernel, rows = GradientKernel(model, loss), data(70, 1)
+    kernel.fit(rows.select(slice(0, 40)), folder=tmp_path)
+    whole = _index.fit_parts
+
+    def meanwhile(*args):
+        monkeypatch.setattr(_index, "fit_parts", whole)
+        kernel.add(rows.select(slice(40, 50)), tmp_path)
+        return whole(*args)
+
+    monkeypatch.setattr(_index, "fit_parts", meanwhile)
+    with pytest.raises(RunError, match="changed by another call"):
+        kernel.add(rows.select(slice(50, 70)), tmp_path)
+    assert len(kernel.open(tmp_path, verify=True).train_ids) == 50
+    assert len(kernel.add(rows.select(slice(50, 70)), tmp_path).train_ids) == 70

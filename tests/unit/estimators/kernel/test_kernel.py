@@ -402,20 +402,35 @@ def test_the_odd_share_of_pairs_is_that_of_the_variance(odd, even):
     rest = torch.randn(6, 2000, generator=generator).repeat(2, 1)
     outputs = odd * signs + even * rest + torch.randn(2000, generator=generator) * 5
     wanted = odd**2 / (odd**2 + even**2)
-    assert odd_share(outputs) == pytest.approx(wanted, abs=0.02)
-    noisy = odd_share(outputs + torch.randn(12, 2000, generator=generator))
+    assert odd_share(outputs)[0] == pytest.approx(wanted, abs=0.02)
+    noisy, _ = odd_share(outputs + torch.randn(12, 2000, generator=generator))
     assert min(0.5, wanted) - 0.02 <= noisy <= max(0.5, wanted) + 0.02
 
 
-def test_one_pair_and_equal_outputs_have_no_odd_share():
-    assert odd_share(torch.randn(2, 50)) is None
-    assert odd_share(torch.ones(4, 50)) is None
+def test_the_error_of_the_odd_share_is_its_spread_over_draws():
+    """300 draws of six pairs that are all odd, and mostly chance; the jackknife is no closer."""
+    draws = []
+    for seed in range(300):
+        generator = torch.Generator().manual_seed(seed)
+        half = 0.5 * torch.randn(6, 32, generator=generator)
+        draws.append(odd_share(torch.cat([half, -half]) + torch.randn(12, 32, generator=generator)))
+    shares, errors = torch.tensor(draws).T
+    assert float(errors.mean()) == pytest.approx(float(shares.std()), rel=0.3)
+    assert float((shares + 3 * errors < 0.5).float().mean()) < 0.01, "a warning that is wrong"
 
 
-def test_scores_say_the_odd_share_of_many_queries(ensemble, rows):
-    fitted = GradientKernel(ensemble, loss).fit(rows)
+def test_few_pairs_and_equal_outputs_have_no_odd_share():
+    assert odd_share(torch.randn(6, 50)) is None
+    assert odd_share(torch.ones(8, 50)) is None
+
+
+def test_scores_say_the_odd_share_of_many_queries(rows):
     many = rows.select(slice(0, 40))
+    ensemble = fit_split_ensemble(build, rows, loss, Recipe(2, 20, optimizer=SGD), pairs=4)
+    fitted = GradientKernel(ensemble, loss).fit(rows)
     outputs = torch.stack([losses_of(member, loss, many) for member in ensemble.members])
-    wanted = odd_share(fitted.config.link.output(outputs))
-    assert fitted.scores(many).about["odd_share"] == pytest.approx(wanted)
+    wanted, error = odd_share(fitted.config.link.output(outputs))
+    about = fitted.scores(many).about
+    assert about["odd_share"] == pytest.approx(wanted)
+    assert about["odd_share_stderr"] == pytest.approx(error)
     assert "odd_share" not in fitted.scores(many.select(slice(0, 3))).about
