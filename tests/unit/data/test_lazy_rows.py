@@ -15,9 +15,7 @@ from turnover.errors import DataError, RunError
 from turnover.estimators import FirstOrder, GradientKernel, TwoPass, attribute, explain
 from turnover.leaks import check
 from turnover.nn import convert
-from turnover.proof._question import labels_of
 from turnover.training import Recipe, accuracy, fit, fit_split_ensemble, losses_of
-from turnover.training._bytes import held_by_row
 
 SGD = partial(torch.optim.SGD, lr=0.1, momentum=0.9)
 # Blocks have other sizes, and round otherwise.
@@ -267,18 +265,10 @@ def test_all_classes_of_a_model_that_is_read_row_by_row(lazy, held):
     torch.testing.assert_close(found, wanted, **ROUNDING)
 
 
-def test_memory_is_that_of_a_padded_block():
-    data = Words(64, [1] + [500] * 63)
-    rows, model = Rows.of(data, lazy=True, collate=padded), MeanOfWords()
-    few = held_by_row(model, logistic, rows.batch)
-    assert few == pytest.approx(held_by_row(model, logistic, Rows.of(data, collate=padded).batch))
-
-
 def test_leaks_labels_and_accuracy_take_them(lazy, held):
     model = masked(held)
     report = check(model, lazy[0].select(slice(0, 16)).batch, loss)
     assert report.ok == check(model, held[0].select(slice(0, 16)).batch, loss).ok
-    assert torch.equal(labels_of(lazy[0], 1), TRAIN.y)
     named = [{"x": x, "label": y} for x, y in zip(TRAIN.x, TRAIN.y, strict=True)]
     said = lambda model, batch: model(batch["x"])  # noqa: E731
     right = [accuracy(model, said, Rows.of(named, lazy=how)) for how in (True, False)]

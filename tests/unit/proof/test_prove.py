@@ -367,3 +367,19 @@ def test_trainings_that_do_not_fit_into_memory_are_refused_before_they_begin(mon
         Retrainings(**how).without(torch.tensor([0]))
     with pytest.raises(ConfigError, match="Training a network again"):
         Retrainings(**how, stacked=False).without(torch.tensor([0]))
+
+
+def test_lazy_rows_are_proved_as_those_in_memory():
+    train, query, fitted = planted(1)
+    names = list(train.batch)
+    examples = [
+        dict(zip(names, part, strict=True)) for part in zip(*train.batch.values(), strict=True)
+    ]
+    lazy = Rows.of(examples, train.ids, lazy=True)
+    asked = Rows.of(
+        [{name: tensor[0] for name, tensor in query.batch.items()}], query.ids, lazy=True
+    )
+    found, wanted = (
+        turnover.prove(fitted, *pair, **HOW) for pair in ((asked, lazy), (query, train))
+    )
+    assert json.dumps(found.to_dict()) == json.dumps(wanted.to_dict())

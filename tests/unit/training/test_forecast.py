@@ -12,6 +12,7 @@ from torch import nn
 from turnover import Recipe, Rows, _memory
 from turnover.errors import ConfigError
 from turnover.training import build_split_ensemble, forecast_training, train_split_ensemble
+from turnover.training._bytes import held_by_row
 
 MEASURED = """
 import json, os, sys, threading, time
@@ -20,6 +21,7 @@ import torch.nn.functional as F
 from torch import nn
 from turnover import Recipe, Rows
 from turnover.training import build_split_ensemble, forecast_training, train_split_ensemble
+from turnover.training._bytes import held_by_row
 
 def held():
     with open("/proc/self/statm") as file:
@@ -93,3 +95,18 @@ def test_a_forecast_leaves_the_model_and_the_random_numbers_alone():
     assert forecast_training(model, rows, loss, Recipe(2, 8)).seconds > 0
     assert torch.equal(torch.get_rng_state(), state)
     assert all(map(torch.equal, model.parameters(), before))
+
+
+def test_memory_of_lazy_rows_is_that_of_a_padded_block():
+    """Of one short example, the memory of long ones would not be known."""
+    lengths = [1] + [500] * 63
+
+    def padded(examples):
+        return torch.nn.utils.rnn.pad_sequence(examples, batch_first=True)
+
+    def summed(model, batch):
+        return model(batch[..., None]).sum(dim=(1, 2))
+
+    data, model = [torch.ones(n) for n in lengths], torch.nn.Linear(1, 4)
+    lazy, held = (Rows.of(data, lazy=how, collate=padded) for how in (True, False))
+    assert held_by_row(model, summed, lazy.batch) == held_by_row(model, summed, held.batch)
