@@ -39,7 +39,8 @@ class SourceSum:
         source: its name.
         rows: how many rows it has.
         total: sum of their scores, in nats.
-        stderr: standard error of the sum by the pairs of networks; None for fewer than two pairs.
+        stderr: standard error of the sum by the pairs of networks, without the chance that all pairs
+            share; None for fewer than two pairs.
     """
 
     source: Hashable
@@ -62,7 +63,8 @@ class Selection:
         positions: numbers of the rows in the stream from 0, ``int64 [k]``, the best first.
         ids: their ids, ``int64 [k]``.
         scores: in nats, positive = would help, ``float64 [k]``.
-        stderr: standard errors by the pairs ``[k]``; None for fewer than two pairs.
+        stderr: standard errors by the pairs ``[k]``, without the chance that all pairs share; None
+            for fewer than two pairs.
         rows: how many rows were scored.
         sources: sums over sources, the largest first.
         agreement: how well the kernel predicts differences within its pairs; None without pairs.

@@ -134,8 +134,9 @@ class FittedKernel:
         """Scores ``[query, train]`` in nats, positive = helped.
 
         With two or more pairs of networks they have standard errors s / √P, of the spread s of the
-        P pairs, each a training of its own: what the scores owe to chance in training, and nothing
-        of what is wrong with all kernels alike. Of 32 queries and four pairs on,
+        P pairs, each a training of its own. They hold the chance in which pairs differ. They leave
+        out what all pairs share, residuals, damping and unit, and what is wrong with all kernels
+        alike. Of 32 queries and four pairs on,
         ``about["odd_share"]`` says what part of the effect of halves is odd, as every sum of scores
         is: at least so much where it is above ½, and at most where it is below.
         """
