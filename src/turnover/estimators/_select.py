@@ -39,8 +39,8 @@ class SourceSum:
         source: its name.
         rows: how many rows it has.
         total: sum of their scores, in nats.
-        stderr: standard error of the sum by the pairs of networks, without the chance that all pairs
-            share; None for fewer than two pairs.
+        stderr: standard error of the sum by the pairs of networks, without the chance that all
+            pairs share; None for fewer than two pairs.
     """
 
     source: Hashable

@@ -10,7 +10,7 @@ import torch
 from tests.unit.estimators.kernel.small import SGD, build, data, loss
 from turnover import _memory, _store
 from turnover.data import Rows
-from turnover.errors import ConfigError, IdError, RunError
+from turnover.errors import ConfigError, IdError, LossError, RunError
 from turnover.estimators import GradientKernel
 from turnover.estimators.kernel import _index, _keep, _known
 from turnover.nn import SplitEnsemble
@@ -344,3 +344,16 @@ def test_two_additions_at_once_lose_no_rows(model, tmp_path, monkeypatch):
         kernel.add(rows.select(slice(50, 70)), tmp_path)
     assert len(kernel.open(tmp_path, verify=True).train_ids) == 50
     assert len(kernel.add(rows.select(slice(50, 70)), tmp_path).train_ids) == 70
+
+
+def test_a_loss_that_is_not_finite_is_told_as_such(model, tmp_path):
+    rows = data(70, 1)
+
+    def broken(model, batch):
+        return loss(model, batch) / (batch[0][:, 0] != rows.batch[0][3, 0])  # infinite for row 3
+
+    with pytest.raises(LossError, match="row 3"):
+        GradientKernel(model, broken, check=False).fit(rows, folder=tmp_path)
+    nan = lambda model, batch: broken(model, batch) * 0  # noqa: E731
+    with pytest.raises(LossError):
+        GradientKernel(model, nan, check=False).fit(rows, folder=tmp_path / "nan")
