@@ -26,6 +26,7 @@ from turnover.data._scale import Scale as Scale, number_of as number_of
 from turnover.data._table import (
     BadRow as BadRow,
     DataWarning,
+    NoUsableRows as NoUsableRows,
     Table as Table,
     listing as listing,
     read_table as read_table,

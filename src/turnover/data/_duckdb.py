@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from turnover.data._recode import content_of
-from turnover.data._table import READERS, BadRow, Table, chosen, shortened
+from turnover.data._table import READERS, BadRow, NoUsableRows, Table, chosen, shortened
 from turnover.errors import DataError, MissingExtra
 
 __all__ = ["read_csv", "read_json", "read_parquet"]
@@ -71,6 +71,7 @@ def _quoted(name: str, mark: str = '"') -> str:
 def read_csv(path: Path, roles: Mapping[str, str]) -> Table:
     """Comma-, tab-, semicolon- or bar-separated values with a header, in UTF-8."""
     content = content_of(path)
+    _refuse_empty(path, content)
     _refuse_other_text(path, content)
     names, delimiter = _header(path, content, roles)
     types = ", ".join(f"{_quoted(name, chr(39))}: 'VARCHAR'" for name in names)
@@ -82,6 +83,12 @@ def read_csv(path: Path, roles: Mapping[str, str]) -> Table:
     bad = _rejected(path, content, rejects)
     numbers, lines = _places(content, delimiter, len(found), list(bad))
     return Table(path, _by_role(roles, found), numbers, lines, tuple(bad.values()))
+
+
+def _refuse_empty(path: Path, content: bytes) -> None:
+    """Say of a file without anything that it is empty, not that it lacks a column."""
+    if not content.strip():
+        raise NoUsableRows(f"{path} is empty: it holds neither columns nor rows.")
 
 
 def _refuse_other_text(path: Path, content: bytes) -> None:
@@ -165,6 +172,8 @@ def _places(
 
 def read_json(path: Path, roles: Mapping[str, str]) -> Table:
     """One JSON object per line (``.jsonl``, ``.ndjson``), or one array of objects (``.json``)."""
+    content = content_of(path)
+    _refuse_empty(path, content)
     by_lines = not path.name.lower().removesuffix(".gz").endswith(".json")
     pointers = ["/" + name.replace("~", "~0").replace("/", "~1") for name in roles.values()]
     columns = ", ".join(["json_extract_string(json, ?)"] * len(pointers))
@@ -179,7 +188,7 @@ def read_json(path: Path, roles: Mapping[str, str]) -> Table:
             [_literal(path), shape, by_lines],
         ).fetchall()
     chosen(path, roles, sorted(key for (key,) in keys))
-    lines = _filled_lines(content_of(path), len(found)) if by_lines else None
+    lines = _filled_lines(content, len(found)) if by_lines else None
     good = [row for row, record in enumerate(found) if record[-1]]
     bad = tuple(
         _no_object(path, row, None if lines is None else lines[row])

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from turnover.data._scale import number_of
-from turnover.data._table import BadRow, Table, listing, read_table, shortened
+from turnover.data._table import BadRow, NoUsableRows, Table, listing, read_table, shortened
 from turnover.errors import DataError
 from turnover.masks import string_id
 
@@ -272,7 +272,7 @@ def labelled(
             f"{listing(bad)}\nMend them, or leave them out with on_bad_rows='skip'.{other}"
         )
     if not kept:
-        raise DataError(f"No row of {path} can be used: {listing(bad)}")
+        raise NoUsableRows(f"No row of {path} can be used: {listing(bad)}", len(bad))
     labels = [known[row] for row in kept]
     if regression:
         classes = Classes((), {})

@@ -11,13 +11,33 @@ from typing import Any, final
 from turnover.data._recode import readable
 from turnover.errors import DataError
 
-__all__ = ["READERS", "BadRow", "DataWarning", "Table", "listing", "read_table"]
+__all__ = [
+    "READERS",
+    "BadRow",
+    "DataWarning",
+    "NoUsableRows",
+    "Table",
+    "listing",
+    "read_table",
+]
 
 SHOWN = 8
 
 
 class DataWarning(UserWarning):
     """Something about the rows that is used, and may not be meant."""
+
+
+class NoUsableRows(DataError):
+    """A file that can be read, and none of whose rows can be used.
+
+    Attributes:
+        left_out: how many rows it has.
+    """
+
+    def __init__(self, message: str, left_out: int = 0) -> None:
+        super().__init__(message)
+        self.left_out = left_out
 
 
 @final
@@ -118,7 +138,7 @@ def read_table(path: str | Path, roles: Mapping[str, str], *, encoding: str | No
         bad = tuple(replace(row, file=str(path)) for row in table.bad)
         table = replace(table, path=path, bad=bad)
     if not len(table) and not table.bad:
-        raise DataError(f"{path} holds no rows.")
+        raise NoUsableRows(f"{path} holds no rows.")
     return table
 
 

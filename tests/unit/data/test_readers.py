@@ -225,7 +225,8 @@ def test_one_class_or_a_thousand_are_refused(labels):
     ("name", "content", "says"),
     [
         ("rows.xlsx", b"", "Readers are for"),
-        ("rows.csv", b"", "no column"),
+        ("rows.csv", b"", "rows.csv is empty"),
+        ("rows.jsonl", b"\n", "rows.jsonl is empty"),
         ("rows.csv", b"text,label,id\n", "no rows"),
         ("rows.csv", b"text,label\na,b\n", "no column 'id'"),
         ("rows.csv", b"text,label,id,ID\na,b,c,d\n", "two columns of one name"),

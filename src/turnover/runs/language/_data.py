@@ -9,11 +9,11 @@ from typing import Any, final
 import torch
 
 from turnover import _store
-from turnover.data import BadRow, OnBadRows, Table, listing, read_table
+from turnover.data import BadRow, NoUsableRows, OnBadRows, Table, listing, read_table
 from turnover.errors import DataError
 from turnover.masks import string_id
 
-__all__ = ["Columns", "Talk", "Talks", "read_talks", "talks_of"]
+__all__ = ["RESPONDS", "Columns", "Talk", "Talks", "read_talks", "talks_of"]
 
 RESPONDS = "assistant"
 
@@ -167,7 +167,7 @@ def talks_of(
             "out with on_bad_rows='skip'."
         )
     if not talks:
-        raise DataError(f"{path} holds no usable rows.")
+        raise NoUsableRows(f"{path} holds no usable rows.", len(bad))
     if len(set(ids)) < len(ids):
         raise DataError(f"Names in the column {columns.id!r} of {path} repeat; each needs its own.")
     return talks, torch.tensor(ids, dtype=torch.int64), tuple(bad)
