@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 __all__ = ["select"]
 
 SHOWN = 10
+NOWHERE = "(no source)"
 
 
 def select(
@@ -46,28 +47,24 @@ def select(
 ) -> None:
     """Choose the rows of a corpus that would help most on a target, if they were trained on.
 
-    A score is what the mean loss of the target would fall by, in nats and to first order. The
-    corpus is read once, and nothing of it is stored but the chosen rows.
+    A score is what the mean loss of the target would fall by, in nats and to first order. All
+    files are looked through first. Nothing of them is stored but the chosen rows.
     """
     from turnover.cli._output import print_json, progress_bar
-    from turnover.runs import refuse_suffix, write_table
     from turnover.runs.selection import select_rows
 
-    if out is not None:
-        refuse_suffix(out)
     with progress_bar(None) as tick:
         found = select_rows(
             run,
             corpus,
             target,
             top,
+            out=out,
             source=source,
             on_bad_rows=on_bad_rows,
             encoding=encoding,
             progress=tick,
         )
-    if out is not None:
-        write_table(found.best, out)
     if as_json:
         print_json({**found.to_json(), "out": None if out is None else str(out)})
         return
@@ -82,9 +79,9 @@ def _show(found: "SelectedRows", out: Path | None) -> None:
 
     screen = console()
     how = "unknown, of one network" if found.agreement is None else f"{found.agreement:.2f}"
-    left = f", {found.left_out:,} left out" if found.left_out else ""
+    left = f" {_rows(found.left_out)} could not be used." if found.left_out else ""
     screen.print(
-        f"{found.rows:,} rows scored{left} against {found.target:,} rows of the target. "
+        f"{_rows(found.rows)} scored against {_rows(found.target)} of the target.{left} "
         f"Agreement within the pairs of the run: {how}.",
         highlight=False,
     )
@@ -100,7 +97,12 @@ def _show(found: "SelectedRows", out: Path | None) -> None:
         for one in found.sources[:SHOWN]:
             error = "" if one["stderr"] is None else f" ± {one['stderr']:.2g}"
             total = f"{one['total']:+.3g}{error}"
-            sums.add_row(plain(one["source"]), f"{one['rows']:,}", total, f"{one['mean']:+.2g}")
+            name = NOWHERE if one["source"] is None else plain(one["source"])
+            sums.add_row(name, f"{one['rows']:,}", total, f"{one['mean']:+.2g}")
         screen.print(sums, markup=False)
     if out is not None:
-        screen.print(f"{len(found.best):,} rows: {out}", markup=False, highlight=False)
+        screen.print(f"{_rows(len(found.best))}: {out}", markup=False, highlight=False)
+
+
+def _rows(count: int) -> str:
+    return "1 row" if count == 1 else f"{count:,} rows"

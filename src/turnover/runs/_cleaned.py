@@ -135,14 +135,14 @@ def write_table(rows: Sequence[Mapping[str, Any]], path: Path, columns: Sequence
                 with open(fresh, "w", newline="", encoding="utf-8") as file:
                     writer = csv.DictWriter(file, names)
                     writer.writeheader()
-                    writer.writerows({k: cell(v) for k, v in row.items()} for row in rows)
+                    writer.writerows({k: _cell(v) for k, v in row.items()} for row in rows)
             elif path.suffix == ".jsonl":
                 lines = (json.dumps({k: _whole(v) for k, v in row.items()}) for row in rows)
                 fresh.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
             else:
                 _parquet(rows, names, fresh)
     except OSError as error:
-        raise RunError(f"Cannot write {path}: {error}") from error
+        raise RunError(f"Cannot write {path}: {error.strerror or error}.") from error
 
 
 def refuse_suffix(path: Path) -> None:
@@ -171,7 +171,14 @@ def _parquet(rows: Sequence[Mapping[str, Any]], names: Sequence[str], path: Path
             connection.register("rows", table)
             connection.sql(f"COPY (SELECT * FROM rows) TO '{target}' (FORMAT parquet)")
     except duckdb.Error as error:
-        raise RunError(f"Cannot write {path}: {error}") from error
+        raise RunError(
+            f"Cannot write {path.name}: {str(error).replace(target, path.name)}"
+        ) from error
+
+
+def _cell(value: Any) -> object:
+    """A value in a CSV file; lists and mappings are JSON."""
+    return json.dumps(value) if isinstance(value, list | dict) else cell(value)
 
 
 def _whole(value: Any) -> Any:

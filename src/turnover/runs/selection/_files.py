@@ -1,22 +1,22 @@
 """From files to a stream of rows as a run's model takes them, and back to what people read."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Protocol, final
+from typing import Any, final
 
-from turnover.data import Rows, read_table
-from turnover.errors import DataError, RunError
-from turnover.estimators import FittedKernel, Selection, select
-from turnover.runs._registry import open_run
+from turnover.data import NoUsableRows, Rows, read_table
+from turnover.errors import DataError
+from turnover.estimators import Selection, select
+from turnover.runs._cleaned import write_table
 from turnover.runs.results import Section
+from turnover.runs.selection._places import refuse_out, refuse_repeated
+from turnover.runs.selection._readers import AT_ONCE, Bad, File, Reader, reader_of
 
 __all__ = ["SelectedRows", "select_rows"]
 
-AT_ONCE = 256
 Progress = Callable[[str, int], None]
-Bad = Literal["stop", "skip"]
+Told = list[dict[str, Any]]
 
 
 @final
@@ -31,7 +31,8 @@ class SelectedRows(Section):
         agreement: how well scores predict differences within the run's pairs; None without pairs.
         best: ``rank``, ``file``, ``row`` from 0, ``score`` and ``stderr`` in nats, and what the
             row says.
-        sources: ``source``, ``rows``, ``total``, ``stderr`` and ``mean`` of each, largest first.
+        sources: ``source``, ``rows``, ``total``, ``stderr`` and ``mean`` of each, largest first;
+            the source of rows without one is None.
     """
 
     target: int
@@ -42,44 +43,13 @@ class SelectedRows(Section):
     sources: tuple[dict[str, Any], ...]
 
 
-class _Reader(Protocol):
-    """What a kind of run knows of files."""
-
-    def read(self, path: Path, on_bad_rows: Bad, encoding: str | None) -> "_File": ...
-
-    def fitted(self) -> FittedKernel: ...
-
-
-@dataclass(frozen=True)
-class _File:
-    """The usable rows of a file.
-
-    Attributes:
-        path: the file.
-        numbers: of its usable rows, from 0.
-        left_out: how many rows are not usable.
-        rows: from a slice to rows as the model takes them.
-        shown: from the place of a row to what it says.
-    """
-
-    path: Path
-    numbers: Sequence[int]
-    left_out: int
-    rows: Callable[[slice], Rows]
-    shown: Callable[[int], dict[str, Any]]
-
-    def parts(self) -> Iterator[tuple[slice, Rows]]:
-        for start in range(0, len(self.numbers), AT_ONCE):
-            place = slice(start, start + AT_ONCE)
-            yield place, self.rows(place)
-
-
 def select_rows(
     folder: str | Path,
     corpus: Sequence[str | Path],
     target: str | Path,
     k: int,
     *,
+    out: str | Path | None = None,
     source: str | None = None,
     on_bad_rows: Bad = "stop",
     encoding: str | None = None,
@@ -87,161 +57,132 @@ def select_rows(
 ) -> SelectedRows:
     """Score the rows of files against a target, by the kernel of a run.
 
+    All files are looked through before the first row is scored.
+
     Args:
         folder: of a run of texts or of a language model.
         corpus: files with columns of the same names as the run's data; read one after the other.
         target: a file of the same form.
         k: how many rows to name.
+        out: file for the chosen rows, ``.csv``, ``.parquet`` or ``.jsonl``, with the columns that
+            the files have for the run, that of the sources, and rank, file, row, score and stderr.
         source: column whose values are summed over; None sums over files, where there are several.
         on_bad_rows: ``"stop"`` at rows that cannot be used, or ``"skip"`` them.
         encoding: of all files.
         progress: called with what is going on and the number of rows just finished.
 
     Raises:
-        DataError: for files that cannot be read, and runs of another kind.
-        RunError: for a run that cannot be opened.
+        DataError: for files that cannot be read, that repeat, or that ``out`` would overwrite, and
+            for runs of another kind.
+        RunError: for a run that cannot be opened, and chosen rows that cannot be written.
         ScoreError: for k below 1.
     """
-    reader = _reader(folder)
+    paths = [Path(path) for path in corpus]
+    refuse_repeated(paths)
+    if out is not None:
+        refuse_out(Path(out), Path(folder), [*paths, Path(target)])
+    reader = reader_of(folder)
     aim = reader.read(Path(target), on_bad_rows, encoding)
+    files = _Corpus(reader, paths, source, on_bad_rows, encoding)
+    counts = files.counted(progress)
     whole = aim.rows(slice(0, None))
     progress("Reading gradients of the training rows", 0)
-    fitted = reader.fitted()
-    counts: dict[Path, int] = {}
-    left_out = 0
-
-    def stream() -> Iterator[tuple[Rows, Sequence[Any]]]:
-        nonlocal left_out
-        for path in map(Path, corpus):
-            file = reader.read(path, on_bad_rows, encoding)
-            counts[path], left_out = len(file.numbers), left_out + file.left_out
-            names = _sources(file, source, encoding, several=len(corpus) > 1)
-            for place, rows in file.parts():
-                yield rows, names[place] if names else ()
-                progress(f"Scoring {path.name}", len(rows))
-
-    found = select(fitted, whole, stream(), k, rows_at_once=AT_ONCE)
-    again = partial(reader.read, on_bad_rows=on_bad_rows, encoding=encoding)
+    found = select(reader.fitted(), whole, files.stream(progress), k, rows_at_once=AT_ONCE)
+    best, written = files.best(found, [count for count, _ in counts])
+    if out is not None:
+        write_table(written, Path(out))
     return SelectedRows(
         target=len(whole),
         rows=found.rows,
-        left_out=left_out,
+        left_out=sum(left_out for _, left_out in counts),
         agreement=found.agreement,
-        best=tuple(_best(found, counts, again)),
+        best=tuple(best),
         sources=tuple(
-            {"source": str(one.source), "rows": one.rows, "total": one.total}
+            {"source": one.source, "rows": one.rows, "total": one.total}
             | {"stderr": one.stderr, "mean": one.mean}
             for one in found.sources
         ),
     )
 
 
-def _best(
-    found: Selection, counts: Mapping[Path, int], read: Callable[[Path], _File]
-) -> list[dict[str, Any]]:
-    """What the best rows say; a file with some of them is read again, one file at a time."""
-    best: dict[int, dict[str, Any]] = {}
-    start = 0
-    for path, count in counts.items():
-        own = (found.positions >= start) & (found.positions < start + count)
-        file = read(path) if own.any() else None
-        for rank in own.nonzero().flatten().tolist():
-            assert file is not None
-            row = int(found.positions[rank]) - start
-            error = None if found.stderr is None else float(found.stderr[rank])
-            told = {"rank": rank + 1, "file": str(path), "row": file.numbers[row]}
-            scored = {"score": float(found.scores[rank]), "stderr": error}
-            best[rank] = {**told, **scored, **file.shown(row)}
-        start += count
-    return [best[rank] for rank in sorted(best)]
-
-
-def _sources(
-    file: _File, column: str | None, encoding: str | None, *, several: bool
-) -> Sequence[str]:
-    if column is None:
-        return [str(file.path)] * len(file.numbers) if several else ()
-    table = read_table(file.path, {"source": column}, encoding=encoding)
-    named = dict(zip(table.numbers, table.columns["source"], strict=True))
-    return [str(named.get(number, "")) for number in file.numbers]
-
-
-def _reader(folder: str | Path) -> _Reader:
-    from turnover.runs.language import is_language, open_language
-
-    if is_language(folder):
-        return _Talks(open_language(folder))
-    classifier = open_run(folder)
-    if classifier.row_word != "text" or classifier.scale is not None:
-        raise DataError(
-            f"{folder} is no run of texts with classes, nor one of a language model. Rows are "
-            "selected for these."
-        )
-    return _Texts(classifier)
-
-
 @dataclass(frozen=True)
-class _Texts:
-    """Files of texts with labels."""
+class _Corpus:
+    """Files that are read one after the other; no more than one is in memory."""
 
-    classifier: Any
+    reader: Reader
+    paths: Sequence[Path]
+    source: str | None
+    on_bad_rows: Bad
+    encoding: str | None
 
-    def fitted(self) -> FittedKernel:
-        found: FittedKernel = self.classifier.kernel().fit(self.classifier.train)
+    def counted(self, progress: Progress) -> list[tuple[int, int]]:
+        """Usable and other rows of each file, so that what is wrong is found before the scoring."""
+        found = []
+        for path in self.paths:
+            progress(f"Looking through {path.name}", 0)
+            try:
+                file = self._read(path)
+            except NoUsableRows as error:
+                if self.on_bad_rows == "stop":
+                    raise
+                found.append((0, error.left_out))
+                continue
+            self._sources(file)
+            found.append((len(file.numbers), file.left_out))
+        if not any(count for count, _ in found):
+            raise DataError("The corpus has no rows to select from: none can be used.")
         return found
 
-    def read(self, path: Path, on_bad_rows: Bad, encoding: str | None) -> _File:
-        from turnover.data.texts import Columns, read_target
-        from turnover.runs._verify import classes_of
-        from turnover.runs.text._adapted import trim
-        from turnover.runs.text._classifier import encoder_for
+    def stream(self, progress: Progress) -> Iterator[tuple[Rows, Sequence[Any]]]:
+        """Some rows at a time, with their sources."""
+        for path in self.paths:
+            try:
+                file = self._read(path)
+            except NoUsableRows:
+                continue
+            names = self._sources(file)
+            for place, rows in file.parts():
+                yield rows, names[place] if names else ()
+                progress(f"Scoring {path.name}", len(rows))
 
-        run = self.classifier.run
-        columns = _columns(run.manifest, ("text", "label"))
-        wanted = Columns(columns["text"], columns["label"])
-        found = read_target(path, wanted, classes_of(run), on_bad_rows, encoding)
-        encoder = encoder_for(run.arguments)
+    def best(self, found: Selection, counts: Sequence[int]) -> tuple[Told, Told]:
+        """What the best rows say, and the same for a file with the names of the data's columns.
 
-        def rows(place: slice) -> Rows:
-            batch = {**trim(encoder.encode(found.values[place])), "label": found.labels[place]}
-            return Rows(batch, found.ids[place])
+        A file with some of them is read again.
+        """
+        told: dict[int, tuple[dict[str, Any], dict[str, Any]]] = {}
+        start = 0
+        for path, count in zip(self.paths, counts, strict=True):
+            own = (found.positions >= start) & (found.positions < start + count)
+            ranks = own.nonzero().flatten().tolist()
+            file = self._read(path) if ranks else None
+            names = () if file is None or self.source is None else self._sources(file)
+            for rank in ranks:
+                assert file is not None
+                row = int(found.positions[rank]) - start
+                error = None if found.stderr is None else float(found.stderr[rank])
+                score = {"score": float(found.scores[rank]), "stderr": error}
+                place = {"rank": rank + 1, "file": str(path), "row": file.numbers[row], **score}
+                data = file.written(row) | ({str(self.source): names[row]} if names else {})
+                told[rank] = {**place, **file.shown(row)}, _beside(place, data)
+            start += count
+        ordered = [told[rank] for rank in sorted(told)]
+        return [shown for shown, _ in ordered], [written for _, written in ordered]
 
-        def shown(row: int) -> dict[str, Any]:
-            label = found.classes.names[int(found.labels[row])]
-            return {"text": found.values[row], "label": label}
+    def _read(self, path: Path) -> File:
+        return self.reader.read(path, self.on_bad_rows, self.encoding)
 
-        return _File(path, [int(n) for n in found.names], len(found.bad), rows, shown)
-
-
-@dataclass(frozen=True)
-class _Talks:
-    """Files of prompts and responses, chats or plain texts."""
-
-    opened: Any
-
-    def fitted(self) -> FittedKernel:
-        found: FittedKernel = self.opened.kernel().fit(self.opened.train)
-        return found
-
-    def read(self, path: Path, on_bad_rows: Bad, encoding: str | None) -> _File:
-        from turnover.runs.language._data import Columns, talks_of
-        from turnover.runs.language._tokens import rows_of
-
-        kept = {k: v for k, v in self.opened.run.manifest["columns"].items() if k != "id"}
-        talks, ids, bad = talks_of(path, Columns(**kept), on_bad_rows, encoding)
-
-        def rows(place: slice) -> Rows:
-            encoded = [self.opened.tokenizer(talk) for talk in talks[place]]
-            return rows_of(encoded, ids[place], 0)
-
-        def shown(row: int) -> dict[str, Any]:
-            return {"prompt": talks[row].prompt, "response": talks[row].response}
-
-        return _File(path, ids.tolist(), len(bad), rows, shown)
+    def _sources(self, file: File) -> Sequence[str | None]:
+        if self.source is None:
+            return [str(file.path)] * len(file.numbers) if len(self.paths) > 1 else ()
+        table = read_table(file.path, {"source": self.source}, encoding=self.encoding)
+        named = dict(zip(table.numbers, table.columns["source"], strict=True))
+        found = [named.get(number) for number in file.numbers]
+        return [None if name in (None, "") else str(name) for name in found]
 
 
-def _columns(manifest: Mapping[str, Any], roles: Sequence[str]) -> dict[str, str]:
-    try:
-        return {role: str(manifest["columns"][role]) for role in roles}
-    except (KeyError, TypeError) as error:
-        raise RunError(f"The manifest of this run is damaged: {error!r}.") from error
+def _beside(place: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
+    """Both in one row; where the data have a column of that name, it is the data's."""
+    taken = {name.lower() for name in data}
+    ours = {f"turnover_{key}" if key in taken else key: value for key, value in place.items()}
+    return {**ours, **data}
