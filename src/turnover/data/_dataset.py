@@ -4,6 +4,7 @@ Rows and measurements meet by id, never by position: a data set may have been sh
 it held out. Nothing of ``datasets`` is imported; whoever has such a data set has it loaded.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from turnover.data._labelled import id_of
 from turnover.errors import DataError, IdError
+from turnover.masks import as_ids, string_id
 
 __all__ = ["with_columns", "without_rows"]
 
@@ -26,14 +28,23 @@ def with_columns(
     Args:
         data: a ``datasets.Dataset``.
         columns: name → one value per id, such as those of ``Inspection.columns()``.
-        ids: the ids of the rows that were measured. The other rows of the data set get None.
-        id: its column of the rows' own names; None where ids are row numbers.
+        ids: the ids of the rows that were measured, ``int64 [ids]``, each once. The other rows of
+            the data set get None.
+        id: its column of the rows' own names; None where ids are row numbers. A whole number is its
+            own id, or every name is hashed by ``string_id``: whichever rule has all of the ids.
 
     Raises:
         DataError: for a column that is there already, or with another number of values than ids.
-        IdError: for an id that no row has, or that two rows have.
+        IdError: for ids that are no integers or repeat, and for one that no row has, or two have.
     """
-    rows = _rows_of(data, _listed(ids), id)
+    wanted = _whole(ids)
+    repeated = next((found for found, times in Counter(wanted).items() if times > 1), None)
+    if repeated is not None:
+        raise IdError(
+            f"Id {repeated} stands more than once in ids, and a row has one cell in a column. Give "
+            "one query at a time: scores.values[q] with scores.train_ids."
+        )
+    rows = _rows_of(data, wanted, id)
     for name, values in columns.items():
         found = _listed(values)
         if len(found) != len(rows):
@@ -58,13 +69,14 @@ def without_rows(data: Any, ids: Values, *, id: str | None = None) -> Any:
 
     Args:
         data: a ``datasets.Dataset``.
-        ids: rows to leave out, such as those that an audit suspects.
-        id: its column of the rows' own names; None where ids are row numbers.
+        ids: rows to leave out, such as those that an audit suspects. They are ids, not a mask.
+        id: its column of the rows' own names, as in :func:`with_columns`; None where ids are row
+            numbers.
 
     Raises:
-        IdError: for an id that no row has, or that two rows have.
+        IdError: for ids that are no integers, and for one that no row has, or that two rows have.
     """
-    gone = set(_rows_of(data, _listed(ids), id))
+    gone = set(_rows_of(data, _whole(ids), id))
     return data.select([row for row in range(len(data)) if row not in gone])
 
 
@@ -72,13 +84,38 @@ def _listed(values: Values) -> list[Any]:
     return values.tolist() if isinstance(values, Tensor | np.ndarray) else list(values)
 
 
+def _whole(ids: Values) -> list[int]:
+    """Ids as integers; a mask would pass for the ids 0 and 1."""
+    found = ids if isinstance(ids, Tensor | np.ndarray) else list(ids)
+    first = found.flatten()[:1].tolist() if not isinstance(found, list) else found[:1]
+    if any(isinstance(one, bool | np.bool_) for one in first):
+        raise IdError("These are booleans, not ids. Give the ids of the rows: rows.ids[mask].")
+    checked = as_ids(found)
+    if checked.dim() != 1:
+        raise IdError(f"Ids are one list, but these have shape {list(checked.shape)}.")
+    return checked.tolist()
+
+
 def _rows_of(data: Any, ids: list[int], column: str | None) -> list[int]:
-    """Row numbers of ids; names become ids by the one rule of :func:`id_of`."""
-    if column is not None and column not in data.column_names:
+    """Row numbers of ids, by the rule of names that has all of them."""
+    if column is None:
+        return _at(range(len(data)), ids)
+    if column not in data.column_names:
         raise DataError(
             f"The data set has no column {column!r}; its columns are {data.column_names}."
         )
-    own = range(len(data)) if column is None else map(id_of, data[column])
+    names = list(data[column])
+    try:
+        return _at(map(id_of, names), ids)  # of readers, and of turnover.hf for whole numbers
+    except IdError:
+        hashed = [string_id(str(name)) for name in names]  # of language models, and hf for texts
+        if not set(ids) <= set(hashed):
+            raise
+        return _at(hashed, ids)
+
+
+def _at(own: Iterable[int], ids: list[int]) -> list[int]:
+    """The row of each id, where rows have their own."""
     places: dict[int, int] = {}
     for row, found in enumerate(own):
         if places.setdefault(found, row) != row:
