@@ -19,6 +19,8 @@ from turnover.masks import null_ids
 
 __all__ = ["Packer", "instance_losses", "unpack"]
 
+NOBODY = int(null_ids(1))  # whose tokens the rest of a row holds; names hash to ids of either sign
+
 
 @final
 class Packer:
@@ -75,7 +77,7 @@ class Packer:
         }
 
     def _batch(self, rows: list[list[dict[str, Tensor]]]) -> dict[str, Tensor]:
-        fill = {"input_ids": self.pad, "labels": IGNORED, KEY: int(null_ids(1))}
+        fill = {"input_ids": self.pad, "labels": IGNORED, KEY: NOBODY}
         return {
             name: torch.stack([self._row(pieces, name, fill.get(name)) for pieces in rows])
             for name in ("input_ids", "labels", "position_ids", KEY)
@@ -133,7 +135,8 @@ def unpack(
     Args:
         batch: ``input_ids`` and ``labels`` ``[rows, length]``; other tensors of positions are left
             out.
-        ids: ``int64 [rows, length]``, whose token each is; negative ones are of nobody.
+        ids: ``int64 [rows, length]``, whose token each is. Those of ``null_ids(1)``, with which
+            :class:`Packer` fills rows, are of nobody; any other id is an instance, negative or not.
         pad: token that fills rows to one length; its labels are −100 and its attention is 0.
 
     Returns:
@@ -177,7 +180,7 @@ def _pieces(ids: Tensor, row: int) -> list[tuple[int, slice]]:
     ends = lengths.cumsum(0).tolist()
     starts = [0, *ends]
     found = zip(names.tolist(), starts, ends, strict=False)
-    return [(row, slice(start, end)) for name, start, end in found if name >= 0]
+    return [(row, slice(start, end)) for name, start, end in found if name != NOBODY]
 
 
 def _size(piece: Mapping[str, Tensor]) -> int:

@@ -5,7 +5,7 @@ from tests import transformers_zoo as zoo
 from tests.unit.estimators.kernel.test_reading import products
 from turnover import Rows, hf
 from turnover.errors import DataError, LossError
-from turnover.masks import mask
+from turnover.masks import mask, null_ids, string_id
 from turnover.nn import masked_layers, seen
 
 BUILDS = {"llama": zoo.llama, "gpt2": zoo.gpt2}
@@ -109,6 +109,18 @@ def test_instances_that_are_taken_apart_have_the_gradients_of_packed_ones(kind):
     torch.testing.assert_close(found, each @ each.T, rtol=0, atol=atol)
 
 
+def test_rows_with_names_are_all_taken_apart():
+    named = [{**item, hf.ID_COLUMN: string_id(f"row-{n}")} for n, item in enumerate(sentences())]
+    wanted = {item[hf.ID_COLUMN]: item["input_ids"].tolist() for item in named}
+    assert min(wanted) < 0 < max(wanted)
+    batch = hf.Packer(16)(named)
+    found, ids = hf.unpack(batch, batch.pop(hf.ID_COLUMN))
+    tokens = zip(found["input_ids"], found["attention_mask"].bool(), strict=True)
+    assert (
+        dict(zip(ids.tolist(), [row[seen].tolist() for row, seen in tokens], strict=True)) == wanted
+    )
+
+
 def test_what_is_no_packed_batch_is_not_taken_apart():
     batch, ids = packed()
     with pytest.raises(LossError, match="one of each per row and position"):
@@ -116,7 +128,7 @@ def test_what_is_no_packed_batch_is_not_taken_apart():
     with pytest.raises(DataError, match="not one piece of one row"):
         hf.unpack(batch, torch.where(ids == 12, 10, ids))
     with pytest.raises(DataError, match="holds no instance"):
-        hf.unpack(batch, torch.full_like(ids, -1))
+        hf.unpack(batch, torch.full_like(ids, int(null_ids(1))))
 
 
 @every_model
