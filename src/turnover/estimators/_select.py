@@ -9,16 +9,17 @@ read once, and nothing of it is kept but the best rows and sums over sources.
 Reference: Xia et al. 2024, "LESS", whose gradients are normalised by the optimizer and have no H.
 """
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import final
+from numbers import Integral
+from typing import Any, final
 
 import torch
 from torch import Tensor
 
 from turnover._rows import Batch
 from turnover.data import Rows
-from turnover.errors import DataError, ScoreError
+from turnover.errors import ConfigError, DataError, ScoreError
 from turnover.estimators._estimator import as_rows
 from turnover.estimators.kernel._direction import along, direction
 from turnover.estimators.kernel._fitted import FittedKernel
@@ -85,7 +86,7 @@ class Selection:
 def select(
     fitted: FittedKernel,
     target: Batch | Rows,
-    corpus: Rows | Iterable[Rows | Part],
+    corpus: Rows | Part | Iterable[Rows | Part],
     k: int,
     *,
     rows_at_once: int = 256,
@@ -96,12 +97,14 @@ def select(
         fitted: a kernel with its training set, as :meth:`turnover.GradientKernel.fit` gives it.
         target: queries; their mean loss is to fall.
         corpus: rows, or a stream of parts. A part is ``Rows``, or ``(Rows, sources)`` with one name
-            for each row. Rows that the model was trained on are scored like others.
+            for each row: a list, array, tensor or column. Rows that the model was trained on are
+            scored like others.
         k: how many rows to name; fewer where the corpus has fewer.
         rows_at_once: rows whose gradients are in memory together.
 
     Raises:
         ScoreError: for k below 1, or scores that are not finite.
+        ConfigError: for k that is no whole number.
         DataError: for an empty corpus or target, and other sources than rows.
         ConversionError, LossError: as :meth:`turnover.GradientKernel.fit`.
 
@@ -115,32 +118,77 @@ def select(
         >>> turnover.select(known, train.select(slice(0, 1)), train, 2).positions.tolist()[0]
         0
     """
+    if isinstance(k, bool) or not isinstance(k, Integral):
+        raise ConfigError(f"The number of rows to name is whole, not {k!r}: give k=10, say.")
     if k < 1:
         raise ScoreError(f"At least one row is named, not {k}: give k of 1 or more.")
     asked = as_rows(target)
     if not len(asked):
         raise DataError("The target has no rows, so that nothing can help it.")
     aim = _Aim.of(fitted, asked)
-    best = _Best(k, pairs=aim.pairs)
+    best = _Best(int(k), pairs=aim.pairs)
     for rows, sources in _parts(corpus):
         for start in range(0, len(rows), rows_at_once):
             place = slice(start, start + rows_at_once)
             some = rows.select(place)
-            best.take(aim.scores(some), some.ids, sources[place] if sources else ())
+            best.take(aim.scores(some), some.ids, sources[place] if len(sources) else ())
     if not best.rows:
         raise DataError("The corpus has no rows to select from.")
     return best.told(fitted.agreement)
 
 
-def _parts(corpus: Rows | Iterable[Rows | Part]) -> Iterable[Part]:
-    for part in [corpus] if isinstance(corpus, Rows) else corpus:
-        rows, sources = part if isinstance(part, tuple) else (part, ())
-        if sources and len(sources) != len(rows):
+def _parts(corpus: Rows | Part | Iterable[Rows | Part]) -> Iterable[Part]:
+    if isinstance(corpus, Rows) or _is_part(corpus):
+        corpus = [corpus]  # type: ignore[list-item]
+    if isinstance(corpus, Mapping | Tensor | str) or not isinstance(corpus, Iterable):
+        raise _no_part(corpus)
+    for part in corpus:
+        if not isinstance(part, Rows) and not _is_part(part):
+            raise _no_part(part)
+        rows, given = part if isinstance(part, tuple) else (part, ())
+        sources = _names(given)
+        if len(sources) and len(sources) != len(rows):
             raise DataError(
                 f"A part of the corpus has {len(rows)} rows and {len(sources)} sources. Give one "
                 "source for each row."
             )
         yield rows, sources
+
+
+def _is_part(found: object) -> bool:
+    """Whether this is rows with their sources, and no stream of rows."""
+    pair = isinstance(found, tuple) and len(found) == 2 and isinstance(found[0], Rows)
+    return pair and not isinstance(found[1], Rows) and not _is_part(found[1])  # type: ignore[index]
+
+
+def _no_part(found: object) -> DataError:
+    return DataError(
+        f"A corpus is Rows, or a stream of Rows or (Rows, sources), but a {type(found).__name__} "
+        "was given. Make rows of a batch with turnover.Rows(batch)."
+    )
+
+
+def _names(given: Any) -> Sequence[Hashable]:
+    """Sources as plain values, whether a list, an array, a tensor or a column."""
+    if isinstance(given, str) or not hasattr(given, "__len__"):
+        raise DataError(
+            f"The sources of a part are a list with one name for each row, not {given!r:.60}."
+        )
+    values = given.tolist() if hasattr(given, "tolist") else given
+    if not hasattr(values, "__len__"):
+        raise DataError(f"The sources of a part are one name for each row, not only {values!r}.")
+    names = [None if _is_nan(name) else name for name in values]
+    for name in names:
+        if not isinstance(name, Hashable):
+            raise DataError(
+                f"A source is a word or a number, not {name!r:.60}: it names one group."
+            )
+    return names
+
+
+def _is_nan(name: object) -> bool:
+    """Whether this is how columns write that there is no name."""
+    return isinstance(name, float) and name != name
 
 
 @dataclass(frozen=True)

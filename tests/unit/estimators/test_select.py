@@ -9,7 +9,7 @@ import torch
 import turnover
 from tests.unit.estimators.kernel.small import SGD, build, data, loss
 from turnover import GradientKernel, Rows
-from turnover.errors import DataError, ScoreError
+from turnover.errors import ConfigError, DataError, ScoreError
 from turnover.training import Recipe, fit, fit_split_ensemble
 
 TRAIN, TARGET = data(40, 1), data(5, 2)
@@ -140,3 +140,61 @@ def test_what_cannot_be_selected_is_told(trained):
     broken = Rows((torch.full((1, 6), torch.inf), torch.zeros(1, dtype=torch.int64)), [7])
     with pytest.raises((ScoreError, turnover.LossError)):
         turnover.select(fitted, TARGET, broken, 3)
+
+
+def known():
+    return GradientKernel(build(0), loss, damping=0.5).fit(TRAIN)
+
+
+def test_sources_may_be_of_any_kind_of_column():
+    numpy, pandas = pytest.importorskip("numpy"), pytest.importorskip("pandas")
+    numbers = [0, 1] * 20
+    fitted = known()
+    wanted = turnover.select(fitted, TARGET, [(TRAIN, numbers)], 3).sources
+    assert {one.source for one in wanted} == {0, 1}
+    for given in (numpy.array(numbers), torch.tensor(numbers), pandas.Series(numbers)):
+        assert turnover.select(fitted, TARGET, [(TRAIN, given)], 3).sources == wanted
+    words = pandas.Series(["a", "b"] * 20, index=range(40, 0, -1))
+    found = turnover.select(fitted, TARGET, [(TRAIN, words)], 3).sources
+    assert [(one.source, one.total) for one in found] == [
+        ("ab"[int(one.source)], one.total) for one in wanted
+    ]
+
+
+def test_missing_sources_are_one_source_without_a_name():
+    given = torch.tensor([0.0, float("nan")] * 20)
+    found = turnover.select(known(), TARGET, [(TRAIN, given)], 3).sources
+    assert {one.source: one.rows for one in found} == {0.0: 20, None: 20}
+
+
+def test_one_part_needs_no_list_around_it():
+    fitted, names = known(), ["a", "b"] * 20
+    alone = turnover.select(fitted, TARGET, (TRAIN, names), 3)
+    assert alone.sources == turnover.select(fitted, TARGET, [(TRAIN, names)], 3).sources
+    two = (data(4, 5), data(6, 7))
+    assert turnover.select(fitted, TARGET, two, 3).rows == 10, "a tuple of rows is a stream"
+    marked = ((data(4, 5), ["a"] * 4), (data(6, 7), ["b"] * 6))
+    assert turnover.select(fitted, TARGET, marked, 3).rows == 10, "and one of parts"
+
+
+@pytest.mark.parametrize(
+    ("corpus", "k", "kind", "says"),
+    [
+        (TRAIN.batch, 3, DataError, "Rows"),
+        ({"x": torch.eye(3)}, 3, DataError, "Rows"),
+        (torch.eye(3), 3, DataError, "Rows"),
+        (None, 3, DataError, "Rows"),
+        ([TRAIN.batch], 3, DataError, "Rows"),
+        ([(TRAIN, "shop")], 3, DataError, "one name for each row"),
+        ([(TRAIN, 7)], 3, DataError, "one name for each row"),
+        ([(TRAIN, [["a"]] * 40)], 3, DataError, "word or a number"),
+        ([(TRAIN, torch.tensor(7))], 3, DataError, "one name for each row"),
+        ([(TRAIN, torch.zeros(3))], 3, DataError, "3 sources"),
+        (TRAIN, 2.5, ConfigError, "whole"),
+        (TRAIN, "3", ConfigError, "whole"),
+        (TRAIN, True, ConfigError, "whole"),
+    ],
+)
+def test_what_cannot_be_selected_from_is_said_in_words(corpus, k, kind, says):
+    with pytest.raises(kind, match=says):
+        turnover.select(known(), TARGET, corpus, k)
