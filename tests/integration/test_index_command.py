@@ -250,3 +250,13 @@ def test_what_cannot_be_indexed_is_told(data, tiny, tmp_path):  # noqa: F811
     result = invoke("index", "--model", tmp_path / "other", *how)
     assert_refused(result, 2, "Which is which cannot be told")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("column", ["prompt", "response", "messages"])
+def test_columns_of_both_kinds_of_model_are_refused(indexed, data, tmp_path, column):
+    how = ("index", "--model", indexed[1], "--data", data / "train.csv", *OPTIONS)
+    result = invoke(*how, f"--{column}", "review", "--out", tmp_path / "run")
+    assert_refused(result, 2, "--label")
+    assert "without --eval" not in result.stderr, "checks come before warnings"
+    result = invoke("index", "--model", indexed[1], "--data", data / "train.csv", "--prompt", "x")
+    assert result.exit_code == 2 and "without --eval" not in result.stderr

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from turnover.cli._options import LANGUAGE
+from turnover.errors import DataError
 
 if TYPE_CHECKING:
     from turnover.runs import Run
@@ -79,20 +80,19 @@ def index(
 
     Without --eval a tenth of the data is asked about, although the model may have learned it.
     """
-    from turnover.cli._output import show_run, warn, write_page
+    from turnover.cli._output import show_run, write_page
 
     read: dict[str, Any] = {"evaluation": evaluation, "hold_out": SHARE, "encoding": encoding}
     read["on_bad_rows"] = on_bad_rows
-    if evaluation is None:
-        warn(
-            "without --eval a tenth of the data is asked about and not indexed. The model may have "
-            "learned these rows, so that its accuracy on them says little."
+    if label and any((prompt, response, messages)):
+        raise DataError(
+            "The label is that of a classifier; prompt, response and messages are of a language "
+            "model. Name text=COLUMN with label=COLUMN, or the columns of a language model alone."
         )
     how: dict[str, Any] = {"damping": damping} | ({"max_length": max_length} if max_length else {})
     how["model"] = str(Path(model).resolve()) if Path(model).is_dir() else model
     folder = out or Path("runs") / data.stem
-    speaks = any((prompt, response, messages)) or not label
-    if speaks:
+    if not label:
         names = {"prompt": prompt, "response": response, "messages": messages, "text": text}
         run = _index_talks(context, folder, data, {**names, "id": id}, read, how)
     else:
@@ -113,7 +113,7 @@ def _index_texts(
     from turnover.runs.text import IndexConfig, index_steps, index_texts
 
     texts = read_texts(data, Columns(*columns), **read)
-    _tell_bad(texts.bad)
+    _warn(texts)
     with progress_bar(index_steps(texts)) as tick:
         return index_texts(folder, texts, IndexConfig(**how), command=typed(context), progress=tick)
 
@@ -136,15 +136,21 @@ def _index_talks(
     )
 
     talks = read_talks(data, Columns(**columns), **read)
-    _tell_bad(talks.bad)
+    _warn(talks)
     plan = LanguageIndexConfig(**how)
     with progress_bar(index_language_steps()) as tick:
         return index_language(folder, talks, plan, command=typed(context), progress=tick)
 
 
-def _tell_bad(bad: Any) -> None:
+def _warn(found: Any) -> None:
+    """Say which rows are left out, and what it means that some were held out."""
     from turnover.cli._output import warn
     from turnover.data import listing
 
-    if bad:
-        warn(f"left out {len(bad):,} rows: {listing(bad)}")
+    if found.held_out:
+        warn(
+            "without --eval a tenth of the data is asked about and not indexed. The model may have "
+            "learned these rows, so that its accuracy on them says little."
+        )
+    if found.bad:
+        warn(f"left out {len(found.bad):,} rows: {listing(found.bad)}")
