@@ -256,3 +256,15 @@ def test_chosen_chats_are_written_as_lists_of_messages(tmp_path):
         again = read_talks(out, Columns(messages="chat"), evaluation=out).train
         turns = [[*talk.turns, ("assistant", talk.response)] for talk in again]
         assert turns == [[(one["role"], one["content"]) for one in chat] for chat in best]
+
+
+def test_an_interrupted_selection_promises_nothing(folder, monkeypatch):
+    def interrupted(*given, **more):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("turnover.runs.selection.select_rows", interrupted)
+    where = ("--run", folder / "run", "--target", folder / "target.csv")
+    result = invoke("select", *where, "--corpus", folder / "corpus.csv")
+    said = " ".join(result.stderr.split())
+    assert result.exit_code == 130
+    assert "starts from the beginning" in said and "goes on" not in said

@@ -6,7 +6,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from functools import wraps
-from inspect import Parameter, signature
+from inspect import Parameter, cleandoc, signature, unwrap
 from typing import Annotated, Any
 
 import typer
@@ -125,6 +125,19 @@ def _hushed(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
+def _rest(command: Callable[..., None]) -> str:
+    """What is left of a command that was interrupted."""
+    if unwrap(command) in AT_ONCE:
+        return "Nothing unfinished is kept; the same command starts from the beginning."
+    return "What was finished is kept; the same command goes on."
+
+
+def _unbroken(command: Callable[..., None]) -> str:
+    """The help of a command, each paragraph on one line, so that a terminal breaks the lines."""
+    parts = cleandoc(command.__doc__ or "").split("\n\n")
+    return "\n\n".join(" ".join(part.split()) for part in parts)
+
+
 def _reported(command: Callable[..., None]) -> Callable[..., None]:
     """The command, with a user's mistake or Ctrl-C turned into one paragraph and an exit code."""
 
@@ -136,19 +149,12 @@ def _reported(command: Callable[..., None]) -> Callable[..., None]:
             print(f"turnover: {as_options(plain(error))}", file=sys.stderr)
             raise typer.Exit(error.exit_code) from None
         except KeyboardInterrupt:
-            print(
-                "\nturnover: interrupted. What was finished is kept; the same command goes on.",
-                file=sys.stderr,
-            )
+            print(f"\nturnover: interrupted. {_rest(command)}", file=sys.stderr)
             raise typer.Exit(INTERRUPTED) from None
         except _Ended as ended:
             number = ended.args[0]
             name = signal.Signals(number).name
-            print(
-                f"\nturnover: ended by {name}. What was finished is kept; the same command goes "
-                "on.",
-                file=sys.stderr,
-            )
+            print(f"\nturnover: ended by {name}. {_rest(command)}", file=sys.stderr)
             raise typer.Exit(128 + number) from None
 
     return run
@@ -158,8 +164,10 @@ COMMANDS = (
     *(demo, train, index, ask, prove, audit, cleanse, check, report, explore, apply, export),
     *(select, doctor),
 )
+AT_ONCE = (audit, check, report, apply, export, select, doctor)
+"""Commands that start from the beginning after an interruption."""
 for _command in COMMANDS:
-    app.command()(_reported(_hushed(_command)))
+    app.command(help=_unbroken(_command))(_reported(_hushed(_command)))
 
 
 @app.callback(invoke_without_command=True)
