@@ -42,3 +42,10 @@ def test_importing_the_root_imports_no_torch():
     code = "import sys, turnover; raise SystemExit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
     assert importlib.import_module("turnover") is turnover
+
+
+def test_the_package_runs_as_the_command():
+    found = subprocess.run(
+        [sys.executable, "-m", "turnover", "--version"], capture_output=True, text=True, check=False
+    )
+    assert (found.returncode, found.stdout.strip()) == (0, f"turnover {turnover.__version__}")
