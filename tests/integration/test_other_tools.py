@@ -23,6 +23,8 @@ def test_datalab_finds_the_planted_labels_and_no_others_than_ours():
     issues = session["issues"]
     assert set(range(4)) <= set(issues.index[issues.is_label_issue])
     assert issues.is_label_issue.tolist() == session["found"].suspect.tolist()
+    scores, best = session["scores"], session["best"]
+    assert best["train"].tolist() == scores.train_ids[scores.values.argmax(1)].tolist()
 
 
 def test_polars_takes_the_columns():

@@ -18,7 +18,7 @@ from turnover.training._predict import (
     Logits as Logits,
     accuracy as accuracy,
     outputs as outputs,
-    probabilities as probabilities,
+    probabilities,
 )
 from turnover.training._runs import fit_runs
 from turnover.training._split_ensemble import (
@@ -42,6 +42,7 @@ __all__ = [
     "fit_split_ensemble",
     "forecast_training",
     "losses_of",
+    "probabilities",
     "train_split_ensemble",
     "within",
 ]

@@ -40,7 +40,15 @@ def outputs(model: nn.Module, logits: Logits, rows: Rows, which: str = "full") -
 
 
 def probabilities(model: nn.Module, logits: Logits, rows: Rows, which: str = "full") -> Tensor:
-    """Class probabilities ``float32 [rows, classes]``, on the CPU; arguments as :func:`outputs`.
+    """Class probabilities ``float32 [rows, classes]``, on the CPU.
+
+    Args:
+        model: a split ensemble or a converted model (any model for ``"full"``), evaluated in
+            evaluation mode.
+        logits: (model, batch) → ``[rows, classes]``, before any softmax.
+        rows: the rows, with their ids.
+        which: ``"full"``, or the ``"seen"`` or ``"unseen"`` half of each row: what the network
+            says about a row that it learned, or would say had it never learned it.
 
     Raises:
         LossError: where the model says NaN or infinity, with the row.
