@@ -2,7 +2,7 @@
 
     logits(q, z) = Σ_u γ_u(z) · (h_u(q) W_u),        γ = m(z)/p seen, (1 − m(z))/(1 − p) unseen
 
-`turnover.estimators.Exact` draws the masks anew for every block of queries, as any network needs;
+`turnover.TwoPass` draws the masks anew for every block of queries, as any network needs;
 here they are drawn once, and each side is one product [ids, units] × [units, queries · classes].
 """
 

@@ -51,6 +51,7 @@ NAMES = {
     "build_towers": "training.build_split_ensemble",
     "check": "leaks.check",
     "check_towers": "leaks.check_split_ensemble",
+    "confident_errors": "cleansing.label_errors",
     "cleanse_subject": "runs.cleanse_run",
     "compare_paired": "stats.compare_paired",
     "exact_totals": "cleansing.two_pass_totals",
@@ -70,6 +71,54 @@ NAMES = {
     "tell": "reports.build_report",
     "testable": "stats.testable",
     "train_towers": "training.train_split_ensemble",
+    # Where a name is another thing in each package, or stays in all but one.
+    "evaluation.Estimate": "stats.Estimate",
+    "runs.digits.KIND": "runs.digits.LOADER",
+    "runs.images.KIND": "runs.images.LOADER",
+    "runs.images.Plan": "runs.images.ImageConfig",
+    "runs.text.KIND": "runs.text.LOADER",
+    "runs.text.Plan": "runs.text.TextConfig",
+}
+# New names that are promised to nobody: they are in no ``__all__``.
+SHARED = {
+    "baselines.SolverStatus",
+    "cleansing.two_pass_totals",
+    "data.images.read_image",
+    "estimators.PairAgreement",
+    "leaks.Crosstalk",
+    "leaks.Drift",
+    "leaks.Leak",
+    "masks.keep_rate",
+    "reports.ReportData",
+    "runs.LOADERS",
+    "runs.RunLoader",
+    "runs.TrainingJob",
+    "runs.TrainingPipeline",
+    "runs.digits.LOADER",
+    "runs.images.LOADER",
+    "runs.measure_run",
+    "runs.sample_rows",
+    "runs.text.LOADER",
+    "runs.train",
+    "stats.Paired",
+    "stats.compare_paired",
+    "stats.holm",
+    "stats.testable",
+}
+# What no package has any more, and has no successor.
+INTERNAL = {
+    "baselines.Step",
+    "data.READERS",
+    "evaluation.Retrain",
+    "hf.Adapters",
+    "hf.Masked",
+    "nn.Change",
+    "nn.Place",
+    "runs.digits.ADAM",
+    "runs.digits.Digits",
+    "runs.images.Architecture",
+    "runs.inspection_json",
+    "runs.text.Tokens",
 }
 
 
@@ -81,9 +130,14 @@ def old_name(package: str) -> Callable[[str], Any]:
 
     def missing(name: str) -> Any:
         told = f"module {package!r} has no attribute {name!r}"
-        if name in NAMES:
-            raise ImportError(f"{told}. It is turnover.{NAMES[name]} now.", name=package)
-        raise AttributeError(told)
+        here = f"{package}.{name}".removeprefix("turnover.")
+        if here in INTERNAL:
+            raise ImportError(f"{told}. It is internal now: no package has it.", name=package)
+        new = NAMES.get(here, NAMES.get(name))
+        if new is None:
+            raise AttributeError(told)
+        promised = " It is internal: it may change without notice." if new in SHARED else ""
+        raise ImportError(f"{told}. It is turnover.{new} now.{promised}", name=package)
 
     return missing
 

@@ -8,7 +8,10 @@ import torch
 from torch import nn
 
 import turnover
-from turnover._renamed import MODULES, NAMES
+from tests.shape.tree import PACKAGE
+from tests.unit.old_names import OLD_NAMES
+from turnover._renamed import INTERNAL, MODULES, NAMES, SHARED
+from turnover.errors import MissingExtra
 from turnover.masks import gates, mask, signs
 
 IDS = torch.arange(3)
@@ -43,11 +46,45 @@ def test_old_names_say_the_new_ones(old):
         getattr(turnover, old)
 
 
+@pytest.mark.parametrize("package", OLD_NAMES)
+def test_every_name_of_0_1_is_there_or_says_where_it_is(package):
+    try:
+        module = importlib.import_module(package)
+    except ModuleNotFoundError as error:
+        assert f"turnover.{MODULES[package.removeprefix('turnover.')]} now" in str(error)
+        return
+    for name in OLD_NAMES[package]:
+        try:
+            getattr(module, name)
+        except MissingExtra:
+            continue
+        except ImportError as error:
+            here = f"{package}.{name}".removeprefix("turnover.")
+            new = NAMES.get(here, NAMES.get(name, ""))
+            told = "internal now" if here in INTERNAL else f"It is turnover.{new} now"
+            assert told in str(error)
+
+
+def test_an_old_name_that_each_package_had_is_told_for_that_package():
+    with pytest.raises(ImportError, match=r"It is turnover\.runs\.images\.ImageConfig now\.$"):
+        from turnover.runs.images import Plan  # noqa: F401
+    with pytest.raises(ImportError, match=r"runs\.text\.LOADER now\. It is internal"):
+        from turnover.runs.text import KIND  # noqa: F401
+
+
+def test_every_package_explains_old_names():
+    for path in PACKAGE.rglob("__init__.py"):
+        text = path.read_text(encoding="utf-8")
+        assert "__all__" not in text or "_renamed.old_name(__name__)" in text, path
+
+
 @pytest.mark.parametrize("old", NAMES)
 def test_new_names_are_true(old):
     for new in NAMES[old].split(" or turnover."):
         package, _, name = f"turnover.{new}".rpartition(".")
-        assert hasattr(importlib.import_module(package), name)
+        module = importlib.import_module(package)
+        assert hasattr(module, name)
+        assert (name in module.__all__) != (new in SHARED), "promised, or said to be internal"
 
 
 def test_unknown_names_stay_attribute_errors():

@@ -7,6 +7,9 @@ A user's mistake ends with one paragraph on standard error and an exit code: 2 f
 of standard output is one JSON object.
 """
 
+from turnover import _renamed
 from turnover.cli._main import app as app, main
 
 __all__ = ["main"]
+
+__getattr__ = _renamed.old_name(__name__)

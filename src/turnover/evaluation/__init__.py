@@ -20,6 +20,7 @@ leave such queries out, and then their number is reported.
 SciPy and scikit-learn come with ``pip install 'turnover[eval]'``.
 """
 
+from turnover import _renamed
 from turnover.evaluation._additivity import Additivity, additivity
 from turnover.evaluation._brittleness import Brittleness, brittleness
 from turnover.evaluation._lds import Lds, lds, lds_difference
@@ -49,3 +50,5 @@ __all__ = [
     "same_class",
     "tracing",
 ]
+
+__getattr__ = _renamed.old_name(__name__)

@@ -16,6 +16,7 @@ cores of this machine divided by N. Equal numbers give equal bits, wherever a ta
 is today's process with all its threads.
 """
 
+from turnover import _renamed
 from turnover.executors._local import LocalExecutor
 from turnover.executors._names import opened as opened
 from turnover.executors._run import (
@@ -31,3 +32,5 @@ from turnover.executors._serial import SerialExecutor as SerialExecutor
 from turnover.executors._worker import with_threads as with_threads
 
 __all__ = ["LocalExecutor", "WorkerWarning"]
+
+__getattr__ = _renamed.old_name(__name__)

@@ -6,6 +6,9 @@ one question at a time; long work waits in one queue that a page shows. ``_guard
 ask. Decisions go into ``decisions.jsonl`` of the run folder at once; the data never change.
 """
 
+from turnover import _renamed
 from turnover.explore._serve import explore
 
 __all__ = ["explore"]
+
+__getattr__ = _renamed.old_name(__name__)

@@ -25,6 +25,7 @@ predict re-training best of what was measured (``experiments/results/adapters_ss
 Nothing of transformers, PEFT or Lightning is imported before it is used.
 """
 
+from turnover import _renamed
 from turnover.hf._adapters import Adapter as Adapter, add_adapters
 from turnover.hf._ensemble import AdapterEnsemble, load_split_ensemble, split_ensemble
 from turnover.hf._identity import KEY as ID_COLUMN
@@ -61,3 +62,5 @@ __all__ = [
     "token_losses",
     "unpack",
 ]
+
+__getattr__ = _renamed.old_name(__name__)

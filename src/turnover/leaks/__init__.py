@@ -4,8 +4,11 @@
 trains pairs of networks with and without some instances. Both compare bits, and name what differs.
 """
 
+from turnover import _renamed
 from turnover.leaks._check import check
 from turnover.leaks._ensemble import check_split_ensemble
 from turnover.leaks._report import Crosstalk as Crosstalk, Drift as Drift, Leak as Leak, LeakReport
 
 __all__ = ["LeakReport", "check", "check_split_ensemble"]
+
+__getattr__ = _renamed.old_name(__name__)

@@ -17,6 +17,7 @@ to Flip this Prediction?"; Ilyas et al. 2022, "Datamodels" (data support); Park 
 (brittleness).
 """
 
+from turnover import _renamed
 from turnover.proof._change import Change
 from turnover.proof._proof import Answers, Control, Proof
 from turnover.proof._prove import most_of as most_of, prove, prove_all
@@ -26,3 +27,5 @@ from turnover.proof._similar import similarity_to as similarity_to, unit_feature
 from turnover.proof._support import support_of as support_of
 
 __all__ = ["Answers", "Change", "Control", "Proof", "prove", "prove_all"]
+
+__getattr__ = _renamed.old_name(__name__)

@@ -1,5 +1,6 @@
 """Statistics that several rooms share: null distributions, multiple testing, ranks, intervals."""
 
+from turnover import _renamed
 from turnover.stats._binomial import (
     binomial_interval as binomial_interval,
     mcnemar as mcnemar,
@@ -45,3 +46,5 @@ from turnover.stats._significance import (
 from turnover.stats._student import student as student
 
 __all__ = ["EmpiricalNull", "Estimate", "Significance", "benjamini_hochberg"]
+
+__getattr__ = _renamed.old_name(__name__)

@@ -1,5 +1,6 @@
 """Texts with labels, read from the files of their owner."""
 
+from turnover import _renamed
 from turnover.data.texts._texts import (
     Columns,
     Texts as Texts,
@@ -8,3 +9,5 @@ from turnover.data.texts._texts import (
 )
 
 __all__ = ["Columns", "read_texts"]
+
+__getattr__ = _renamed.old_name(__name__)

@@ -7,6 +7,7 @@ between two masks need no thought. A picture trains the channels of its mask and
 of its unseen half alone, as far as masks reach: see :func:`build_network`.
 """
 
+from turnover import _renamed
 from turnover.runs.images._classifier import LOADER as LOADER
 from turnover.runs.images._models import (
     ARCHITECTURES as ARCHITECTURES,
@@ -19,3 +20,5 @@ from turnover.runs.images._planned import plan_images as plan_images
 from turnover.runs.images._run import ImageConfig, run_images, steps_of as steps_of
 
 __all__ = ["ImageConfig", "run_images"]
+
+__getattr__ = _renamed.old_name(__name__)

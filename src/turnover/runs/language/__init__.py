@@ -4,6 +4,7 @@
 trained are pairs of LoRA adapters on one frozen model, by the loss of the response alone.
 """
 
+from turnover import _renamed
 from turnover.runs.language._answers import (
     answer_response,
     audit_language as audit_language,
@@ -39,3 +40,5 @@ __all__ = [
     "read_talks",
     "run_language",
 ]
+
+__getattr__ = _renamed.old_name(__name__)

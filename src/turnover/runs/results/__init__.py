@@ -5,6 +5,7 @@ version, and ``Run.load`` reads it, also from runs of release 0.1. A file of a n
 something unexpected in it is refused, with the place and what stands there.
 """
 
+from turnover import _renamed
 from turnover.runs.results._copies import Copies as Copies, SharedRow as SharedRow
 from turnover.runs.results._files import (
     AskResults as AskResults,
@@ -35,3 +36,5 @@ from turnover.runs.results._schema import (
 )
 
 __all__ = []
+
+__getattr__ = _renamed.old_name(__name__)

@@ -4,6 +4,9 @@ Of a file its texts are read at once. Their tokens and gradients are made for so
 and nothing of them is written.
 """
 
+from turnover import _renamed
 from turnover.runs.selection._files import SelectedRows as SelectedRows, select_rows
 
 __all__ = ["select_rows"]
+
+__getattr__ = _renamed.old_name(__name__)

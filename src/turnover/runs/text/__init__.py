@@ -5,6 +5,7 @@ hashed words. One wide masked layer on top is trained, in which every text has i
 unseen half; with ``--adapters``, masked adapters in the transformer itself.
 """
 
+from turnover import _renamed
 from turnover.runs.text._classifier import LOADER as LOADER
 from turnover.runs.text._encoders import (
     ENCODERS as ENCODERS,
@@ -18,3 +19,5 @@ from turnover.runs.text._planned import plan_texts as plan_texts
 from turnover.runs.text._run import TextConfig, run_texts, steps_of as steps_of
 
 __all__ = ["IndexConfig", "TextConfig", "index_texts", "run_texts"]
+
+__getattr__ = _renamed.old_name(__name__)
