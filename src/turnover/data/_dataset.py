@@ -87,8 +87,8 @@ def _listed(values: Values) -> list[Any]:
 def _whole(ids: Values) -> list[int]:
     """Ids as integers; a mask would pass for the ids 0 and 1."""
     found = ids if isinstance(ids, Tensor | np.ndarray) else list(ids)
-    first = found.flatten()[:1].tolist() if not isinstance(found, list) else found[:1]
-    if any(isinstance(one, bool | np.bool_) for one in first):
+    some = found if isinstance(found, list) else found.reshape(-1)[:1].tolist()
+    if any(isinstance(one, bool | np.bool_) for one in some):
         raise IdError("These are booleans, not ids. Give the ids of the rows: rows.ids[mask].")
     checked = as_ids(found)
     if checked.dim() != 1:

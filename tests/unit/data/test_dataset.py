@@ -67,8 +67,9 @@ def test_what_does_not_fit_is_refused(data):
         np.array([False, True, True, False]),
         [False, True, True, False],
         [np.bool_(True), np.bool_(False)],
+        [3, True],
     ],
-    ids=["tensor", "array", "list", "scalars"],
+    ids=["tensor", "array", "list", "scalars", "mixed"],
 )
 def test_a_mask_is_not_taken_for_the_ids_0_and_1(data, mask):
     with pytest.raises(IdError, match=r"booleans, not ids.*rows\.ids\[mask\]"):
