@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 
 import pytest
@@ -108,6 +109,10 @@ def test_it_is_audited_and_reported_and_says_what_it_is_worth(indexed):
     assert result.exit_code == 0
     page = " ".join((run / "report.html").read_text(encoding="utf-8").split())
     assert "it was not trained here" in page and "turn-over" not in page.lower()
+    audited = invoke("audit", run)
+    assert audited.exit_code == 0, audited.stderr
+    for text in (" ".join(audited.stdout.split()), page.replace("unseen half says", "")):
+        assert not re.search(r"\b(half|halves|never saw)\b", text), "no part of it is without rows"
 
 
 def test_what_needs_a_recipe_or_masks_is_refused(indexed):

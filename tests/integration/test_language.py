@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 import shutil
 import warnings
 
@@ -374,9 +375,15 @@ def test_an_index_of_a_language_model_is_audited_reported_and_not_proved(indexed
     found = json.loads(result.stdout)
     assert found["unseen_train_loss"] >= found["seen_train_loss"]
     said = " ".join(invoke("audit", run).stdout.split())
-    assert "without the example, to first order" in said and invoke("report", run).exit_code == 0
+    assert "without that example, to first order" in said
+    shown = invoke("report", run)
+    assert shown.exit_code == 0, shown.stderr
     page = " ".join((run / "report.html").read_text(encoding="utf-8").split())
-    assert "it was not trained here" in page
+    assert "it was not trained here" in page and "Loss without it" in page
+    words = ("--prompt", ASKED, "--response", "the capital is townc")
+    told = (said, " ".join(shown.stdout.split()), page, invoke("ask", run, *words).stdout)
+    for text in told:
+        assert not re.search(r"\b(half|halves|adapters)\b", text), "there are none of these"
     assert_refused(invoke("prove", run, "--query", 0), 2, "cannot be trained again")
 
 

@@ -61,7 +61,8 @@ def audit(
         drawn = {"gallery": str(index)} if index else {}
         print_json({**said.first(top).to_json(), "report": page, **drawn})
         return
-    render_audit(said, console(), top)
+    as_it_is = bool(classifier.run.arguments.get("checkpoint", False))
+    render_audit(said, console(), top, as_it_is=as_it_is)
     for written in (csv, page, index):
         if written is not None:
             console().print(f"Written: [bold]{escape(str(written))}[/bold]", soft_wrap=True)

@@ -298,6 +298,7 @@ class ReportData:
     ink: bool
     pairs: bool
     proofs: tuple[ProofCard, ...] = ()
+    as_it_is: bool = False
 
     @property
     def shared(self) -> bool:

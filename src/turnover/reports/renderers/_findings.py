@@ -49,14 +49,17 @@ NEAR_TITLE = "Near-copies, those with conflicting labels first"
 SHARED_TITLE = "Test rows that also stand in the training set"
 
 
-def render_audit(found: AuditResults, console: "Console", top: int) -> None:
-    """Print an audit; readable at 80 columns and without colour."""
+def render_audit(
+    found: AuditResults, console: "Console", top: int, *, as_it_is: bool = False
+) -> None:
+    """Print an audit, of a trained model or of one as it was; readable at 80 columns."""
     if found.screening is not None:
-        _say(console, suspects_sentence(found.screening, found.train, found.test, found.row_word))
+        told = (found.screening, found.train, found.test, found.row_word)
+        _say(console, suspects_sentence(*told, as_it_is=as_it_is))
     if found.suspects:
         console.print(_suspects(found.suspects[:top]))
         console.print()
-    _say(console, memory_sentence(found))
+    _say(console, memory_sentence(found, as_it_is=as_it_is))
     console.print(_memorised(found.memorised[:top]))
     console.print()
     _say(console, copies_sentence(found))

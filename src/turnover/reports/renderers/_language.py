@@ -25,14 +25,13 @@ __all__ = ["render_language_answer", "render_language_audit", "render_language_p
 TEXT, QUERY = 160, 400
 READING = (
     "A score is the loss of these words without the example minus the loss with it, in nats, as a "
-    "linear model of each pair of adapters has it. Underlined: words that the asked response has "
-    "too."
+    "linear model of {what} has it. Underlined: words that the asked response has too."
 )
 
 
 AS_IT_IS = (
-    "The model was not trained here. In place of adapters that never saw an example stands its "
-    "loss without the example, to first order."
+    "The model was not trained here. Its loss without an example is an estimate to first order, "
+    "from its gradients."
 )
 
 
@@ -54,6 +53,7 @@ def render_language_answer(found: LanguageAnswer, console: "Console") -> None:
             console.print(_scored(title, rows))
             console.print()
     _say(console, found.verdict, "bold")
+    what = "each pair of adapters" if found.pairs.pairs else "the network"
     agreement = (
         ""
         if found.pairs.agreement is None
@@ -62,7 +62,7 @@ def render_language_answer(found: LanguageAnswer, console: "Console") -> None:
             f"these differences by {found.pairs.agreement:.2f}."
         )
     )
-    _say(console, f"{READING}{agreement}", "dim")
+    _say(console, f"{READING.format(what=what)}{agreement}", "dim")
 
 
 def render_language_audit(
@@ -71,7 +71,8 @@ def render_language_audit(
     """Print an audit of the training examples of a language model, trained or as it was there."""
     if as_it_is:
         _say(console, AS_IT_IS)
-    _say(console, memory_sentence_of(found.seen_train_loss, found.unseen_train_loss, "example"))
+    losses = (found.seen_train_loss, found.unseen_train_loss)
+    _say(console, memory_sentence_of(*losses, "example", as_it_is=as_it_is))
     if found.memorised:
         console.print(
             _seen(
@@ -81,8 +82,9 @@ def render_language_audit(
         console.print()
     _say(
         console,
-        f"{found.outliers:,} of {found.train:,} examples lose far more than the others in adapters "
-        "that never saw them: other subjects, other languages, damaged texts.",
+        f"{found.outliers:,} of {found.train:,} examples lose far more than the others "
+        f"{'without them in training' if as_it_is else 'in adapters that never saw them'}: other "
+        "subjects, other languages, damaged texts.",
     )
     if found.strange:
         console.print(_seen("Unlike the others, the strangest first", found.strange[:top]))

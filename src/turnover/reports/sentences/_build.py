@@ -108,6 +108,7 @@ def _tell(run: Run, results: Results, audit: AuditResults | None) -> ReportData:
         ink=results.kind == "demo",
         pairs=bool(results.pairs),
         proofs=proofs_of(run, row_word),
+        as_it_is=results.as_it_is,
     )
 
 

@@ -50,14 +50,17 @@ def tell_inspection(run: Run, results: Results, audit: AuditResults | None) -> I
         counted = results.screening
         if counted is None or not results.train or results.test is None:
             return Inspection()
-        found = suspects_sentence(counted, results.train, results.test, results.word)
+        told = (results.train, results.test, results.word)
+        found = suspects_sentence(counted, *told, as_it_is=results.as_it_is)
         return Inspection(suspicion=found)
     show, counted = pictures_of(run, "train"), audit.screening
     return Inspection(
         ""
         if counted is None
-        else suspects_sentence(counted, audit.train, audit.test, audit.row_word),
-        memory_sentence(audit),
+        else suspects_sentence(
+            counted, audit.train, audit.test, audit.row_word, as_it_is=results.as_it_is
+        ),
+        memory_sentence(audit, as_it_is=results.as_it_is),
         tuple(inspected_of(row, show) for row in audit.memorised),
         copies_sentence(audit),
         tuple(_copies(group, show) for group in audit.groups),
@@ -89,26 +92,47 @@ def tell_cleansing(run: Run, found: CleansingResults | None) -> Cleansing | None
     )
 
 
-def suspects_sentence(found: Screening, train: int, test: int, row_word: str) -> str:
+def suspects_sentence(
+    found: Screening, train: int, test: int, row_word: str, *, as_it_is: bool = False
+) -> str:
     """How many labels are suspect, beside how many would be of data that was not trained on."""
+    says = f"the networks that never saw the {row_word} say another"
+    if as_it_is:
+        says = f"the network without the {row_word}, to first order, says another"
     return (
         f"{found.suspected:,} of {train:,} training {row_word}s "
         f"({percent(found.suspected / train)}) "
-        "carry a label that is probably wrong: the networks that never saw the "
-        f"{row_word} say another ({found.finder}). Not all of these labels are wrong. The same "
+        f"carry a label that is probably wrong: {says} ({found.finder}). "
+        "Not all of these labels are wrong. The same "
         f"rule lists {percent(found.suspected_test)} of the {test:,} test {row_word}s, most of "
         "them because the model errs. Read each one before you change its label."
     )
 
 
-def memory_sentence(found: AuditResults) -> str:
+def memory_sentence(found: AuditResults, *, as_it_is: bool = False) -> str:
     """What the training set costs those who have not seen it."""
-    return memory_sentence_of(found.seen_train_loss, found.unseen_train_loss, found.row_word)
+    losses = (found.seen_train_loss, found.unseen_train_loss)
+    return memory_sentence_of(*losses, found.row_word, as_it_is=as_it_is)
 
 
-def memory_sentence_of(seen_loss: float, unseen_loss: float, row_word: str) -> str:
-    """As :func:`memory_sentence`, of mean losses in nats."""
+def memory_sentence_of(
+    seen_loss: float, unseen_loss: float, row_word: str, *, as_it_is: bool = False
+) -> str:
+    """As :func:`memory_sentence`, of mean losses in nats.
+
+    Args:
+        seen_loss: where the row was learned.
+        unseen_loss: where it was not.
+        row_word: what a row is called.
+        as_it_is: whether the model was there already, so that no half of it never saw a row.
+    """
     seen, unseen = nats(seen_loss), nats(unseen_loss)
+    if as_it_is:
+        return (
+            f"Loss of a training {row_word} in the model that learned it: {seen} nats; without "
+            f"that {row_word}, to first order: {unseen}. The difference is an estimate of what is "
+            "memorised."
+        )
     return (
         f"Loss of a training {row_word} in the half that learned it: {seen} nats, "
         f"in the half that did not: {unseen}. The difference is memorised: it is "

@@ -31,6 +31,12 @@ LOSSES = (
     ("Test loss", "What such a half loses on fresh {row_word}s: the yardstick."),
 )
 
+AS_IT_IS = (
+    ("Training loss", "What the network loses on a training {row_word}."),
+    ("Loss without it", "The same without that {row_word}, to first order."),
+    ("Test loss", "What the network loses on the {row_word}s that it is asked about."),
+)
+
 
 def percent(share: float) -> str:
     """A share as people read it: 0.931 → 93.1%."""
@@ -195,12 +201,17 @@ def tiles(results: Results, detection: Detection | None, row_word: str) -> tuple
     if detection:
         found += _detection_tiles(detection)
     losses = (results.seen_train_loss, results.unseen_train_loss, results.test_loss)
-    for loss, (name, meaning) in zip(losses, LOSSES, strict=True):
+    meanings = AS_IT_IS if results.as_it_is else LOSSES
+    for loss, (name, meaning) in zip(losses, meanings, strict=True):
         if loss is not None:
             found.append(Tile(nats(loss), name, meaning.format(row_word=row_word)))
     if results.seconds is not None:
         found.append(
-            Tile(f"{results.seconds:.0f} s", "Time", "To train, ask and measure all of this.")
+            Tile(
+                f"{results.seconds:.0f} s",
+                "Time",
+                f"To {'read' if results.as_it_is else 'train'}, ask and measure all of this.",
+            )
         )
     return tuple(found)
 
