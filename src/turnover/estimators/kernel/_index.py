@@ -33,7 +33,7 @@ from turnover.estimators.kernel._factors import Reading
 from turnover.estimators.kernel._features import joined
 from turnover.estimators.kernel._fitted import FittedKernel, KernelConfig, fit_parts
 from turnover.estimators.kernel._forecast import forecast_kernel, refuse_large
-from turnover.estimators.kernel._keep import Folder, Part, PartRows, digits, mapped, near
+from turnover.estimators.kernel._keep import Folder, Part, PartRows, Stored, digits, mapped, near
 from turnover.estimators.kernel._known import Solve, few_of, unpacked, work_of
 from turnover.estimators.kernel._landmarks import Basis, LandmarkRidge
 from turnover.estimators.kernel._plan import losses_on_sides, networks_of
@@ -242,9 +242,9 @@ def _opened(config: KernelConfig, manifest: Manifest, folder: Path) -> FittedKer
     for number, network in enumerate(networks):
         own = folder / f"network-{number}"
         kept = mapped(own / f"{manifest['solve']}.safetensors")
-        parts = [mapped(own / f"rows-{p['name']}.safetensors") for p in manifest["parts"]]
+        files = [own / f"rows-{p['name']}.safetensors" for p in manifest["parts"]]
         curvature = config.link.curvature(residual)
-        solves.append(_solve(network, own, kept, parts, curvature, damping))
+        solves.append(_solve(network, own, kept, files, curvature, damping))
     about = {**config.about, "damping": damping, "agreement": manifest["agreement"]}
     return FittedKernel(
         ids,
@@ -266,17 +266,20 @@ def _solve(
     network: nn.Module,
     own: Path,
     kept: Mapping[str, Tensor],
-    parts: Sequence[Mapping[str, Tensor]],
+    files: Sequence[Path],
     curvature: Tensor,
     damping: float,
 ) -> Solve:
     ridge = kept["ridge"][0]
-    if "z" in parts[0]:
+    if "z" in mapped(files[0]):
         tensors = to_device_of(network, mapped(own / "basis.safetensors"))
         basis = Basis(unpacked(tensors), tensors["root"], float(tensors["unit"]))
-        rows = [part["z"] for part in parts]
+        rows = Stored(files, "z", len(curvature))
         return LandmarkRidge(basis, rows, kept["inverse"], float(ridge), damping)
-    kept, parts = to_device_of(network, dict(kept)), [to_device_of(network, p) for p in parts]
+    kept, parts = (
+        to_device_of(network, dict(kept)),
+        [to_device_of(network, mapped(f)) for f in files],
+    )
     ridge, factor = kept["ridge"][0], kept["factor"]
     blocks = joined([unpacked(part) for part in parts])
     if "cross" in kept:

@@ -5,10 +5,10 @@ to; an interrupted fit goes on behind the last finished file. Files are opened b
 that what is not read takes no memory.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import final
+from typing import final, overload
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -25,6 +25,8 @@ __all__ = [
     "Memory",
     "Part",
     "PartRows",
+    "Stored",
+    "count_of",
     "digits",
     "mapped",
     "near",
@@ -163,6 +165,39 @@ def rows_fingerprint(rows: Rows) -> str:
     """128 bits that change with ids, groups and tensors of the rows."""
     groups = () if rows.groups is None else (rows.groups,)
     return _store.fingerprint(rows.ids, *groups, *contents_of(rows.batch))
+
+
+@final
+class Stored(Sequence[Tensor]):
+    """One tensor of the file of every part, mapped anew whenever it is read.
+
+    A tensor that is no longer used gives its pages back, so that a pass over all parts holds one.
+
+    Args:
+        paths: of the files.
+        name: of the tensor.
+        rows: of all parts together.
+    """
+
+    def __init__(self, paths: Sequence[Path], name: str, rows: int) -> None:
+        self.paths, self.name, self.rows = list(paths), name, rows
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    @overload
+    def __getitem__(self, place: int) -> Tensor: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[Tensor]: ...
+    def __getitem__(self, place: int | slice) -> Tensor | list[Tensor]:
+        if isinstance(place, slice):
+            return [mapped(path)[self.name] for path in self.paths[place]]
+        return mapped(self.paths[place])[self.name]
+
+
+def count_of(parts: Sequence[Tensor]) -> int:
+    """Rows of all parts together."""
+    return parts.rows if isinstance(parts, Stored) else sum(len(part) for part in parts)
 
 
 def mapped(path: Path, work: str | None = None) -> dict[str, Tensor]:

@@ -20,7 +20,7 @@ from turnover.data import Rows
 from turnover.errors import ScoreError
 from turnover.estimators.kernel._classes import ClassRidge
 from turnover.estimators.kernel._features import Block, joined, kernel, stacked
-from turnover.estimators.kernel._keep import Folder, Keeper, Part, PartRows
+from turnover.estimators.kernel._keep import Folder, Keeper, Part, PartRows, Stored
 from turnover.estimators.kernel._landmarks import (
     Basis,
     LandmarkRidge,
@@ -309,16 +309,22 @@ class _Maker:
 
     def projected(self, parts: PartRows, cuts: Sequence[Plan], plan: Plan) -> Projected:
         basis = self.basis(parts, plan)
-        found, hessian = [], torch.zeros(basis.width, basis.width)
+        found = list[Tensor]()
+        hessian = torch.zeros(basis.width, basis.width)
         total, count, rounding = 0.0, 0, 0.0
         for part, cut in zip(parts, cuts, strict=True):
             tensors = self.rows(part, cut, basis)
-            found.append(tensors["z"])
+            if not isinstance(self.keep, Folder):
+                found.append(tensors["z"])
             hessian += tensors["hessian"]
             total, count = total + float(tensors["sums"][0]), count + part.size
             rounding = max(rounding, float(tensors["sums"][1]))
         share = float(hessian.diagonal().double().sum()) / max(total, 1e-30)
-        return Projected(basis, found, hessian, total / count, rounding, min(1.0, share))
+        rows: Sequence[Tensor] = found
+        if isinstance(self.keep, Folder):
+            files = [self.keep.path / f"{self.name}/rows-{p.name}.safetensors" for p in parts]
+            rows = Stored(files, "z", count)
+        return Projected(basis, rows, hessian, total / count, rounding, min(1.0, share))
 
     def _basis(self, parts: PartRows, plan: Plan) -> dict[str, Tensor]:
         """Landmarks among all rows, or among all directions of all rows."""

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from turnover.errors import ScoreError
 from turnover.estimators.kernel._features import Block, bytes_of, kernel, squared_norms
+from turnover.estimators.kernel._keep import count_of
 from turnover.estimators.kernel._ridge import ridge_of
 
 __all__ = ["Basis", "LandmarkRidge", "draw", "product", "row_blocks", "rows_at", "solved"]
@@ -135,7 +136,7 @@ def product(asked: Tensor, parts: Sequence[Tensor]) -> Tensor:
 
     They are multiplied where ``asked`` is, and end on the CPU.
     """
-    found = torch.empty(len(asked), sum(len(part) for part in parts))
+    found = torch.empty(len(asked), count_of(parts))
     for place, z in row_blocks(parts, asked.device):
         if len(asked) == 1 and z.device == found.device:
             torch.mv(z, asked[0], out=found[0, place])
@@ -199,7 +200,7 @@ class LandmarkRidge:
 
     def leverage(self) -> Tensor:
         """φ_zᵀ H⁻¹ φ_z of every instance, ``[train]``."""
-        found = torch.empty(sum(len(part) for part in self.parts))
+        found = torch.empty(count_of(self.parts))
         inverse = self.inverse.to(self.basis.root.device)
         for place, z in row_blocks(self.parts, inverse.device):
             found[place] = (z @ inverse).mul_(z).sum(dim=1)

@@ -357,3 +357,13 @@ def test_a_loss_that_is_not_finite_is_told_as_such(model, tmp_path):
     nan = lambda model, batch: broken(model, batch) * 0  # noqa: E731
     with pytest.raises(LossError):
         GradientKernel(model, nan, check=False).fit(rows, folder=tmp_path / "nan")
+
+
+def test_landmarks_hold_one_part_of_the_rows_at_a_time(model, small_parts, tmp_path):
+    kernel = GradientKernel(model, loss, landmarks=24)
+    made = kernel.fit(data(70, 1), folder=tmp_path)
+    for fitted in (made, kernel.open(tmp_path)):
+        parts = fitted.solves[0].parts
+        assert isinstance(parts, _keep.Stored) and len(parts) == 3
+        assert _keep.count_of(parts) == 70 == sum(len(part) for part in parts)
+        assert parts[0] is not parts[0], "mapped anew, and given back"
