@@ -13,13 +13,14 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from turnover._functional import per_example_gradients, with_gradients
+from turnover._functional import with_gradients
 from turnover._rows import Batch, Loss, count_rows, per_example, select_rows, to_device_of
-from turnover.errors import ConversionError, LossError
+from turnover.errors import ConversionError
+from turnover.estimators.kernel._by_row import by_row, refuse_not_finite
 from turnover.estimators.kernel._project import MOST, compressed, projection, sides
 from turnover.estimators.kernel._rules import local_gradients, refuse_other_models, rule_of
 
-__all__ = ["Factor", "Reading", "by_row", "factors", "read", "recorded", "unchecked"]
+__all__ = ["Factor", "Reading", "factors", "read", "recorded", "unchecked"]
 
 Scale = Callable[[Tensor], Tensor]
 HALF = {torch.float16, torch.bfloat16}
@@ -183,7 +184,7 @@ def recorded(
             handle = model.get_submodule(name).register_forward_hook(hook(name), with_kwargs=True)
             hooks.callback(handle.remove)
         losses = per_example(loss(model, to_device_of(model, batch)), rows)
-        _finite(losses)
+        refuse_not_finite(losses)
         kept = {name: list(each) for name, each in calls.items() if each and name not in unlike}
         outputs = [call.output for each in kept.values() for call in each]
         gradients = iter(
@@ -203,15 +204,6 @@ def _repeated(x: Tensor, rows: int, features: int = 0) -> Tensor:
     if x.dim() == 1 + features:
         x = x.unsqueeze(0)
     return x.expand(rows, *x.shape[1:]) if len(x) == 1 else x
-
-
-def _finite(losses: Tensor) -> None:
-    if not torch.isfinite(losses).all():
-        bad = int(torch.nonzero(~torch.isfinite(losses))[0])
-        raise LossError(
-            f"The loss of row {bad} of this batch is {float(losses[bad].detach())}, so it has "
-            "no gradient. Check its inputs and label, and whether training diverged."
-        )
 
 
 def factors(
@@ -375,38 +367,6 @@ def _shared(
         total = total + Factor(inputs if right is None else inputs @ right, grads).explicit()
     assert isinstance(total, Tensor)
     return total
-
-
-def by_row(
-    model: nn.Module, loss: Loss, batch: Batch, names: tuple[str, ...], *, mapped: bool
-) -> dict[str, Tensor]:
-    """Gradients of the named parameters for each row alone, ``[row, *parameter]`` by name.
-
-    Args:
-        model: run as it is.
-        loss: (model, batch) → per-example losses ``[rows]``.
-        batch: a batch of any structure.
-        names: names of parameters of the model.
-        mapped: differentiate several rows at once by ``torch.vmap``, not one by one.
-    """
-    given, batch = dict(model.named_parameters()), to_device_of(model, batch)
-    asked = {name: given[name] for name in names}
-    if mapped:
-        detached = {name: p.detach() for name, p in asked.items()}
-        made = per_example_gradients(model, loss, batch, parameters=detached, rows_per_block=16)
-        cut = torch.cat(list(made)).detach().split([p.numel() for p in asked.values()], dim=1)
-        return {n: g.reshape(len(g), *asked[n].shape) for n, g in zip(names, cut, strict=True)}
-    found: dict[str, list[Tensor]] = {name: [] for name in names}
-    with with_gradients():
-        for row in range(count_rows(batch)):
-            losses = per_example(loss(model, select_rows(batch, slice(row, row + 1))), 1)
-            _finite(losses)
-            gradients = torch.autograd.grad(
-                losses.sum(), list(asked.values()), allow_unused=True, materialize_grads=True
-            )
-            for name, gradient in zip(names, gradients, strict=True):
-                found[name].append(gradient)
-    return {name: torch.stack(each) for name, each in found.items()}
 
 
 def _by_row(

@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from turnover._rows import Batch, Loss, count_rows, per_example, select_rows, to_device_of
 from turnover.errors import TurnoverError
 from turnover.estimators._isolation import check_isolation, tolerance_of
-from turnover.estimators.kernel._factors import Reading, by_row, recorded, unchecked
+from turnover.estimators.kernel._by_row import by_row
+from turnover.estimators.kernel._factors import Reading, recorded, unchecked
 from turnover.estimators.kernel._reached import without_gradient
 from turnover.estimators.kernel._rules import local_gradients, rule_of
 from turnover.nn import evaluating
