@@ -184,10 +184,8 @@ def _manifest(
 ) -> Manifest:
     assert config.reading is not None
     reading = asdict(config.reading)
-    once = config.reading.broadcast
-    reading["broadcast"] = None if once is None else sorted(once)
-    alone = config.reading.single
-    reading["single"] = None if alone is None else sorted(alone)
+    for name in ("broadcast", "single"):
+        reading[name] = None if reading[name] is None else sorted(reading[name])
     resolved = fitted.config
     return {
         "format": "turnover kernel index",
