@@ -145,7 +145,7 @@ def test_chosen_rows_overwrite_nothing_that_is_read(folder, tmp_path, monkeypatc
     kept = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     (tmp_path / "link.csv").symlink_to(folder / "corpus.csv")
     for out in (folder / "corpus.csv", folder / "target.csv", tmp_path / "link.csv"):
-        refused(folder, "read from", "--out", out)
+        refused(folder, "another name with --out FILE", "--out", out)
     train = Run.open(folder / "run").manifest["command"][1]
     shutil.copy(folder / "target.csv", folder / "run" / "inside.csv")
     for out in (train, folder / "run" / "inside.csv"):
@@ -173,6 +173,8 @@ def test_a_later_file_is_looked_through_before_the_first_is_scored(folder, tmp_p
     refused(folder, "no column 'review'", "--corpus", other)
     wrong = write(tmp_path / "wrong.csv", [("great", "so-so")], ("review", "sentiment"))
     refused(folder, "--on-bad-rows skip", "--corpus", wrong)
+    for empty in ({"corpus": ""}, {"target": ""}):
+        refused(folder, f"--{next(iter(empty))} FILE", **empty)
     refused(folder, "none can be used", "--on-bad-rows", "skip", corpus=wrong)
     (tmp_path / "empty.csv").write_bytes(b"")
     refused(folder, "empty.csv is empty", "--corpus", tmp_path / "empty.csv")

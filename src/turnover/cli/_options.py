@@ -69,6 +69,7 @@ DryRun = Annotated[
 OPTIONS = {
     "adapters": "--adapters",
     "beyond_this_machine": "--beyond-this-machine",
+    "corpus": "--corpus",
     "encoding": "--encoding",
     "evaluation": "--eval",
     "executor": "--executor",
@@ -82,6 +83,7 @@ OPTIONS = {
     "model": "--model",
     "nothing_is_a_class": "--nothing-is-a-class",
     "on_bad_rows": "--on-bad-rows",
+    "out": "--out",
     "pairs": "--pairs",
     "port": "--port",
     "prompt": "--prompt",
@@ -90,6 +92,7 @@ OPTIONS = {
     "rows": "--rows",
     "size": "--size",
     "span": "--span",
+    "target": "--target",
     "text": "--text",
 }
 """Options by the names of the arguments that they become."""

@@ -55,7 +55,7 @@ def test_every_option_exists():
 
     from turnover.cli import app
 
-    runner, commands = CliRunner(), ("train", "ask", "prove", "explore")
+    runner, commands = CliRunner(), ("train", "ask", "prove", "explore", "select")
     shown = "".join(
         runner.invoke(app, [name, "--help"], env={"COLUMNS": "200"}).output for name in commands
     )

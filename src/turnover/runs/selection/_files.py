@@ -10,7 +10,7 @@ from turnover.errors import DataError
 from turnover.estimators import Selection, select
 from turnover.runs._cleaned import write_table
 from turnover.runs.results import Section
-from turnover.runs.selection._places import refuse_out, refuse_repeated
+from turnover.runs.selection._places import refuse_nameless, refuse_out, refuse_repeated
 from turnover.runs.selection._readers import AT_ONCE, Bad, File, Reader, reader_of
 
 __all__ = ["SelectedRows", "select_rows"]
@@ -79,6 +79,7 @@ def select_rows(
     """
     paths = [Path(path) for path in corpus]
     refuse_repeated(paths)
+    refuse_nameless(Path(target), "target")
     if out is not None:
         refuse_out(Path(out), Path(folder), [*paths, Path(target)])
     reader = reader_of(folder)

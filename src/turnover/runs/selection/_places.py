@@ -8,7 +8,17 @@ from turnover.errors import DataError
 from turnover.runs._cleaned import refuse_suffix
 from turnover.runs._folder import Run
 
-__all__ = ["refuse_out", "refuse_repeated"]
+__all__ = ["refuse_nameless", "refuse_out", "refuse_repeated"]
+
+
+def refuse_nameless(path: Path, role: str) -> None:
+    """Refuse an empty name, which is that of the working folder, unless data are saved there.
+
+    Raises:
+        DataError: for it.
+    """
+    if path == Path() and not (path / "state.json").exists():
+        raise DataError(f"An empty name, or that of this folder, is no file: give {role}=FILE.")
 
 
 def refuse_repeated(corpus: Sequence[Path]) -> None:
@@ -21,6 +31,7 @@ def refuse_repeated(corpus: Sequence[Path]) -> None:
         raise DataError("No file to choose rows from: name one with corpus=FILE.")
     known: dict[Path, Path] = {}
     for path in corpus:
+        refuse_nameless(path, "corpus")
         if known.setdefault(path.resolve(), path) is not path:
             raise DataError(f"The file {path} is given twice, so that its rows would count twice.")
 
