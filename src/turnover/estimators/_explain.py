@@ -42,6 +42,7 @@ from turnover.stats import benjamini_hochberg, student
 
 __all__ = ["explain"]
 
+ROUNDING = torch.finfo(torch.float32).eps
 FINEST = 1e-15  # of a p-value by Student's distribution, a difference of numbers near 1
 
 
@@ -189,7 +190,9 @@ def _by_pairs(scores: Scores, pairs: int) -> tuple[Tensor, Tensor]:
         return _unknown(scores)
     values = scores.values.double()
     # A score of 0 is one of which no pair sees any influence.
-    t = torch.where(values == 0, 0.0, values / scores.stderr.double())
+    # Pairs that are alike to the last bit still know a score no better than its own rounding.
+    error = torch.maximum(scores.stderr.double(), ROUNDING * values.abs())
+    t = torch.where(values == 0, 0.0, values / error)
     return t, student(t, pairs - 1).clamp_min(FINEST)
 
 

@@ -12,6 +12,8 @@ from torch import nn
 from turnover.data import Rows
 from turnover.errors import ScoreError
 from turnover.estimators import GradientKernel, PairAgreement, SameGroup, explain
+from turnover.estimators._explain import _by_pairs
+from turnover.scores import Scores
 from turnover.stats import benjamini_hochberg, student
 from turnover.training import Recipe, fit_split_ensemble
 
@@ -188,3 +190,12 @@ def test_scores_that_are_not_finite_are_refused(ensemble, queries, rows, monkeyp
 def test_no_p_value_claims_more_than_its_rounding(ensemble, queries, rows):
     found = explain(GradientKernel(ensemble, loss), queries, rows, 3)
     assert float(found.helpful.p.min()) >= 1e-15
+
+
+def test_pairs_that_are_alike_to_the_last_bit_have_finite_tests():
+    """Adapters that hardly learned anything: a spread of 0 is rounding, and no certainty."""
+    values = torch.tensor([[0.5, -0.5, 0.0]])
+    same = Scores(values, torch.arange(3), torch.arange(1), stderr=torch.zeros(1, 3))
+    t, p = _by_pairs(same, 4)
+    assert torch.isfinite(t).all() and torch.isfinite(p).all()
+    assert t[0, 0] == -t[0, 1] > 1e6 and t[0, 2] == 0

@@ -42,7 +42,7 @@ from turnover.nn import SplitEnsemble
 
 __all__ = ["build_index", "fit_index", "grow_index", "is_index", "open_index"]
 
-MANIFEST, VERSION = "index.json", 2
+MANIFEST, VERSION = "index.json", 3
 ANEW = "Delete the folder, or give another one, and call fit"
 
 FILE = re.compile(r"(network-\d+/)?[a-z]+(-\d+)?\.safetensors")  # none leads out of the folder

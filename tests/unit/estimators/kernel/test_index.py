@@ -227,7 +227,7 @@ def test_manifests_from_strangers_are_refused(model, tmp_path):
     path.write_text(json.dumps({**found, "slope": 3.0, "checksum": "0"}))
     with pytest.raises(RunError, match="its checksum differs"):
         kernel.open(tmp_path)
-    written({"version": 3})
+    written({"version": 4})
     with pytest.raises(RunError, match="Upgrade"):
         kernel.open(tmp_path)
     written({"files": {"../other.safetensors": {"bytes": 1, "checksum": None}}})
