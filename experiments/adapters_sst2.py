@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from benchmarks._machine import describe
-from experiments import language_peers
+from experiments import _language_peers as language_peers
 from turnover import FirstOrder, GradientKernel, Recipe, Rows, TwoPass, fit, hf
 from turnover.baselines import GradDot, Retraining, Similarity, half_subsets
 from turnover.evaluation import lds

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks._machine import describe
-from experiments import language_peers
+from experiments import _language_peers as language_peers
 from experiments.trace_facts import (
     DATA_SEED,
     Setting,

@@ -130,7 +130,7 @@ def test_an_export_opens_in_viewers_of_embeddings(run, tmp_path):
     [
         (("explore", "RUN", "--host", "0.0.0.0", "--no-open"), "other machines"),
         (("explore", "nowhere", "--no-open"), "manifest.json"),
-        (("apply", "RUN", "--out", "clean.xlsx"), ".csv or .parquet"),
+        (("apply", "RUN", "--out", "clean.xlsx"), ".csv, .jsonl or .parquet"),
         (("cleanse", "RUN"), "--decisions"),
         (("cleanse", "RUN", "--decisions"), "No decision changes"),
     ],
