@@ -32,8 +32,8 @@ MEANING = "their pixels correlate by 0.98 or more"
 def near_pictures(*sides: Tensor) -> NearCopies:
     """Which pictures are equal, and which are nearly so.
 
-    Seconds grow with the square of the rows: 3 s for 20,000 on one thread, and so nine times as
-    many for 60,000, whatever their size. Memory is 256 bytes a picture, and 32 MB.
+    Seconds grow with the square of the rows, whatever their size: 2 to 11 s for 20,000 on one
+    thread (``experiments/results/near_copies.json``). Memory is 256 bytes a picture, and 32 MB.
 
     Args:
         sides: ``[rows, channels, height, width]`` each, numbers from 0 to 255, such as training

@@ -8,7 +8,7 @@ bands of four miss a pair of J = 0.7 with probability 2e-4, and one of 0.8 with 
 equal hashes estimates J and drops those far below. J itself is worked out for all that are left, so
 that nothing is listed that is not alike.
 
-The library datasketch has the same method row by row. In arrays it takes less time, and no package.
+The library datasketch has the same method row by row. In arrays it needs no package.
 """
 
 from collections.abc import Sequence

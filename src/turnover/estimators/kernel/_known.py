@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from turnover.estimators.kernel._fitted import KernelConfig
 
 __all__ = [
-    "PROBED_LOSSES",
     "Known",
     "Plan",
     "Solve",
