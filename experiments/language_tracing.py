@@ -7,7 +7,12 @@ subjects (:mod:`experiments.trace_facts`). LoRA in all its blocks then learns th
 from one sentence in one phrasing, and is asked in another phrasing by the loss of the object alone.
 
 Every method gets four trainings: four pairs of halves, or four networks whose scores are averaged.
-dattri-llm and bergson are taken where Python finds them, and else named as absent.
+dattri-llm and bergson are taken where Python finds them, and else named as absent. Seconds and
+memory are those of the scores, each in a process of its own (:mod:`experiments._apart`).
+
+Tail-patch (Chang et al. 2024): the networks take one more step on a single sentence of those that a
+method names first. By how much is the answer more probable then? Steps are those of the four whole
+networks for every method.
 """
 
 import argparse
@@ -24,6 +29,7 @@ from torch import Tensor, nn
 
 from benchmarks._machine import describe
 from experiments import _language_peers as language_peers
+from experiments._apart import Failed, apart
 from experiments.trace_facts import (
     DATA_SEED,
     Setting,
@@ -36,10 +42,13 @@ from experiments.trace_facts import (
 from turnover import GradientKernel, Recipe, Rows, Scores, fit, hf
 from turnover.baselines import GradDot, Random, Retraining, half_subsets
 from turnover.evaluation import lds, tracing
-from turnover.nn import evaluating
+from turnover.nn import SplitEnsemble, evaluating
 from turnover.training import train_split_ensemble
 
 FACTS, QUERIES, SUPPORT, PAIRS, SUBSETS = 300, 100, 3600, 4, 20
+NAMED = (1, 10)
+STEP = 4e-4
+"""Learning rate of the one step of tail-patch, a tenth of that of tuning."""
 PRETRAINING = Recipe(epochs=5, batch_size=32, optimizer=partial(torch.optim.AdamW, lr=2e-3))
 TUNING = Recipe(
     epochs=20, batch_size=16, optimizer=partial(torch.optim.AdamW, lr=4e-3, weight_decay=0.0)
@@ -55,6 +64,7 @@ class Tuned:
     questions: Rows
     base: nn.Module
     networks: list[nn.Module]
+    ensemble: SplitEnsemble
 
 
 def lora() -> Any:
@@ -133,12 +143,62 @@ def mean_over(tuned: Tuned, one: Callable[[nn.Module], Tensor]) -> Scores:
     return Scores(values.float(), tuned.rows.ids, tuned.questions.ids)
 
 
+def halves_of(base: nn.Module, rows: Rows) -> SplitEnsemble:
+    """Four pairs of networks, each trained on complementary halves of the sentences."""
+    ensemble = hf.split_ensemble(base, lora(), pairs=PAIRS, seed=100)
+    train_split_ensemble(ensemble, rows, hf.loss, replace(TUNING, seed=100))
+    return ensemble
+
+
 def split(tuned: Tuned) -> Scores:
-    """Trained here, since it is a method with trainings of its own."""
-    ensemble = hf.split_ensemble(tuned.base, lora(), pairs=PAIRS, seed=100)
-    train_split_ensemble(ensemble, tuned.rows, hf.loss, replace(TUNING, seed=100))
-    kernel = GradientKernel(ensemble, hf.loss, link="none").fit(tuned.rows)
+    kernel = GradientKernel(tuned.ensemble, hf.loss, link="none").fit(tuned.rows)
     return kernel.scores(tuned.questions)
+
+
+def tail_patch(network: nn.Module, rows: Rows, asked: Rows) -> Tensor:
+    """What one step on a sentence adds to log p of each answer, ``[question, sentence]`` in nats.
+
+        θ ← θ − η g_z / √v,    v the mean square of the gradients of batches of all sentences
+
+    It is the step of Adam without its momentum, whose direction is that of other sentences.
+    """
+    trained = [p for p in network.parameters() if p.requires_grad]
+    batches = torch.arange(len(rows)).split(TUNING.batch_size)
+
+    def gradient(part: Rows) -> list[Tensor]:
+        return list(torch.autograd.grad(hf.loss(network, part.batch).mean(), trained))
+
+    @torch.no_grad()
+    def surprise() -> Tensor:
+        return hf.loss(network, asked.batch, tokens="sum")
+
+    with evaluating(network):
+        each = [gradient(rows.select(part)) for part in batches]
+        scale = [torch.stack(g).square().mean(0).sqrt() + 1e-8 for g in zip(*each, strict=True)]
+        kept, before = [p.detach().clone() for p in trained], surprise()
+        found = []
+        for row in range(len(rows)):
+            steps = gradient(rows.select(slice(row, row + 1)))
+            with torch.no_grad():
+                for parameter, step, size in zip(trained, steps, scale, strict=True):
+                    parameter -= STEP * step / size
+                found.append(before - surprise())
+                for parameter, old in zip(trained, kept, strict=True):
+                    parameter.copy_(old)
+    return torch.stack(found, dim=1)
+
+
+def patched(scores: Tensor, patches: Tensor) -> dict[str, Any]:
+    """Mean tail-patch of the first sentences of each question, with its interval over questions."""
+    random = torch.Generator().manual_seed(0)
+    drawn = torch.randint(len(patches), (1000, len(patches)), generator=random)
+    told = {}
+    for count in NAMED:
+        places = scores.topk(count, dim=1).indices
+        each = patches.gather(1, places).double().mean(1)
+        low, high = each[drawn].mean(1).quantile(torch.tensor([0.025, 0.975]).double()).tolist()
+        told[str(count)] = {"value": float(each.mean()), "low": low, "high": high}
+    return told
 
 
 def methods(tuned: Tuned) -> dict[str, Callable[[], Scores]]:
@@ -182,60 +242,86 @@ def known(networks: list[nn.Module], rows: Rows) -> float:
     return sum(shares) / len(shares)
 
 
-def measure(facts: int, queries: int) -> dict[str, Any]:
-    began = time.perf_counter()
+class Clock:
+    """Seconds of the parts of a measurement."""
+
+    def __init__(self) -> None:
+        self.began = self.last = time.perf_counter()
+        self.parts: dict[str, float] = {}
+
+    def lap(self, name: str) -> None:
+        now = time.perf_counter()
+        self.parts[name], self.last = round(now - self.last, 1), now
+        print(name, self.parts[name], flush=True)
+
+
+def tuned_for(facts: int, queries: int, clock: Clock) -> Tuned:
     setting = prepared(facts, queries, SUPPORT)
-    clock = {"pretraining": time.perf_counter() - began}
     base = setting.trunk.gpt
+    clock.lap("pretraining")
     networks = [build(base, seed) for seed in range(PAIRS)]
-    before = time.perf_counter()
     for seed, network in enumerate(networks):
         fit(network, setting.rows, hf.loss, replace(TUNING, seed=seed))
-    clock["four trainings"] = time.perf_counter() - before
-    tuned = Tuned(setting, setting.rows, setting.questions, base, networks)
-    learned = {
-        "sentences": round(known(networks, tuned.rows), 3),
-        "questions": round(known(networks, tuned.questions), 3),
-    }
-    print(clock, learned, flush=True)
-    made: dict[str, Scores] = {}
-    seconds: dict[str, float] = {}
-    absent = dict(language_peers.ABSENT)
+    clock.lap("four trainings")
+    ensemble = halves_of(base, setting.rows)
+    clock.lap("four pairs of trainings")
+    return Tuned(setting, setting.rows, setting.questions, base, networks, ensemble)
+
+
+def scored(tuned: Tuned) -> tuple[dict[str, Any], dict[str, str]]:
+    """What each method says, with seconds and megabytes; and why methods are absent."""
+    made, absent = {}, dict(language_peers.ABSENT)
     for name, work in methods(tuned).items():
-        before = time.perf_counter()
         try:
-            made[name] = work()
-        except language_peers.Failed as error:
+            made[name] = apart(work)
+        except Failed as error:
             absent[name] = str(error)
             continue
-        seconds[name] = time.perf_counter() - before
-        print(name, round(seconds[name], 1), flush=True)
-    before = time.perf_counter()
-    farm = Retraining(partial(build, base), hf.loss, TUNING, at_once=1)
+        print(name, f"{made[name].seconds:.1f} s, {made[name].megabytes:.0f} MB", flush=True)
+    return made, absent
+
+
+def measure(facts: int, queries: int) -> dict[str, Any]:
+    clock = Clock()
+    tuned = tuned_for(facts, queries, clock)
+    learned = {
+        "sentences": round(known(tuned.networks, tuned.rows), 3),
+        "questions": round(known(tuned.networks, tuned.questions), 3),
+    }
+    made, absent = scored(tuned)
+    clock.lap("methods")
+    steps = [tail_patch(network, tuned.rows, tuned.questions) for network in tuned.networks]
+    patches = torch.stack(steps).mean(0)
+    clock.lap("tail-patch")
+    farm = Retraining(partial(build, tuned.base), hf.loss, TUNING, at_once=1)
     halves = half_subsets(len(tuned.rows), SUBSETS, seed=1)
     truth = farm.truth(tuned.rows, tuned.questions, halves, (1000,))
-    clock["truth"] = time.perf_counter() - before
-    results = [_judged(name, scores, truth, seconds[name]) for name, scores in made.items()]
-    judge = lds(made["Grad-Dot"], truth, allow_uncovered=True)
+    clock.lap("truth")
+    results = [_judged(name, done, truth, patches) for name, done in made.items()]
+    task, trained = tuned.setting.task, tuned.networks[0].parameters()
+    judge = lds(made["Grad-Dot"].value, truth, allow_uncovered=True)
     return {
         "facts": facts,
         "queries": queries,
         "subsets": SUBSETS,
         "seeds": 1,
-        "trainable": sum(p.numel() for p in networks[0].parameters() if p.requires_grad),
+        "step": STEP,
+        "trainable": sum(p.numel() for p in trained if p.requires_grad),
         "learned": learned,
-        "agreement": made["split ensemble of LoRA, gradient kernel"].about["agreement"],
-        "example": {"trained": setting.task.trained[0], "asked": setting.task.asked[0]},
+        "agreement": made["split ensemble of LoRA, gradient kernel"].value.about["agreement"],
+        "example": {"trained": task.trained[0], "asked": task.asked[0]},
         "ceiling": judge.ceiling,
         "results": results,
+        "best tail-patch": patched(patches, patches),
         "absent": absent,
         "peers": language_peers.VERSIONS,
-        "seconds": {name: round(value, 1) for name, value in clock.items()},
-        "seconds in all": round(time.perf_counter() - began, 1),
+        "seconds": clock.parts,
+        "seconds in all": round(clock.last - clock.began, 1),
     }
 
 
-def _judged(name: str, scores: Scores, truth: Any, seconds: float) -> dict[str, Any]:
+def _judged(name: str, done: Any, truth: Any, patches: Tensor) -> dict[str, Any]:
+    scores = done.value
     found = tracing(scores, scores.query_ids.tolist()).to_dict()
     agreed = lds(scores, truth, allow_uncovered=True)
     told = {
@@ -243,10 +329,12 @@ def _judged(name: str, scores: Scores, truth: Any, seconds: float) -> dict[str, 
         "recall": found["recall"],
         "mrr": found["mrr"],
         "lds": {"value": agreed.value, "low": agreed.low, "high": agreed.high},
-        "seconds": round(seconds, 2),
-        "ms per example": round(1e3 * seconds / (len(scores.train_ids) + len(scores.query_ids)), 2),
+        "tail-patch": patched(scores.values, patches),
+        "seconds": round(done.seconds, 2),
+        "ms per example": round(1e3 * done.seconds / sum(scores.values.shape), 2),
+        "megabytes": round(done.megabytes, 1),
     }
-    print(name, "R@10", found["recall"]["10"]["value"], "LDS", agreed.value, flush=True)
+    print(name, {n: told[n] for n in ("lds", "tail-patch")}, flush=True)
     return told
 
 
