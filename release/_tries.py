@@ -128,6 +128,7 @@ EXTRAS = {
     "dask": [python("import distributed, turnover.executors")],
     "ray": [python("import ray, turnover.executors")],
     "slurm": [python("import submitit, turnover.executors")],
+    "trl": [python("import trl; from turnover.hf import attach")],
     "lightning": [python("import lightning; from turnover.hf import lightning_callback")],
 }
 """Each extra alone: what must work with it."""

@@ -15,7 +15,7 @@ from packaging.requirements import Requirement
 ROOT = Path(__file__).parent.parent
 BESIDE = {"click": "8.2.1", "pyparsing": "3.2.0"}
 """Of the same days as the lowest typer and matplotlib, which name what later ones deprecate."""
-TOOLS = {"test", "dev", "docs", "timm", "lightning"}
+TOOLS = {"test", "dev", "docs", "timm", "lightning", "trl"}
 """Extras that no user of the tested package has: tools, and what brings torchvision."""
 
 

@@ -26,6 +26,7 @@ PURPOSES = {
     "hf": "transformers, fine-tuned and pretrained",
     "timm": "more networks for pictures",
     "lightning": "a callback for its Trainer",
+    "trl": "TRL's SFTTrainer, for language models",
     "parallel": "--executor local: many processes of this machine",
     "dask": "--executor dask",
     "ray": "--executor ray",

@@ -22,6 +22,7 @@ from turnover.errors import ContextError, ConversionError, RunError
 from turnover.hf._loss import IGNORED, loss as row_loss, token_losses
 from turnover.hf._members import Member, member_of
 from turnover.hf._prefix import Features, first_live, prefix_features, tail_of
+from turnover.hf._recomputing import Recomputing
 from turnover.hf._saved import adapters_in, load_member, refuse_other_base, save_members
 from turnover.hf._trunk import unwrapped
 from turnover.nn import SplitEnsemble
@@ -31,7 +32,7 @@ __all__ = ["AdapterEnsemble", "load_split_ensemble", "split_ensemble"]
 
 
 @final
-class AdapterEnsemble(SplitEnsemble):
+class AdapterEnsemble(Recomputing, SplitEnsemble):
     """A split ensemble of adapters; :func:`split_ensemble` makes it.
 
     Without labels it returns ``logits [rows, ...]``, averaged over the members that the block
@@ -51,12 +52,7 @@ class AdapterEnsemble(SplitEnsemble):
         self, members: Sequence[Member], adapters: Any, *, seed: int = 0, share_prefix: bool = False
     ) -> None:
         super().__init__(members, seed=seed)
-        self.adapters, self.share_prefix, self.reentrant = adapters, share_prefix, False
-
-    @property
-    def config(self) -> Any:
-        """The configuration of the base model."""
-        return self.transformers[0].config
+        self.adapters, self.share_prefix = adapters, share_prefix
 
     @property
     def transformers(self) -> list[Any]:
@@ -118,21 +114,6 @@ class AdapterEnsemble(SplitEnsemble):
 
     def _tensors(self) -> list[Tensor]:
         return [*self.members[0].parameters(), *self.members[0].buffers()]
-
-    def gradient_checkpointing_enable(
-        self, gradient_checkpointing_kwargs: Any = None, **how: Any
-    ) -> None:
-        """Recompute activations in the backward pass, in every member."""
-        for one in self.transformers:
-            one.gradient_checkpointing_enable(gradient_checkpointing_kwargs, **how)
-            self.reentrant = bool((gradient_checkpointing_kwargs or {}).get("use_reentrant", False))
-            if self.reentrant:
-                one.enable_input_require_grads()  # else frozen first blocks end all gradients
-
-    def gradient_checkpointing_disable(self) -> None:
-        """Keep activations again."""
-        for one in self.transformers:
-            one.gradient_checkpointing_disable()
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write each member's adapter to ``folder/member-N``; see :func:`load_split_ensemble`.

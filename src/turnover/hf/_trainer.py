@@ -45,14 +45,16 @@ def attach(trainer: Any, ids: Ids = None) -> None:
     checkpoint of other ones is refused.
 
     Args:
-        trainer: a ``transformers.Trainer``, or an instance of a subclass of it. Its model is
-            converted, or a split ensemble of adapters (:func:`split_ensemble`).
+        trainer: a ``transformers.Trainer``, or an instance of a subclass of it, such as TRL's
+            ``SFTTrainer``. Its model is converted, or a split ensemble of adapters
+            (:func:`split_ensemble`).
         ids: the name of a column of the training set, with distinct integers or names; or one
             64-bit integer per row; by default row numbers.
 
     Raises:
         ConversionError: when the trainer's model has no turn-over layer.
-        ContextError: for a trainer that is attached already, or that uses ``DataParallel``.
+        ContextError: for a trainer that is attached already, that uses ``DataParallel``, or that
+            packs examples into rows before they have ids.
         DataError, IdError: for ids that are missing, repeat, or have a wrong type, count or range.
 
     Warns:
@@ -69,6 +71,14 @@ def attach(trainer: Any, ids: Ids = None) -> None:
             "device instead: torchrun --nproc-per-node "
             f"{trainer.args.n_gpu} script.py; or show it one device only (CUDA_VISIBLE_DEVICES=0)."
         )
+    if getattr(trainer.args, "packing", False):
+        raise ContextError(
+            "This trainer has packed several examples into each row, so that an id would name all "
+            "of them. Set SFTConfig(packing=False, padding_free=True) for a model with masks, and "
+            "packing=False for a split ensemble."
+        )
+    if isinstance(trainer.model, SplitEnsemble):
+        _take_own_loss(trainer)
     _warn_of_leaks(trainer.args)
     data, found = named(trainer.train_dataset, ids)
     trainer.train_dataset = data
@@ -98,6 +108,13 @@ class _Identity:
         with seen(model, ids.to(_device(model))):
             return super().training_step(model, batch, *rest, **named)  # type: ignore[misc]
 
+    def compute_loss(self, model: Any, inputs: Any, *rest: Any, **named: Any) -> Any:
+        """The loss of the trainer; of a split ensemble in TRL, the one that it gives itself."""
+        if isinstance(vars(self)["model"], SplitEnsemble) and _of_trl(type(self), "compute_loss"):
+            plain: Any = import_module("transformers").Trainer
+            return plain.compute_loss(self, model, inputs, *rest, **named)
+        return super().compute_loss(model, inputs, *rest, **named)  # type: ignore[misc]
+
     def prediction_step(self, model: Any, inputs: Any, *rest: Any, **named: Any) -> Any:
         """The step of the trainer in the full network, whatever surrounds it."""
         if isinstance(inputs, Mapping) and KEY in inputs:  # the training set, evaluated
@@ -123,6 +140,30 @@ def _arguments_of(model: Any) -> list[str]:
     """What the transformers of a split ensemble take; its own signature does not say."""
     ensemble = isinstance(model, SplitEnsemble)
     return list(signature(unwrapped(model).forward).parameters) if ensemble else []
+
+
+def _of_trl(kind: type, method: str) -> bool:
+    """Whether TRL defines a method of a trainer, and no subclass of it does."""
+    owners = (c for c in kind.__mro__ if method in vars(c) and c is not _Identity)
+    return next(owners).__module__.partition(".")[0] == "trl"
+
+
+def _take_own_loss(trainer: Any) -> None:
+    """Let a split ensemble compute its losses in TRL, which puts a fused head over its outputs.
+
+    Raises:
+        ContextError: for a loss of TRL's that would not be taken then.
+    """
+    if not _of_trl(type(trainer), "compute_loss"):
+        return
+    asked = getattr(trainer.args, "loss_type", "nll")
+    if asked not in (None, "nll", "chunked_nll"):
+        raise ContextError(
+            f"A split ensemble trains by −log p of the response, and not by loss_type={asked!r}. "
+            "Set SFTConfig(loss_type='nll')."
+        )
+    vars(trainer.model).pop("forward", None)
+    trainer.loss_is_scaled_for_ga = False  # the ensemble's loss is a mean over the rows of a step
 
 
 def _device(model: Any) -> Any:
