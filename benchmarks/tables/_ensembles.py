@@ -109,15 +109,17 @@ def pair_significance() -> str:
     found = result("pair_significance")
     rows = [
         [
+            row["data"],
             str(row["pairs"]),
             f"{row['discovered']:.1%}",
             *(f"{row[name]:.2%}" for name in ("wrong sign", "wrong sign, largest")),
             f"{row['wrong sign, all']:.1%}",
             f"{row['true / stated error']:.2f}",
+            f"{row['largest']:.2f}",
         ]
         for row in found["rows"]
     ]
-    header = ["pairs", "discoveries", "wrong sign", "of as many, by size", "of all scores"]
-    return table([*header, "true / stated error"], rows) + origin(
+    header = ["data", "pairs", "discoveries", "wrong sign", "of as many, by size", "of all scores"]
+    return table([*header, "true / stated error", "of the ten largest"], rows) + origin(
         found["machine"], "pair_significance"
     )

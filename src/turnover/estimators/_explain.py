@@ -38,11 +38,10 @@ from turnover.estimators.masked._two_pass import TwoPass
 from turnover.masks import null_ids
 from turnover.nn import is_converted
 from turnover.scores import Ranking, Scores
-from turnover.stats import benjamini_hochberg, student
+from turnover.stats import benjamini_hochberg, student, t_of
 
 __all__ = ["explain"]
 
-ROUNDING = torch.finfo(torch.float32).eps
 FINEST = 1e-15  # of a p-value by Student's distribution, a difference of numbers near 1
 
 
@@ -186,13 +185,13 @@ def _unknown(scores: Scores) -> tuple[Tensor, Tensor]:
 
 def _by_pairs(scores: Scores, pairs: int) -> tuple[Tensor, Tensor]:
     """t and p ``[query, train]``; of a single pair nothing is known: NaN and 1."""
-    if scores.stderr is None:
+    if scores.t is None and scores.stderr is None:
         return _unknown(scores)
-    values = scores.values.double()
-    # A score of 0 is one of which no pair sees any influence.
-    # Pairs that are alike to the last bit still know a score no better than its own rounding.
-    error = torch.maximum(scores.stderr.double(), ROUNDING * values.abs())
-    t = torch.where(values == 0, 0.0, values / error)
+    t = scores.t
+    if t is None:
+        assert scores.stderr is not None
+        t = t_of(scores.values, scores.stderr)
+    t = t.double()
     return t, student(t, pairs - 1).clamp_min(FINEST)
 
 

@@ -60,6 +60,7 @@ class ExternalScores(PairwiseEstimator):
             query_ids=known.query_ids[at],
             labels=None if known.labels is None else known.labels[z],
             stderr=None if known.stderr is None else known.stderr[at][:, z],
+            t=None if known.t is None else known.t[at][:, z],
             null_scores=None if known.null_scores is None else known.null_scores[at],
         )
 

@@ -193,22 +193,25 @@ def _is_nan(name: object) -> bool:
 
 @dataclass(frozen=True)
 class _Aim:
-    """The target as one direction in each network."""
+    """The target as directions in each network: its mean, then what each pair's residuals move."""
 
     fitted: FittedKernel
-    directions: Sequence[list[Tensor]]
+    directions: Sequence[Sequence[list[Tensor]]]
 
     @classmethod
     def of(cls, fitted: FittedKernel, asked: Rows) -> "_Aim":
         link, loss = fitted.config.link, fitted.config.loss
         losses = torch.stack([losses_of(network, loss, asked) for network in fitted.networks])
         link.check(losses)
-        wrong = link.floored(link.residual(losses).mean(dim=0))
-        weights = fitted.slope * wrong / len(asked)
-        found = [
-            direction(solve, fitted.config.features_of(network, asked), weights)
-            for network, solve in zip(fitted.networks, fitted.solves, strict=True)
-        ]
+        own = fitted.config.by_pair(link.residual(losses))
+        weights = [link.floored(own.mean(dim=0)), *(own - own.mean(dim=0))]
+        found = []
+        for network, solve in zip(fitted.networks, fitted.solves, strict=True):
+            features = fitted.config.features_of(network, asked)
+            wanted = weights if fitted.pairs > 1 else weights[:1]
+            found.append(
+                [direction(solve, features, fitted.slope * w / len(asked)) for w in wanted]
+            )
         return cls(fitted, found)
 
     @property
@@ -217,15 +220,18 @@ class _Aim:
         return max(1, self.fitted.pairs)
 
     def scores(self, rows: Rows) -> Tensor:
-        """Scores of some rows by each pair, ``float64 [pair, row]``."""
+        """What each pair contributes (:meth:`FittedKernel.by_pair`), ``float64 [pair, row]``."""
         config, link = self.fitted.config, self.fitted.config.link
-        each, residual = [], torch.zeros(len(rows), dtype=torch.float64)
-        for network, aim in zip(self.fitted.networks, self.directions, strict=True):
+        each, residuals = [], []
+        for network, aims in zip(self.fitted.networks, self.directions, strict=True):
             with evaluating(network):
-                each.append(along(aim, config.features(network, rows.batch)).cpu())
-            residual += link.residual(losses_of(network, config.loss, rows)).double()
-        by_network = torch.stack(each) * residual / len(each)
-        found = torch.stack([by_network[n :: self.pairs].mean(dim=0) for n in range(self.pairs)])
+                features = config.features(network, rows.batch)
+                each.append(torch.stack([along(aim, features) for aim in aims]).cpu())
+            residuals.append(link.residual(losses_of(network, config.loss, rows)).double())
+        found, own = config.by_pair(torch.stack(each)), config.by_pair(torch.stack(residuals))
+        moved, residual, mean = found[:, 0], own.mean(dim=0), found.mean(dim=0)
+        of_target = mean[1:] if self.pairs > 1 else torch.zeros_like(moved)
+        found = (moved + of_target) * residual + mean[0] * (own - residual)
         if not torch.isfinite(found).all():
             bad = int(torch.nonzero(~torch.isfinite(found).all(dim=0))[0])
             raise ScoreError(f"The score of the row with id {int(rows.ids[bad])} is not finite.")

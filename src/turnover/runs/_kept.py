@@ -162,10 +162,11 @@ class KeptScores:
     def keep(self, number: int, scores: Scores) -> None:
         """Keep the scores of a block; in memory alone where the folder cannot be written."""
         tensors = {"values": scores.values.float()}
-        tensors |= {} if scores.stderr is None else {"stderr": scores.stderr.float()}
+        known = {"stderr": scores.stderr, "t": scores.t}
+        tensors |= {name: each.float() for name, each in known.items() if each is not None}
         # Of scores by masks, the agreement is that of each query; only pairs have one number.
-        known = scores.about.get("agreement") if self.pairs else None
-        about = {"agreement": None if known is None else float(known)}
+        agreement = scores.about.get("agreement") if self.pairs else None
+        about = {"agreement": None if agreement is None else float(agreement)}
         try:
             self.folder.mkdir(exist_ok=True)
             header = {"work": self.work, "about": json.dumps(about)}
@@ -188,13 +189,9 @@ class KeptScores:
             return None
         tensors, about = found
         at = slice(places[0] % BLOCK, places[0] % BLOCK + 1)
-        stderr = tensors.get("stderr")
+        each = {name: tensors[name][at] for name in ("stderr", "t") if name in tensors}
         scores = Scores(
-            tensors["values"][at],
-            self.ids[1],
-            self.ids[0][row : row + 1],
-            about=about,
-            stderr=None if stderr is None else stderr[at],
+            tensors["values"][at], self.ids[1], self.ids[0][row : row + 1], about=about, **each
         )
         return StoredScores(scores, self.pairs, about.get("agreement"))
 

@@ -24,7 +24,8 @@ __all__ = ["GroupWarning", "Kind", "Ranking", "Scores", "refuse_other_kinds"]
 
 FORMAT = "turnover-scores-1"
 HALF, SURE = 0.5, 3.0  # standard errors: few pairs know theirs badly
-OPTIONAL = ("labels", "stderr", "null_scores")
+EACH = ("stderr", "t")
+OPTIONAL = ("labels", *EACH, "null_scores")
 Kind = Literal["helpful", "harmful"]
 
 
@@ -65,6 +66,8 @@ class Scores:
         labels: labels of the training instances ``[train]``, for filters; optional.
         about: how the scores were made; plain JSON values.
         stderr: standard errors ``[query, train]`` in nats, when several runs were averaged.
+        t: Student's t ``[query, train]`` of an influence that is not zero, when that is known apart
+            from the size of the score; else ``values / stderr`` is.
         null_scores: scores of ids that were never trained on ``[query, null id]``, by the same
             estimator, for :meth:`significance`.
     """
@@ -76,6 +79,7 @@ class Scores:
     about: Mapping[str, Any] = field(default_factory=dict)
     stderr: Tensor | None = None
     null_scores: Tensor | None = None
+    t: Tensor | None = None
 
     def __post_init__(self) -> None:
         for name in ("values", "train_ids", "query_ids", *OPTIONAL):
@@ -90,11 +94,13 @@ class Scores:
             )
         if self.labels is not None and self.labels.shape != self.train_ids.shape:
             raise ScoreError(f"Found {self.labels.numel()} labels for {expected[1]} training ids.")
-        if self.stderr is not None and self.stderr.shape != expected:
-            raise ScoreError(
-                f"Standard errors have shape {list(self.stderr.shape)}, but scores have shape "
-                f"{list(expected)}: each score needs one."
-            )
+        for name in EACH:
+            part = getattr(self, name)
+            if part is not None and part.shape != expected:
+                raise ScoreError(
+                    f"Scores.{name} has shape {list(part.shape)}, but scores have shape "
+                    f"{list(expected)}: each score needs one."
+                )
         if self.null_scores is not None and (
             self.null_scores.dim() != 2 or len(self.null_scores) != expected[0]
         ):

@@ -43,7 +43,7 @@ from turnover.stats._significance import (
     benjamini_hochberg,
     testable as testable,
 )
-from turnover.stats._student import student as student
+from turnover.stats._student import student as student, t_of as t_of
 
 __all__ = ["EmpiricalNull", "Estimate", "Significance", "benjamini_hochberg"]
 

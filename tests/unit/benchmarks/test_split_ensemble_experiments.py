@@ -30,7 +30,7 @@ def test_seeds_are_summed_up():
 def test_signs_are_judged_where_something_is_discovered():
     values = torch.tensor([[9.0, -8.0, 0.1, -0.1], [1.0, 1.0, 1.0, 1.0]])
     stderr = torch.tensor([[0.01, 0.01, 1.0, 1.0], [9.0, 9.0, 9.0, 9.0]])
-    scores = Scores(values, torch.arange(4), torch.arange(2), stderr=stderr)
+    scores = Scores(values, torch.arange(4), torch.arange(2), t=values / stderr)
     truth = torch.tensor([[1.0, 1.0, -1.0, -1.0], [1.0, 1.0, -1.0, -1.0]])
     found = pair_significance.judged(scores, 8, truth)
     assert found["discovered"] == pytest.approx(2 / 8)
@@ -41,6 +41,6 @@ def test_signs_are_judged_where_something_is_discovered():
 def test_as_many_large_scores_are_the_control():
     values = torch.tensor([[4.0, 3.0, -2.0, 1.0]])
     stderr = torch.tensor([[9.0, 0.001, 9.0, 9.0]])
-    scores = Scores(values, torch.arange(4), torch.arange(1), stderr=stderr)
+    scores = Scores(values, torch.arange(4), torch.arange(1), t=values / stderr)
     found = pair_significance.judged(scores, 4, torch.tensor([[-1.0, 1.0, 1.0, 1.0]]))
     assert found["wrong sign"] == 0 and found["wrong sign, largest"] == 1

@@ -64,15 +64,30 @@ def test_student_with_one_degree_is_cauchy_and_with_two_is_algebra():
 
 
 def test_standard_errors_are_those_of_the_pairs(ensemble, rows, queries):
-    """Each pair alone, with the common residuals: s / √P."""
+    """Of w · I · r the pairs differ in all three: values and derivatives along what each moves."""
     fitted = GradientKernel(ensemble, loss).fit(rows)
     found = fitted.scores(queries)
     alone = [replace(fitted, networks=n, solves=r) for n, r in _pairs_of(fitted)]
-    each = torch.stack([part.scores(queries).values / _wrong(part, queries) for part in alone])
-    each = each * _wrong(fitted, queries)
-    torch.testing.assert_close(found.values, each.mean(dim=0), rtol=1e-4, atol=1e-6)
-    wanted = each.std(dim=0) / 2
-    torch.testing.assert_close(found.stderr, wanted, rtol=1e-3, atol=1e-6)
+    parts = [
+        torch.stack([_wrong(part, queries).expand(-1, 60) for part in alone]),
+        torch.stack([p.scores(queries).values / _wrong(p, queries) for p in alone])
+        / fitted.residual,
+        torch.stack([_wrong(part, rows).T.expand(4, -1) for part in alone]),
+    ]
+    means = [part.double().mean(dim=0) for part in parts]
+
+    def moved(pair: int, by: float) -> torch.Tensor:
+        w, i, r = (m + by * (part[pair] - m) for m, part in zip(means, parts, strict=True))
+        return w * i * r
+
+    step = 1e-4  # of central differences
+    slopes = [(moved(pair, step) - moved(pair, -step)) / (2 * step) for pair in range(4)]
+    wanted = torch.stack([moved(0, 0.0) + slope for slope in slopes]).float()
+    torch.testing.assert_close(fitted.by_pair(queries), wanted, rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(found.values, wanted.mean(dim=0), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(found.stderr, wanted.std(dim=0) / 2, rtol=1e-3, atol=1e-5)
+    t = parts[1].mean(dim=0) / (parts[1].std(dim=0) / 2)
+    torch.testing.assert_close(found.t.float(), t, rtol=1e-3, atol=1e-4)
 
 
 def _pairs_of(fitted):
@@ -100,7 +115,7 @@ def test_scores_are_tested_by_their_pairs(ensemble, rows, queries):
         explain(fitted, queries, rows, 5),
         fitted.scores(queries),
     )
-    t = (scores.values / scores.stderr).double()
+    t = scores.t
     p = student(t, 3)
     for listed in (found.helpful, found.harmful):
         for name, wanted in (("z", t), ("p", p), ("q", benjamini_hochberg(p))):

@@ -28,6 +28,7 @@ from turnover.estimators.kernel._links import Link
 from turnover.estimators.kernel._plan import Said, networks_of, resolved, said_of
 from turnover.nn import SplitEnsemble, evaluating
 from turnover.scores import Ranking, Scores
+from turnover.stats import t_of
 from turnover.training import losses_of
 
 __all__ = ["FittedKernel", "KernelConfig", "fit_kernel", "fit_parts", "networks_of", "planned"]
@@ -68,6 +69,16 @@ class KernelConfig:
         """Number of networks."""
         return len(networks_of(self.model))
 
+    @property
+    def pairs(self) -> int:
+        """Pairs of networks; 0 for other models."""
+        return self.model.pairs if isinstance(self.model, SplitEnsemble) else 0
+
+    def by_pair(self, each: Tensor) -> Tensor:
+        """Means over the two networks of each pair, ``[pair, ...]``; over all of other models."""
+        step = max(1, self.pairs)
+        return torch.stack([each[number::step].mean(dim=0) for number in range(step)])
+
     def blocks_of_rows(self, rows: int) -> Iterator[slice]:
         """Rows that are read at once."""
         starts = range(0, rows, self.rows_per_block)
@@ -100,7 +111,8 @@ class FittedKernel:
         config: what the kernel is made of.
         networks: the networks of the run.
         solves: the factorised linear model of each.
-        residual: r_z ``[train]``, averaged over networks.
+        residuals: r_z, averaged over the networks of each pair, ``[pair, train]``; other models
+            are one pair here.
         rounding: what half precision loses of the features of landmarks, relative to their length;
             0 for an exact solve, which is kept in single precision.
     """
@@ -114,7 +126,7 @@ class FittedKernel:
     config: KernelConfig
     networks: tuple[nn.Module, ...]
     solves: tuple[Solve, ...]
-    residual: Tensor
+    residuals: Tensor
     rounding: float = 0.0
 
     def __repr__(self) -> str:
@@ -127,67 +139,110 @@ class FittedKernel:
     @property
     def pairs(self) -> int:
         """Pairs of networks; 0 for other models."""
-        return self.config.model.pairs if isinstance(self.config.model, SplitEnsemble) else 0
+        return self.config.pairs
+
+    @property
+    def residual(self) -> Tensor:
+        """r_z ``[train]``, averaged over the networks."""
+        return self.residuals.mean(dim=0)
 
     @precise()
     def scores(self, queries: Batch | Rows) -> Scores:
         """Scores ``[query, train]`` in nats, positive = helped.
 
-        With two or more pairs of networks they have standard errors s / √P, of the spread s of the
-        P pairs, each a training of its own. They hold the chance in which pairs differ. They leave
-        out what all pairs share, residuals, damping and unit, and what is wrong with all kernels
-        alike. Of 32 queries and four pairs on,
-        ``about["odd_share"]`` says what part of the effect of halves is odd, as every sum of scores
-        is: at least so much where it is above ½, and at most where it is below.
+        With two or more pairs of networks they have standard errors s / √P, of the spread s of what
+        the P pairs contribute (:meth:`by_pair`), each a training of its own. They leave out the
+        chance of damping and unit, and what is wrong with all kernels alike. ``t`` is the influence
+        I(q, z) over its own standard error, since residuals do not change the sign of a score.
+
+        Of 32 queries and four pairs on, ``about["odd_share"]`` says what part of the effect of
+        halves is odd, as every sum of scores is: at least so much where it is above ½, and at most
+        where it is below.
         """
         rows = as_rows(queries)
-        values, wrong = torch.zeros(len(rows), len(self.train_ids)), torch.zeros(len(rows))
-        spread = torch.zeros_like(values) if self.pairs > 1 else None
         losses = [losses_of(network, self.config.loss, rows) for network in self.networks]
-        runs = list(zip(self.networks, self.solves, losses, strict=True))
-        step = max(1, self.pairs)
-        for number in range(step):
-            found = torch.zeros_like(values)
-            for network, solve, said in (members := runs[number::step]):
-                asked = self.config.features_of(network, rows)
-                found += solve.influence(asked).float().cpu() / len(members)
-                wrong += self.config.link.residual(said)
+        wrong, own = self._wrong(losses)
+        values, spread, shared = torch.zeros(3, len(rows), len(self.train_ids))
+        for number, found in enumerate(self._influences(rows)):
             change = found - values
             values += change / (number + 1)
-            if spread is not None:
-                spread += change * (found - values)
-        wrong = self.config.link.floored(wrong / len(runs))
-        unit = self.slope * self.residual * wrong[:, None]
-        stderr = None if spread is None else (spread / (step * (step - 1))).sqrt() * unit.abs()
+            spread += change * (found - values)
+            shared += found * self._drift(number, wrong, own)
+        stderr, t = self._chance(values, spread, shared, wrong, own)
         about = dict(self.about)
         if len(rows) >= MANY and self.pairs > 1:
             odd = odd_share(self.config.link.output(torch.stack(losses)))
             about |= {} if odd is None else {"odd_share": odd[0], "odd_share_stderr": odd[1]}
-        if not torch.isfinite(values := values * unit).all():
+        values *= self.slope * self.residual * wrong[:, None]
+        if not torch.isfinite(values).all():
             query, row = torch.nonzero(~torch.isfinite(values))[0].tolist()
             raise ScoreError(
                 f"The score of query {query} and training row {row} is not finite: "
                 "a gradient is too large for single precision. Scale the inputs."
             )
-        return Scores(values, self.train_ids, rows.ids, about=about, stderr=stderr)
+        return Scores(values, self.train_ids, rows.ids, about=about, stderr=stderr, t=t)
 
     @precise()
     def by_pair(self, queries: Batch | Rows) -> Tensor:
-        """Scores of every pair by itself ``[pair, query, train]`` in nats; their mean is a score.
+        """What every pair contributes to the scores ``[pair, query, train]``, in nats.
+
+        Their mean is the score, and their spread is its chance: to first order, pair j moves
+
+            r_q r_z I(q, z)   by   r_q r_z (I_j − I) + I (r_q (r_z,j − r_z) + r_z (r_q,j − r_q)).
 
         What sums of scores owe to chance in training follows from these, and not from the
         standard errors of single scores. A model without pairs is one.
         """
         rows = as_rows(queries)
-        runs, step = list(zip(self.networks, self.solves, strict=True)), max(1, self.pairs)
         losses = [losses_of(network, self.config.loss, rows) for network in self.networks]
-        wrong = torch.stack([self.config.link.residual(part) for part in losses]).mean(dim=0)
-        unit = self.slope * self.residual * self.config.link.floored(wrong)[:, None]
-        each = [
-            solve.influence(self.config.features_of(network, rows)).float().cpu() * unit
-            for network, solve in runs
-        ]
-        return torch.stack([torch.stack(each[n::step]).mean(dim=0) for n in range(step)])
+        wrong, own = self._wrong(losses)
+        each = torch.stack(list(self._influences(rows)))
+        mean, unit = each.mean(dim=0), self.residual * wrong[:, None]
+        moved = [mean * self._drift(number, wrong, own) for number in range(len(own))]
+        return (each * unit + torch.stack(moved)) * self.slope
+
+    def _influences(self, rows: Rows) -> Iterator[Tensor]:
+        """φ_qᵀ H⁻¹ φ_z in each pair, ``[query, train]``."""
+        runs, step = list(zip(self.networks, self.solves, strict=True)), max(1, self.pairs)
+        for number in range(step):
+            found = torch.zeros(len(rows), len(self.train_ids))
+            for network, solve in (members := runs[number::step]):
+                asked = self.config.features_of(network, rows)
+                found += solve.influence(asked).float().cpu() / len(members)
+            yield found
+
+    def _chance(
+        self, influence: Tensor, spread: Tensor, shared: Tensor, wrong: Tensor, own: Tensor
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Standard errors of the mean of :meth:`by_pair`, and t of the influence.
+
+        Args:
+            influence: I, the mean over pairs ``[query, train]``.
+            spread: Σ_j (I_j − I)².
+            shared: Σ_j I_j d_j, with d of :meth:`_drift`.
+            wrong: r_q ``[query]``.
+            own: the same of each pair.
+        """
+        if (pairs := len(own)) == 1:
+            return None, None
+        unit = self.residual * wrong[:, None]
+        total = unit.square() * spread + 2 * unit * influence * shared
+        for number in range(pairs):
+            total += (influence * self._drift(number, wrong, own)).square()
+        of_mean = pairs * (pairs - 1)
+        stderr = self.slope * (total.clamp_min(0) / of_mean).sqrt()
+        return stderr, t_of(influence, (spread / of_mean).sqrt()).float()
+
+    def _wrong(self, losses: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """r_q ``[query]``, averaged over the networks, and in each pair ``[pair, query]``."""
+        each = self.config.link.residual(torch.stack(list(losses)))
+        return self.config.link.floored(each.mean(dim=0)), self.config.by_pair(each)
+
+    def _drift(self, pair: int, wrong: Tensor, own: Tensor) -> Tensor:
+        """What residuals of a pair add to r_q r_z, to first order, ``[query, train]``."""
+        residual = self.residual
+        of_row, of_query = self.residuals[pair] - residual, own[pair] - own.mean(dim=0)
+        return of_row * wrong[:, None] + residual * of_query[:, None]
 
     def top(
         self,
@@ -203,7 +258,7 @@ class FittedKernel:
             ScoreError: for k below 1 or above the number of instances.
         """
         rows = as_rows(queries)
-        block = max(1, int(memory_mb * 2**20 / (20 * len(self.train_ids))))
+        block = max(1, int(memory_mb * 2**20 / (32 * len(self.train_ids))))
         found = [
             self.scores(rows.select(slice(start, start + block))).top(k, kind)
             for start in range(0, len(rows), block)
@@ -236,16 +291,17 @@ def fit_kernel(config: KernelConfig, rows: Rows, keep: Keeper | None = None) -> 
 def planned(
     config: KernelConfig, parts: PartRows, keep: Keeper
 ) -> tuple[KernelConfig, Said, Tensor, Plan]:
-    """What networks say of the training set, residuals ``[train]``, and how H is factorised.
+    """What networks say of the training set, residuals ``[pair, train]``, and how H is factorised.
 
     Raises:
         LossError: for losses that the link cannot come from.
     """
     state = said_of(config, parts, keep)
     config.link.check(state.losses)
-    residual = config.link.residual(state.losses).mean(dim=0)
-    config, plan = resolved(config, parts, state, config.link.curvature(residual))
-    return config, state, residual, plan
+    residuals = config.by_pair(config.link.residual(state.losses))
+    curvature = config.link.curvature(residuals.mean(dim=0))
+    config, plan = resolved(config, parts, state, curvature)
+    return config, state, residuals, plan
 
 
 @precise()
@@ -259,12 +315,12 @@ def fit_parts(config: KernelConfig, parts: PartRows, keep: Keeper) -> FittedKern
             "means over them would have mixed signs. Take one network for link='squared', or give "
             "the errors y − f themselves as the loss, with link='residual'."
         )
-    config, state, residual, plan = planned(config, parts, keep)
+    config, state, residuals, plan = planned(config, parts, keep)
     known = [
         make_known(config, network, f"network-{number}", parts, plan, keep)
         for number, network in enumerate(networks)
     ]
-    halves = _Halves(config, state, known, residual)
+    halves = _Halves(config, state, known, residuals.mean(dim=0))
     damping, agreement, slope = halves.choose()
     solves = tuple(each.at(damping) for each in known)
     rounding = max(getattr(each, "rounding", 0.0) for each in known)
@@ -282,7 +338,7 @@ def fit_parts(config: KernelConfig, parts: PartRows, keep: Keeper) -> FittedKern
         config,
         tuple(networks),
         solves,
-        residual,
+        residuals,
         rounding,
     )
 

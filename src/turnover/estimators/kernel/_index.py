@@ -234,14 +234,14 @@ def _opened(config: KernelConfig, manifest: Manifest, folder: Path) -> FittedKer
     said = [mapped(folder / f"said-{p['name']}.safetensors") for p in manifest["parts"]]
     ids = torch.cat([found["ids"] for found in said])
     losses = torch.cat([found["losses"] for found in said], dim=1)
-    residual = config.link.residual(losses).mean(dim=0)
+    residuals = config.by_pair(config.link.residual(losses))
     damping, networks = manifest["damping"], networks_of(config.model)
     solves = []
     for number, network in enumerate(networks):
         own = folder / f"network-{number}"
         kept = mapped(own / f"{manifest['solve']}.safetensors")
         files = [own / f"rows-{p['name']}.safetensors" for p in manifest["parts"]]
-        curvature = config.link.curvature(residual)
+        curvature = config.link.curvature(residuals.mean(dim=0))
         solves.append(_solve(network, own, kept, files, curvature, damping))
     about = {**config.about, "damping": damping, "agreement": manifest["agreement"]}
     return FittedKernel(
@@ -255,7 +255,7 @@ def _opened(config: KernelConfig, manifest: Manifest, folder: Path) -> FittedKer
         config,
         tuple(networks),
         tuple(solves),
-        residual,
+        residuals,
         manifest["rounding"],
     )
 
