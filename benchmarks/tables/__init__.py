@@ -40,7 +40,7 @@ from benchmarks.tables._images import (
     section22,
 )
 from benchmarks.tables._judges import judges_found, judges_lds
-from benchmarks.tables._kernel import kernel_scale, landmarks, recipe
+from benchmarks.tables._kernel import kernel_checkpoints, kernel_scale, landmarks, recipe
 from benchmarks.tables._lines import ROOT
 from benchmarks.tables._scale import billion, billion_scan, faiss, workers, workers_check
 from benchmarks.tables._speed import costs, demo, first_order, image_scores, projection, scan, speed
@@ -94,6 +94,7 @@ MAKERS = (
     half_trained,
     damping,
     recipe,
+    kernel_checkpoints,
     judges_lds,
     judges_found,
     kernel_scale,

@@ -10,6 +10,9 @@ from benchmarks.tables._lines import origin, result, table
 LENGTHS = {"whole": "whole trainings", "half": "half as long", "quarter": "a quarter as long"}
 
 
+QUARTERS = {1: "¼", 2: "½", 3: "¾", 4: "all"}
+
+
 def recipe() -> str:
     """Quality by budget, length of the trainings and curvature."""
     found = result("recipe")
@@ -37,6 +40,30 @@ def recipe() -> str:
         )
     header = ["task", "trainings", "networks", "curvature", "LDS (least–most, seeds)", "fit"]
     return table(header, rows) + origin(found["machine"], "recipe")
+
+
+def kernel_checkpoints() -> str:
+    """Sets of checkpoints of one training: quality, and what agreement says of them."""
+    found = result("kernel_checkpoints")
+    cells = defaultdict[tuple[Any, ...], list[dict[str, Any]]](list)
+    for row in found["rows"]:
+        cells[row["task"], row["part"], row["link"], tuple(row["checkpoints"])].append(row)
+    rows = []
+    for (task, part, _, chosen), each in cells.items():
+        rows.append(
+            [
+                BOARD_TASKS[task],
+                f"{LENGTHS[part]}",
+                ", ".join(QUARTERS[quarter] for quarter in chosen),
+                *(
+                    f"{mean(row[name] for row in each):.3f}"
+                    for name in ("tuning", "lds", "agreement")
+                ),
+                str(len(each)),
+            ]
+        )
+    header = ["task", "networks", "after", "LDS, tuning", "LDS", "agreement", "seeds"]
+    return table(header, rows) + origin(found["machine"], "kernel_checkpoints")
 
 
 def kernel_scale() -> str:

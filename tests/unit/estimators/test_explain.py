@@ -115,7 +115,7 @@ def test_scores_are_tested_by_their_pairs(ensemble, rows, queries):
         explain(fitted, queries, rows, 5),
         fitted.scores(queries),
     )
-    t = scores.t
+    t = scores.t.double()
     p = student(t, 3)
     for listed in (found.helpful, found.harmful):
         for name, wanted in (("z", t), ("p", p), ("q", benjamini_hochberg(p))):

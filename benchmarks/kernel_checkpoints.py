@@ -1,6 +1,6 @@
 """Do kernels at several checkpoints of one training make better scores, and does agreement tell?
 
-    python -m benchmarks.checkpoints --task digits --json benchmarks/results/checkpoints.json
+    python -m benchmarks.kernel_checkpoints --task digits --json FILE
 
 A split ensemble of the same cost is trained in full or half as long with twice the pairs, and kept
 after a quarter, a half, three quarters and all of its epochs. The scores of a set of checkpoints
