@@ -88,6 +88,7 @@ def test_standard_errors_are_those_of_the_pairs(ensemble, rows, queries):
     torch.testing.assert_close(found.stderr, wanted.std(dim=0) / 2, rtol=1e-3, atol=1e-5)
     t = parts[1].mean(dim=0) / (parts[1].std(dim=0) / 2)
     torch.testing.assert_close(found.t.float(), t, rtol=1e-3, atol=1e-4)
+    assert found.values.untyped_storage().nbytes() == 4 * 60 * 4  # and nothing beside them
 
 
 def _pairs_of(fitted):

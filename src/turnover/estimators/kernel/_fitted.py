@@ -162,7 +162,8 @@ class FittedKernel:
         rows = as_rows(queries)
         losses = [losses_of(network, self.config.loss, rows) for network in self.networks]
         wrong, own = self._wrong(losses)
-        values, spread, shared = torch.zeros(3, len(rows), len(self.train_ids))
+        shape = len(rows), len(self.train_ids)
+        values, spread, shared = (torch.zeros(shape) for _ in range(3))
         for number, found in enumerate(self._influences(rows)):
             change = found - values
             values += change / (number + 1)
