@@ -1,8 +1,9 @@
-"""Work in a process of its own: what it returns, its seconds, and the memory it takes.
+"""Work in a process of its own: what it returns, its seconds on a core, and the memory it takes.
 
 The process is a fork, so that networks and rows are there already. Its memory is the highest
 resident set that the work reaches, above the one that it begins with. Where the work starts
-processes, it is the largest of theirs, if that is more.
+processes, it is the largest of theirs, if that is more. Seconds are those of processors, theirs
+with it, since a machine may have other work.
 """
 
 import ctypes
@@ -11,7 +12,6 @@ import multiprocessing
 import os
 import pickle
 import resource
-import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -60,10 +60,10 @@ def _run(work: Callable[[], Any], to: Connection) -> None:
     ctypes.CDLL(None).malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
     before = _kilobytes("VmRSS")
-    began = time.perf_counter()
+    began = _processed()
     try:
         value = work()
-        seconds = time.perf_counter() - began
+        seconds = _processed() - began
         others = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
         peak = max(_kilobytes("VmHWM") - before, others)
         to.send_bytes(pickle.dumps((value, seconds, peak / MB)))
@@ -72,6 +72,12 @@ def _run(work: Callable[[], Any], to: Connection) -> None:
         to.send_bytes(pickle.dumps(f"{type(error).__name__}: {error}"))
     to.close()
     os._exit(0)
+
+
+def _processed() -> float:
+    """Seconds of processors that this process and those it waited for have taken."""
+    used = os.times()
+    return used.user + used.system + used.children_user + used.children_system
 
 
 def _kilobytes(name: str) -> int:

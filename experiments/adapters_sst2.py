@@ -134,7 +134,12 @@ class Method:
 
 
 def methods(
-    whole: list[nn.Module], tails: nn.Module, one: nn.Module, train: Rows, queries: Rows, kind: str
+    whole: list[nn.Module],
+    tails: nn.Module,
+    one: nn.Module | None,
+    train: Rows,
+    queries: Rows,
+    kind: str,
 ) -> dict[str, Method]:
     def mean(estimator: Callable[[nn.Module], Any]) -> Tensor:
         each = [estimator(network).scores(queries, train).values for network in whole]
@@ -161,13 +166,16 @@ def methods(
         "similarity of the pooled output, same label": Method(
             "whole", PAIRS, lambda _: mean(similarity)
         ),
-        f"one masked network ({unit} {MASKED}, twice the epochs): first-order scores": Method(
-            "masked", 2, lambda _: FirstOrder(one, loss).scores(queries, train).values
-        ),
-        "the same: two-pass scores": Method(
-            "masked", 2, lambda _: TwoPass(one, loss).scores(queries, train).values
-        ),
     }
+    if one is not None:
+        plain |= {
+            f"one masked network ({unit} {MASKED}, twice the epochs): first-order scores": Method(
+                "masked", 2, lambda _: FirstOrder(one, loss).scores(queries, train).values
+            ),
+            "the same: two-pass scores": Method(
+                "masked", 2, lambda _: TwoPass(one, loss).scores(queries, train).values
+            ),
+        }
     rivals = {
         name: Method("whole", PAIRS, partial(work, whole, queries, train), dampings)
         for name, (work, dampings) in peers.RIVALS.items()
@@ -175,6 +183,7 @@ def methods(
     return {**plain, **rivals}
 
 
+TRAININGS = ("pairs of halves", "whole", "masked", "truth")
 NAMES = {"lora": "LoRA", "houlsby": "Houlsby adapters"}
 
 
@@ -217,7 +226,7 @@ def judged(said: Said, truth: Any, train: Rows) -> tuple[str, Any]:
     return best, of(said.values[best], slice(0, QUERIES))
 
 
-def measure(folder: Path, name: str, kind: str) -> dict[str, Any]:
+def measure(folder: Path, name: str, kind: str, with_masks: bool) -> dict[str, Any]:
     classes, adapters = SETS[name][2], ADAPTERS[kind]()
     model = base(classes)
     ensemble = hf.split_ensemble(model, adapters, pairs=PAIRS, seed=100)
@@ -244,7 +253,7 @@ def measure(folder: Path, name: str, kind: str) -> dict[str, Any]:
             for number, network in enumerate(whole)
         ],
     )
-    one = timed("masked", lambda: masked(classes, kind, train))
+    one = timed("masked", lambda: masked(classes, kind, train)) if with_masks else None
     made, absent = {}, {}
     found = methods(whole, tails, one, train, queries, kind)
     for method in found:
@@ -290,7 +299,7 @@ def measure(folder: Path, name: str, kind: str) -> dict[str, Any]:
         "rows": rows,
         "absent": absent,
         "peers": peers.VERSIONS,
-        "seconds": {part: clock[part] for part in ("pairs of halves", "whole", "masked", "truth")},
+        "seconds": {part: clock[part] for part in TRAININGS if part in clock},
     }
 
 
@@ -300,9 +309,10 @@ def main() -> None:
     parser.add_argument("--set", choices=SETS, default="sst2")
     parser.add_argument("--adapters", choices=ADAPTERS, default="lora")
     parser.add_argument("--json", type=Path, required=True)
+    parser.add_argument("--without-masks", action="store_true")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    result = measure(given.data, given.set, given.adapters)
+    result = measure(given.data, given.set, given.adapters, not given.without_masks)
     result["machine"] = describe(truth=SEEDS[0])
     given.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 

@@ -9,10 +9,6 @@ from one sentence in one phrasing, and is asked in another phrasing by the loss 
 Every method gets four trainings: four pairs of halves, or four networks whose scores are averaged.
 dattri-llm and bergson are taken where Python finds them, and else named as absent. Seconds and
 memory are those of the scores, each in a process of its own (:mod:`experiments._apart`).
-
-Tail-patch (Chang et al. 2024): the networks take one more step on a single sentence of those that a
-method names first. By how much is the answer more probable then? Steps are those of the four whole
-networks for every method.
 """
 
 import argparse
@@ -46,9 +42,6 @@ from turnover.nn import SplitEnsemble, evaluating
 from turnover.training import train_split_ensemble
 
 FACTS, QUERIES, SUPPORT, PAIRS, SUBSETS = 300, 100, 3600, 4, 20
-NAMED = (1, 10)
-STEP = 4e-4
-"""Learning rate of the one step of tail-patch, a tenth of that of tuning."""
 PRETRAINING = Recipe(epochs=5, batch_size=32, optimizer=partial(torch.optim.AdamW, lr=2e-3))
 TUNING = Recipe(
     epochs=20, batch_size=16, optimizer=partial(torch.optim.AdamW, lr=4e-3, weight_decay=0.0)
@@ -155,52 +148,6 @@ def split(tuned: Tuned) -> Scores:
     return kernel.scores(tuned.questions)
 
 
-def tail_patch(network: nn.Module, rows: Rows, asked: Rows) -> Tensor:
-    """What one step on a sentence adds to log p of each answer, ``[question, sentence]`` in nats.
-
-        θ ← θ − η g_z / √v,    v the mean square of the gradients of batches of all sentences
-
-    It is the step of Adam without its momentum, whose direction is that of other sentences.
-    """
-    trained = [p for p in network.parameters() if p.requires_grad]
-    batches = torch.arange(len(rows)).split(TUNING.batch_size)
-
-    def gradient(part: Rows) -> list[Tensor]:
-        return list(torch.autograd.grad(hf.loss(network, part.batch).mean(), trained))
-
-    @torch.no_grad()
-    def surprise() -> Tensor:
-        return hf.loss(network, asked.batch, tokens="sum")
-
-    with evaluating(network):
-        each = [gradient(rows.select(part)) for part in batches]
-        scale = [torch.stack(g).square().mean(0).sqrt() + 1e-8 for g in zip(*each, strict=True)]
-        kept, before = [p.detach().clone() for p in trained], surprise()
-        found = []
-        for row in range(len(rows)):
-            steps = gradient(rows.select(slice(row, row + 1)))
-            with torch.no_grad():
-                for parameter, step, size in zip(trained, steps, scale, strict=True):
-                    parameter -= STEP * step / size
-                found.append(before - surprise())
-                for parameter, old in zip(trained, kept, strict=True):
-                    parameter.copy_(old)
-    return torch.stack(found, dim=1)
-
-
-def patched(scores: Tensor, patches: Tensor) -> dict[str, Any]:
-    """Mean tail-patch of the first sentences of each question, with its interval over questions."""
-    random = torch.Generator().manual_seed(0)
-    drawn = torch.randint(len(patches), (1000, len(patches)), generator=random)
-    told = {}
-    for count in NAMED:
-        places = scores.topk(count, dim=1).indices
-        each = patches.gather(1, places).double().mean(1)
-        low, high = each[drawn].mean(1).quantile(torch.tensor([0.025, 0.975]).double()).tolist()
-        told[str(count)] = {"value": float(each.mean()), "low": low, "high": high}
-    return told
-
-
 def methods(tuned: Tuned) -> dict[str, Callable[[], Scores]]:
     asked, rows = tuned.questions, tuned.rows
 
@@ -290,14 +237,11 @@ def measure(facts: int, queries: int) -> dict[str, Any]:
     }
     made, absent = scored(tuned)
     clock.lap("methods")
-    steps = [tail_patch(network, tuned.rows, tuned.questions) for network in tuned.networks]
-    patches = torch.stack(steps).mean(0)
-    clock.lap("tail-patch")
     farm = Retraining(partial(build, tuned.base), hf.loss, TUNING, at_once=1)
     halves = half_subsets(len(tuned.rows), SUBSETS, seed=1)
     truth = farm.truth(tuned.rows, tuned.questions, halves, (1000,))
     clock.lap("truth")
-    results = [_judged(name, done, truth, patches) for name, done in made.items()]
+    results = [_judged(name, done, truth) for name, done in made.items()]
     task, trained = tuned.setting.task, tuned.networks[0].parameters()
     judge = lds(made["Grad-Dot"].value, truth, allow_uncovered=True)
     return {
@@ -305,14 +249,12 @@ def measure(facts: int, queries: int) -> dict[str, Any]:
         "queries": queries,
         "subsets": SUBSETS,
         "seeds": 1,
-        "step": STEP,
         "trainable": sum(p.numel() for p in trained if p.requires_grad),
         "learned": learned,
         "agreement": made["split ensemble of LoRA, gradient kernel"].value.about["agreement"],
         "example": {"trained": task.trained[0], "asked": task.asked[0]},
         "ceiling": judge.ceiling,
         "results": results,
-        "best tail-patch": patched(patches, patches),
         "absent": absent,
         "peers": language_peers.VERSIONS,
         "seconds": clock.parts,
@@ -320,7 +262,7 @@ def measure(facts: int, queries: int) -> dict[str, Any]:
     }
 
 
-def _judged(name: str, done: Any, truth: Any, patches: Tensor) -> dict[str, Any]:
+def _judged(name: str, done: Any, truth: Any) -> dict[str, Any]:
     scores = done.value
     found = tracing(scores, scores.query_ids.tolist()).to_dict()
     agreed = lds(scores, truth, allow_uncovered=True)
@@ -329,12 +271,11 @@ def _judged(name: str, done: Any, truth: Any, patches: Tensor) -> dict[str, Any]
         "recall": found["recall"],
         "mrr": found["mrr"],
         "lds": {"value": agreed.value, "low": agreed.low, "high": agreed.high},
-        "tail-patch": patched(scores.values, patches),
         "seconds": round(done.seconds, 2),
         "ms per example": round(1e3 * done.seconds / sum(scores.values.shape), 2),
         "megabytes": round(done.megabytes, 1),
     }
-    print(name, {n: told[n] for n in ("lds", "tail-patch")}, flush=True)
+    print(name, "R@10", found["recall"]["10"]["value"], "LDS", agreed.value, flush=True)
     return told
 
 

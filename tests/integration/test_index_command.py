@@ -3,7 +3,9 @@
 import csv
 import json
 import re
+import shlex
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -113,6 +115,20 @@ def test_it_is_audited_and_reported_and_says_what_it_is_worth(indexed):
     assert audited.exit_code == 0, audited.stderr
     for text in (" ".join(audited.stdout.split()), page):
         assert not re.search(r"\b(half|halves|never saw)\b", text), "no part of it is without rows"
+
+
+def test_an_answer_says_what_its_scores_are_worth_and_how_to_train_pairs(indexed):
+    run, *_ = indexed
+    said = invoke("ask", run, "--query", 2)
+    assert said.exit_code == 0
+    words = " ".join(said.stdout.split())
+    assert "no agreement" in words and "damping is 0.3, the usual one" in words
+    assert "turnover prove" not in words, "it has no recipe"
+    command = shlex.split(words[words.index("turnover train") :])
+    given = dict(zip(command[3::2], command[4::2], strict=True))
+    assert given["--text"] == "review" and given["--label"] == "sentiment"
+    assert given["--lora"] and given["--pairs"] and given["--model"] == "BASE"
+    assert Path(command[2]).name == "train.csv"
 
 
 def test_what_needs_a_recipe_or_masks_is_refused(indexed):

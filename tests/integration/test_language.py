@@ -13,7 +13,9 @@ from safetensors.torch import load_file
 import turnover
 from tests.asserts import assert_refused
 from tests.integration.conftest import invoke
-from turnover.runs.language import open_language
+from turnover.masks import string_id
+from turnover.runs.language import Columns, open_language
+from turnover.runs.language._data import talks_of
 
 transformers = pytest.importorskip("transformers")
 pytest.importorskip("peft")
@@ -235,6 +237,13 @@ def test_the_report_tells_of_examples(trained):
     assert "examples" in page and "accuracy" not in page.lower()
 
 
+def test_names_become_ids_by_the_rule_of_all_runs(tmp_path):
+    """A whole number is its own id, and other names are hashed."""
+    rows = [{"say": f"word {n}", "id": name} for n, name in enumerate([7, "8", "b", "007"])]
+    found = talks_of(write(tmp_path / "talks.jsonl", rows), Columns(text="say", id="id"), "stop", None)
+    assert found[1].tolist() == [7, 8, string_id("b"), string_id("007")]
+
+
 @pytest.mark.parametrize("command", ["cleanse", "check", "explore", "export"])
 def test_what_needs_classes_is_refused(trained, tmp_path, command):
     run, *_ = trained
@@ -365,7 +374,9 @@ def test_a_language_model_that_is_there_is_asked_by_its_own_kernel(indexed, kind
     scores = kernel.scores(query.rows, opened.train)
     assert [row["id"] for row in found["helpful"]] == scores.top(3).ids[0].tolist()
     assert found["pairs"]["pairs"] == 0 and "unknown" in found["verdict"]
-    assert invoke("ask", run, "--prompt", ASKED).exit_code == 0, "its own response"
+    said = invoke("ask", run, "--prompt", ASKED)
+    assert said.exit_code == 0, "its own response"
+    assert "no agreement" in said.stdout and "--pairs 4" in said.stdout
 
 
 def test_an_index_of_a_language_model_is_audited_reported_and_not_proved(indexed):

@@ -80,7 +80,8 @@ def index(
 
     Without --eval a tenth of the data is asked about, although the model may have learned it.
     """
-    from turnover.cli._output import show_run, write_page
+    from turnover.cli._output import console, show_run, write_page
+    from turnover.cli._worth import say_worth
 
     read: dict[str, Any] = {"evaluation": evaluation, "hold_out": SHARE, "encoding": encoding}
     read["on_bad_rows"] = on_bad_rows
@@ -98,6 +99,9 @@ def index(
     else:
         run = _index_texts(context, folder, data, (text or "", label or "", id), read, how)
     show_run(run, write_page(run), as_json=as_json)
+    if not as_json:
+        console().print()
+        say_worth(run.manifest, run.folder)
 
 
 def _index_texts(

@@ -105,6 +105,7 @@ def question_of(classifier: "LanguageRun", asked: Mapping[str, Any]) -> "Languag
 def ask_language(run: Path, asked: Mapping[str, Any], *, top: int, as_json: bool) -> None:
     """Ask which training examples stand behind a response, and print the answer."""
     from turnover.cli._output import console, print_json
+    from turnover.cli._worth import say_worth
     from turnover.reports import render_language_answer
     from turnover.runs.language import answer_response, open_language
 
@@ -116,6 +117,8 @@ def ask_language(run: Path, asked: Mapping[str, Any], *, top: int, as_json: bool
         print_json(found.to_json())
         return
     render_language_answer(found, console())
+    if classifier.as_it_is:
+        say_worth(classifier.run.manifest, run)
 
 
 def audit_language(run: Path, *, top: int, as_json: bool) -> None:

@@ -9,9 +9,8 @@ from typing import Any, final
 import torch
 
 from turnover import _store
-from turnover.data import BadRow, NoUsableRows, OnBadRows, Table, listing, read_table
+from turnover.data import BadRow, NoUsableRows, OnBadRows, Table, id_of, listing, read_table
 from turnover.errors import DataError
-from turnover.masks import string_id
 
 __all__ = ["RESPONDS", "Columns", "Talk", "Talks", "read_talks", "talks_of"]
 
@@ -160,7 +159,7 @@ def talks_of(
             bad.append(BadRow(str(table.path), table.place(row), found))
             continue
         talks.append(found)
-        ids.append(string_id(found.name) if columns.id else int(table.numbers[row]))
+        ids.append(id_of(found.name) if columns.id else int(table.numbers[row]))
     if bad and on_bad_rows == "stop":
         raise DataError(
             f"{len(bad):,} rows of {path} cannot be used: {listing(bad)}\nMend them, or leave them "
