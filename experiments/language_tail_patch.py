@@ -22,11 +22,11 @@ from turnover import Rows, hf
 from turnover.evaluation import tracing
 from turnover.nn import evaluating
 
+FACTS, QUERIES, SUPPORT, PAIRS = 100, 50, 1200, 2
+"""A third of the sentences of that experiment, and half of its trainings."""
 NAMED = (1, 10)
 STEP = 4e-4
 """Learning rate of the one step, a tenth of that of tuning."""
-STEPPING = 2
-"""How many of the four whole networks take steps; scores are those of all."""
 METHODS = (
     "split ensemble of LoRA, gradient kernel",
     "gradient kernel of whole networks, λ 0.3",
@@ -85,14 +85,14 @@ def patched(scores: Tensor, patches: Tensor) -> dict[str, Any]:
 
 def measure(facts: int, queries: int) -> dict[str, Any]:
     clock = task.Clock()
-    tuned = task.tuned_for(facts, queries, clock)
+    tuned = task.tuned_for(facts, queries, clock, SUPPORT, PAIRS)
     works = task.methods(tuned)
     made = {}
     for name in METHODS:
         made[name] = works[name]()
         clock.lap(name)
     steps = []
-    for network in tuned.networks[:STEPPING]:
+    for network in tuned.networks:
         steps.append(tail_patch(network, tuned.rows, tuned.questions))
         clock.lap("steps of a network")
     patches = torch.stack(steps).mean(0)
@@ -116,8 +116,8 @@ def measure(facts: int, queries: int) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--facts", type=int, default=task.FACTS)
-    parser.add_argument("--queries", type=int, default=task.QUERIES)
+    parser.add_argument("--facts", type=int, default=FACTS)
+    parser.add_argument("--queries", type=int, default=QUERIES)
     given = parser.parse_args()
     torch.set_num_threads(1)
     found = measure(given.facts, given.queries)

@@ -136,9 +136,9 @@ def mean_over(tuned: Tuned, one: Callable[[nn.Module], Tensor]) -> Scores:
     return Scores(values.float(), tuned.rows.ids, tuned.questions.ids)
 
 
-def halves_of(base: nn.Module, rows: Rows) -> SplitEnsemble:
-    """Four pairs of networks, each trained on complementary halves of the sentences."""
-    ensemble = hf.split_ensemble(base, lora(), pairs=PAIRS, seed=100)
+def halves_of(base: nn.Module, rows: Rows, pairs: int) -> SplitEnsemble:
+    """Pairs of networks, each pair trained on complementary halves of the sentences."""
+    ensemble = hf.split_ensemble(base, lora(), pairs=pairs, seed=100)
     train_split_ensemble(ensemble, rows, hf.loss, replace(TUNING, seed=100))
     return ensemble
 
@@ -202,16 +202,19 @@ class Clock:
         print(name, self.parts[name], flush=True)
 
 
-def tuned_for(facts: int, queries: int, clock: Clock) -> Tuned:
-    setting = prepared(facts, queries, SUPPORT)
+def tuned_for(
+    facts: int, queries: int, clock: Clock, support: int = SUPPORT, pairs: int = PAIRS
+) -> Tuned:
+    """A base that speaks, as many networks as pairs that learned all sentences, and the pairs."""
+    setting = prepared(facts, queries, support)
     base = setting.trunk.gpt
     clock.lap("pretraining")
-    networks = [build(base, seed) for seed in range(PAIRS)]
+    networks = [build(base, seed) for seed in range(pairs)]
     for seed, network in enumerate(networks):
         fit(network, setting.rows, hf.loss, replace(TUNING, seed=seed))
-    clock.lap("four trainings")
-    ensemble = halves_of(base, setting.rows)
-    clock.lap("four pairs of trainings")
+    clock.lap("trainings")
+    ensemble = halves_of(base, setting.rows, pairs)
+    clock.lap("pairs of trainings")
     return Tuned(setting, setting.rows, setting.questions, base, networks, ensemble)
 
 

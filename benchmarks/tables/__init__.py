@@ -60,6 +60,7 @@ from benchmarks.tables._transformers import (
     adapters_agnews,
     adapters_memory,
     adapters_sst2,
+    language_cost,
     language_tracing,
 )
 
@@ -132,6 +133,7 @@ MAKERS = (
     adapters_sst2,
     adapters_agnews,
     adapters_memory,
+    language_cost,
     language_tracing,
 )
 

@@ -1,11 +1,18 @@
 """Experiments with fine-tuned transformers."""
 
+from typing import Any
+
 from benchmarks.tables._lines import origin, result, seconds, table
 
 
 def adapters_sst2() -> str:
     """Scores of a fine-tuned MiniLM on SST-2 against re-training."""
     return _against_training("adapters_sst2")
+
+
+def adapters_houlsby() -> str:
+    """The same of Houlsby adapters."""
+    return _against_training("adapters_houlsby")
 
 
 def adapters_agnews() -> str:
@@ -39,6 +46,45 @@ def language_tracing() -> str:
     return table(header, rows) + said + origin(found["machine"], "language_tracing")
 
 
+def language_tail_patch() -> str:
+    """By how much an answer is more probable after a step on the sentences that a method names."""
+    found = result("language_tail_patch")
+
+    def told(one: dict[str, Any]) -> str:
+        return f"{one['value']:+.3f} ({one['low']:+.3f} to {one['high']:+.3f})"
+
+    rows: list[list[object]] = [
+        [row["method"], *(told(row["tail-patch"][k]) for k in ("1", "10"))]
+        for row in found["results"]
+    ]
+    largest = [f"*{found['largest'][k]['value']:+.3f}*" for k in ("1", "10")]
+    rows.append(["*the sentences of the largest steps*", *largest])
+    header = ["method", "first sentence (95 %)", "mean of the first ten (95 %)"]
+    said = (
+        f"\nIn nats of log p of the answer, after one step on one sentence; "
+        f"{found['facts']} sentences, {found['queries']} questions. Steps are those of "
+        f"{found['networks']} whole networks, at a tenth of the learning rate of tuning. Intervals "
+        "are over questions.\n"
+    )
+    return table(header, rows) + said + origin(found["machine"], "language_tail_patch")
+
+
+def language_cost() -> str:
+    """Memory and seconds of each method for a language model."""
+    found = result("language_cost")
+    rows: list[list[object]] = [
+        [row["method"], f"{row['ms per example']:.1f} ms", f"{row['megabytes']:.0f} MB"]
+        for row in found["results"]
+    ]
+    header = ["method", "processor time, an example and network", "memory above the model's"]
+    said = (
+        f"\n{found['sentences']} sentences and {found['questions']} questions; GPT-2 of "
+        f"{found['parameters']:,} numbers, of which LoRA trains {found['trainable']:,}. "
+        "One thread. bergson starts processes, which load their packages anew.\n"
+    )
+    return table(header, rows) + said + origin(found["machine"], "language_cost")
+
+
 def adapters_memory() -> str:
     """Peak memory of a process by number of members on one frozen base."""
     found = result("adapters_memory")
@@ -59,21 +105,31 @@ def adapters_memory() -> str:
 
 def _against_training(name: str) -> str:
     found = result(name)
-    rows: list[list[object]] = [
-        [
-            row["estimator"],
-            f"{row['lds']:.2f}",
-            f"{row['low']:.2f} to {row['high']:.2f}",
-            row["cost"],
-            seconds(row["seconds"]),
-        ]
-        for row in found["rows"]
-    ]
-    rows.append(["*a perfect method*", f"*{found['ceiling']:.2f}*", "", "", ""])
-    header = ["scores", "LDS", "95 % interval", "trainings", "time"]
+    with_costs = "ms per example" in found["rows"][0]
+    rows = [_judged(row, with_costs) for row in found["rows"]]
+    blank = [""] * (len(rows[0]) - 2)
+    rows.append(["*a perfect method*", f"*{found['ceiling']:.2f}*", *blank])
+    costs = ["damping", "processor time, an example", "memory"] if with_costs else ["time"]
+    header = ["scores", "LDS", "95 % interval", "trainings", *costs]
     said = (
         f"\n{found['train']} rows and {found['queries']} queries; re-training on "
-        f"{found['subsets']} random halves, {found['seeds']} seeds each. Lines of one kind of "
-        "network share trainings, whose time stands in the first of them.\n"
+        f"{found['subsets']} random halves, {found['seeds']} seeds each. "
+    )
+    said += (
+        f"Dampings of rivals are the best on {found['tuning queries']} other queries. Time and "
+        "memory are those of the scores of all networks, above the networks'.\n"
+        if with_costs
+        else "Lines of one kind of network share trainings, whose time stands in the first of "
+        "them.\n"
     )
     return table(header, rows) + said + origin(found["machine"], name)
+
+
+def _judged(row: dict[str, Any], with_costs: bool) -> list[object]:
+    """A line of a table: a method, its LDS and what it took."""
+    costs: list[object] = [seconds(row["seconds"])]
+    if with_costs:
+        damping = "–" if row["damping"] == "none" else row["damping"]
+        costs = [damping, f"{row['ms per example']:.0f} ms", f"{row['megabytes']:.0f} MB"]
+    interval = f"{row['low']:.2f} to {row['high']:.2f}"
+    return [row["estimator"], f"{row['lds']:.2f}", interval, row["cost"], *costs]
