@@ -108,9 +108,7 @@ def _rows_of(data: Any, ids: list[int], column: str | None) -> list[int]:
     try:
         return _at(map(id_of, names), ids)  # of readers, and of turnover.hf for whole numbers
     except IdError:
-        hashed = [
-            string_id(str(name)) for name in names
-        ]  # of turnover.hf, and of old runs
+        hashed = [string_id(str(name)) for name in names]  # of turnover.hf, and of old runs
         if not set(ids) <= set(hashed):
             raise
         return _at(hashed, ids)
