@@ -61,6 +61,7 @@ from benchmarks.tables._transformers import (
     adapters_memory,
     adapters_sst2,
     language_cost,
+    language_tail_patch,
     language_tracing,
 )
 
@@ -134,6 +135,7 @@ MAKERS = (
     adapters_agnews,
     adapters_memory,
     language_cost,
+    language_tail_patch,
     language_tracing,
 )
 
