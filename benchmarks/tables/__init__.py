@@ -58,6 +58,7 @@ from benchmarks.tables._texts import (
 )
 from benchmarks.tables._transformers import (
     adapters_agnews,
+    adapters_houlsby,
     adapters_memory,
     adapters_sst2,
     language_cost,
@@ -133,6 +134,7 @@ MAKERS = (
     explore_scale,
     adapters_sst2,
     adapters_agnews,
+    adapters_houlsby,
     adapters_memory,
     language_cost,
     language_tail_patch,
