@@ -20,6 +20,7 @@ from turnover.cli._cleanse import cleanse
 from turnover.cli._demo import demo
 from turnover.cli._doctor import doctor
 from turnover.cli._explore import apply, explore, export
+from turnover.cli._help import Command
 from turnover.cli._index import index
 from turnover.cli._options import QUIET, as_options
 from turnover.cli._prove import prove
@@ -48,8 +49,8 @@ ENDINGS = ("SIGTERM", "SIGHUP")
 
 app = typer.Typer(
     pretty_exceptions_enable=False,
-    help="What would the model have said without this training instance? "
-    "Answers from one training run, by turn-over dropout.",
+    help="Which training examples made the model say that? Train a model that can be asked, "
+    "see what is behind an answer, prove it, and clean the data.",
 )
 
 
@@ -167,7 +168,7 @@ COMMANDS = (
 AT_ONCE = (audit, check, report, apply, export, select, doctor)
 """Commands that start from the beginning after an interruption."""
 for _command in COMMANDS:
-    app.command(help=_unbroken(_command))(_reported(_hushed(_command)))
+    app.command(cls=Command, help=_unbroken(_command))(_reported(_hushed(_command)))
 
 
 @app.callback(invoke_without_command=True)

@@ -23,8 +23,10 @@ __all__ = [
 
 QUIET: ContextVar[bool] = ContextVar("QUIET", default=False)
 """Whether the command was asked to say nothing but its answer, warnings and errors."""
-RunFolder = Annotated[Path, typer.Argument(help="Folder of a run.")]
-AskQuery = Annotated[list[int] | None, typer.Option(min=0, help="Row of the test set, from 0.")]
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")]
+AskQuery = Annotated[
+    list[int] | None, typer.Option(metavar="N", min=0, help="Row of the test set, from 0.")
+]
 AskText = Annotated[
     list[str] | None, typer.Option(help="Ask about this text instead, in a run of texts.")
 ]

@@ -24,8 +24,9 @@ def train(
     data: Annotated[
         Path,
         typer.Argument(
+            metavar="DATA",
             help="CSV, JSONL or Parquet file, or datasets folder; or a folder of images, with a "
-            "folder for each class."
+            "folder for each class.",
         ),
     ],
     *,

@@ -42,11 +42,6 @@ def test_the_rest_stands_under_more():
     assert {"--text", "--label", "--method", "--model"} <= set(found["Options"])
 
 
-@pytest.mark.parametrize("command", ["train", "ask", "prove", "audit"])
-def test_help_fits_into_80_columns(command):
-    assert max(map(len, shown(command, "--help", columns="80").splitlines())) <= 80
-
-
 def test_a_folder_of_class_folders_holds_images(tmp_path):
     (tmp_path / "cat").mkdir()
     assert holds_images(tmp_path, None)
