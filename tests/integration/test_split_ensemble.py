@@ -53,7 +53,7 @@ def one_thread():
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data")
-    return write(folder / "train.csv", 0, ROWS), write(folder / "test.csv", 1, 40, planted=False)
+    return write(folder / "train.csv", 0, ROWS), write(folder / "test.csv", 1, 40)
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +81,27 @@ def test_a_run_of_split_ensembles_is_a_run(trained):
     assert run.manifest["masks"] == {"mask": {"layer": 0, "units": PAIRS, "seed": 0, "keep": 0.5}}
     assert "Nothing leaked" in trained[1]
     assert not [path for path in run.folder.iterdir() if "checkpoint" in path.name]
+
+
+def test_the_damping_is_chosen_once_and_a_question_takes_it(copy, monkeypatch):
+    from turnover.estimators.kernel import _fitted
+
+    kept = json.loads((copy / "results.json").read_text(encoding="utf-8"))["damping"]
+    assert kept > 0 and kept != _fitted.DEFAULT_DAMPING
+    question = ("ask", copy, "--query", 1, "--json")
+    with monkeypatch.context() as patched:
+        patched.setattr(_fitted, "hill_climb", lambda quality: pytest.fail("chosen again"))
+        known = said(invoke(*question))
+    assert open_run(copy).kernel().damping == kept
+    edit(copy / "results.json", lambda results: results.pop("damping"))  # as before 0.1 kept it
+    assert open_run(copy).kernel().damping == "auto"
+    assert said(invoke(*question)) == known
+    (copy / "results.json").write_text("{", encoding="utf-8")  # a question needs no results
+    assert open_run(copy).kernel().damping == "auto"
+
+
+def test_accuracies_are_named_after_what_was_trained(trained):
+    assert "Accuracy, split ensemble" in trained[1] and "turn-over" not in trained[1]
 
 
 def test_the_unseen_members_never_saw_the_row(trained):

@@ -3,9 +3,6 @@
 import re
 from typing import Any
 
-from rich.console import Console
-from rich.panel import Panel
-from rich.text import Text
 from typer.core import TyperArgument, TyperCommand
 
 __all__ = ["Command"]
@@ -29,6 +26,10 @@ class Command(TyperCommand):
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Print usage and text, and one panel for each group of parameters."""
+        from rich.console import Console
+        from rich.panel import Panel
+        from rich.text import Text
+
         console = Console(highlight=False)
         usage = re.sub(r"\{(\w+)\}", r"\1", self.get_usage(ctx))
         usage = usage.replace("[[", "[").replace("]]", "]")

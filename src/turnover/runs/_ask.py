@@ -215,16 +215,18 @@ def score_all(
     return scores if classifier.scale else replace(scores, labels=classifier.train.batch["label"])
 
 
-def explain_errors(classifier: ClassifierRun, *, errors: int, k: int) -> tuple[Mistake, ...]:
+def explain_errors(
+    classifier: ClassifierRun, *, errors: int, k: int, fit: Callable[[], Fitted] | None = None
+) -> tuple[Mistake, ...]:
     """The surest misclassifications, with the training instances behind each.
 
     ``helped_error``: among the instances that carry the predicted (wrong) label, those that helped
     the prediction most (the paper's Figures 3 to 5). ``harmed``: those that most raised the loss of
     the true label. First-order scores find them, exact ones rank them; of a split ensemble the
-    kernel does.
+    kernel does, which ``fit`` makes.
     """
     if classifier.scale is not None:
-        return _largest_errors(classifier, errors, k)
+        return _largest_errors(classifier, errors, k, fit)
     train, test = classifier.train, classifier.test
     labels = train.batch["label"]
     says = probabilities(classifier.model, classifier.logits, test)
@@ -237,7 +239,7 @@ def explain_errors(classifier: ClassifierRun, *, errors: int, k: int) -> tuple[M
         return ()
     queries, guess = test.select(rows), predicted[rows]
     k = min(k, int(count[guess].min()))
-    ask = _asker(classifier)
+    ask = _asker(classifier, fit)
     try:
         blame = ask(_asked(queries, guess), k, keep=SameGroup(guess, labels))
         truth = ask(_asked(queries, queries.batch["label"]), k)
@@ -264,13 +266,15 @@ def explain_errors(classifier: ClassifierRun, *, errors: int, k: int) -> tuple[M
     return tuple(explained)
 
 
-def _largest_errors(classifier: ClassifierRun, errors: int, k: int) -> tuple[Mistake, ...]:
+def _largest_errors(
+    classifier: ClassifierRun, errors: int, k: int, fit: Callable[[], Fitted] | None
+) -> tuple[Mistake, ...]:
     """Of a regression: the largest errors, with the rows that raised their loss most."""
     test = classifier.test
     says = outputs(classifier.model, classifier.logits, test)[:, 0]
     labels = test.batch["label"].cpu()
     rows = torch.argsort((says - labels).abs(), descending=True, stable=True)[:errors]
-    found = _asker(classifier)(test.select(rows), min(k, len(classifier.train)))
+    found = _asker(classifier, fit)(test.select(rows), min(k, len(classifier.train)))
     explained = []
     for i, row in enumerate(rows.tolist()):
         shown = {"query": row, "id": int(test.ids[row]), **classifier.show("test", row)}
@@ -286,11 +290,11 @@ def _largest_errors(classifier: ClassifierRun, errors: int, k: int) -> tuple[Mis
     return tuple(explained)
 
 
-def _asker(classifier: ClassifierRun) -> Callable[..., Answer]:
+def _asker(classifier: ClassifierRun, fit: Callable[[], Fitted] | None) -> Callable[..., Answer]:
     """(queries, k, keep=) → answer, by the best estimator that takes no more than seconds."""
     model, train = classifier.model, classifier.train
     if classifier.pairs or not is_converted(model):
-        fitted = classifier.kernel().fit(train)
+        fitted = classifier.kernel().fit(train) if fit is None else fit()
         return lambda rows, k, **more: explain(fitted, rows, train, k, **more)
     first, rerank = FirstOrder(model, classifier.loss), min(RERANK, len(train))
     return lambda rows, k, **more: explain(

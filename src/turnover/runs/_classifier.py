@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -14,11 +15,11 @@ from torch import Tensor, nn
 from turnover._rows import Batch
 from turnover.cleansing import NearCopies
 from turnover.data import BadRow, OnBadRows, Rows, Scale, number_of
-from turnover.errors import DataError
+from turnover.errors import DataError, RunError
 from turnover.estimators import GradientKernel
 from turnover.nn import SplitEnsemble
 from turnover.runs._folder import Run
-from turnover.runs.results import Label
+from turnover.runs.results import Label, Results
 from turnover.training import Recipe
 
 __all__ = ["ClassifierRun", "ExternalData", "Query", "Side", "row_losses"]
@@ -172,11 +173,22 @@ class ClassifierRun(ABC):
         return batch["label"].to(says.device) - says
 
     def kernel(self) -> GradientKernel:
-        """The gradient kernel of the run's model and loss."""
+        """The gradient kernel of the run, with the damping that was chosen once."""
         damping = self.run.arguments.get("damping", "auto")
+        if damping == "auto" and self.pairs > 1:
+            damping = self._chosen_damping() or "auto"
         if self.scale is None:
             return GradientKernel(self.model, self.loss, damping=damping, folder=self.features)
-        return GradientKernel(self.model, self.error, link="residual", folder=self.features)
+        return GradientKernel(
+            self.model, self.error, link="residual", damping=damping, folder=self.features
+        )
+
+    def _chosen_damping(self) -> float | None:
+        """What the pairs chose when the run was measured; None before, and of older runs."""
+        with suppress(RunError):  # a question needs no results
+            if (found := self.run.load(Results)) is not None:
+                return found.damping
+        return None
 
     def label_of(self, label: float) -> Label:
         """A label as the data call it, from the number that the network learns."""

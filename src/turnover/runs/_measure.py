@@ -1,6 +1,7 @@
 """All numbers of a run that its report tells."""
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 from torch import nn
@@ -29,6 +30,9 @@ def measure_run(
     """
     found = audit_run(classifier)
     listed = audit_results(classifier, found, SUSPECTS)
+    fit = cache(lambda: classifier.kernel().fit(classifier.train))
+    explained = explain_errors(classifier, errors=ERRORS, k=BEHIND, fit=fit)
+    chosen = fit().damping if classifier.pairs > 1 and fit.cache_info().currsize else None
     return Results(
         kind=classifier.run.manifest.get("kind"),
         row_word=classifier.row_word,
@@ -42,7 +46,8 @@ def measure_run(
         full_test_loss=curves[-1].full_test,
         screening=listed.screening,
         curves=tuple(curves),
-        explanations=explain_errors(classifier, errors=ERRORS, k=BEHIND),
+        explanations=explained,
+        damping=chosen,
         suspects=listed.suspects,
     )
 

@@ -192,11 +192,15 @@ def tiles(results: Results, detection: Detection | None, row_word: str) -> tuple
     if results.fit is not None:
         found += numbers.tiles(results.fit, row_word)
     if results.accuracy_turnover is not None:
-        meaning = f"Test {row_word}s that the full network gets right."
-        name = "Accuracy" if results.as_it_is else "Accuracy, turn-over"
+        who = f"mean of {2 * results.pairs} networks" if results.pairs else "full network"
+        meaning = f"Test {row_word}s that the {who} gets right."
+        name = "Accuracy, split ensemble" if results.pairs else "Accuracy, turn-over"
+        name = "Accuracy" if results.as_it_is else name
         found.append(Tile(percent(results.accuracy_turnover), name, meaning))
     if results.accuracy_dropout is not None:
         meaning = "The same network trained with ordinary dropout."
+        if results.pairs:
+            meaning = "One such network, trained on all data."
         found.append(Tile(percent(results.accuracy_dropout), "Accuracy, ordinary", meaning))
     if detection:
         found += _detection_tiles(detection)

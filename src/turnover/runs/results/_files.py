@@ -173,6 +173,7 @@ class Results(Section):
         explanations: the surest mistakes; None where nobody looked for them.
         suspects: the most suspicious training rows, the first first.
         leak_check: does an instance reach its unseen half?
+        damping: of the kernel, as its pairs chose it, so that a question need not choose again.
         bad_rows: rows that were left out.
         cost: what each training took, in seconds.
     """
@@ -203,6 +204,7 @@ class Results(Section):
     explanations: tuple[Mistake, ...] | None = None
     suspects: tuple[InspectedRow | PlantedRow, ...] = ()
     leak_check: LeakReport | None = field(default=None, metadata=stored("audit", beside=("ok",)))
+    damping: float | None = None
     bad_rows: tuple[BadRow, ...] | None = None
     cost: Mapping[str, float] = field(default_factory=dict)
 
