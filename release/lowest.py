@@ -13,8 +13,8 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parent.parent
-BESIDE = {"click": "8.2.1", "pyparsing": "3.2.0"}
-"""Of the same days as the lowest typer and matplotlib, which name what later ones deprecate."""
+BESIDE = {"anyio": "4.11.0", "click": "8.2.1", "pyparsing": "3.2.0"}
+"""Of the days of the lowest starlette, typer and matplotlib; later ones warn of what these use."""
 TOOLS = {"test", "dev", "docs", "timm", "lightning", "trl"}
 """Extras that no user of the tested package has: tools, and what brings torchvision."""
 

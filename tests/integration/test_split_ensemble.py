@@ -84,13 +84,12 @@ def test_a_run_of_split_ensembles_is_a_run(trained):
 
 
 def test_the_damping_is_chosen_once_and_a_question_takes_it(copy, monkeypatch):
-    from turnover.estimators.kernel import _fitted
-
     kept = json.loads((copy / "results.json").read_text(encoding="utf-8"))["damping"]
-    assert kept > 0 and kept != _fitted.DEFAULT_DAMPING
+    assert kept > 0
     question = ("ask", copy, "--query", 1, "--json")
     with monkeypatch.context() as patched:
-        patched.setattr(_fitted, "hill_climb", lambda quality: pytest.fail("chosen again"))
+        chosen = "turnover.estimators.kernel._fitted.hill_climb"
+        patched.setattr(chosen, lambda quality: pytest.fail("chosen again"))
         known = said(invoke(*question))
     assert open_run(copy).kernel().damping == kept
     edit(copy / "results.json", lambda results: results.pop("damping"))  # as before 0.1 kept it
@@ -98,6 +97,13 @@ def test_the_damping_is_chosen_once_and_a_question_takes_it(copy, monkeypatch):
     assert said(invoke(*question)) == known
     (copy / "results.json").write_text("{", encoding="utf-8")  # a question needs no results
     assert open_run(copy).kernel().damping == "auto"
+
+
+def test_mistakes_are_named_by_the_number_that_a_question_takes(trained):
+    mistakes = Run.open(trained[0]).results().explanations
+    assert mistakes and f"(test row {mistakes[0].query}, id r{mistakes[0].query})" in trained[1]
+    page = (trained[0] / "report.html").read_text(encoding="utf-8")
+    assert all(f"test row {mistake.query}<" in page for mistake in mistakes)
 
 
 def test_accuracies_are_named_after_what_was_trained(trained):

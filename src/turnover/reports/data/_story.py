@@ -40,7 +40,7 @@ class Explanation:
     """A misclassified query, and the training instances behind the error.
 
     ``helped`` carry the wrong label and helped the model say it; ``harmed`` raised the loss of the
-    true label most.
+    true label most. ``number`` is the query's row in the test set, by which it is asked about.
     """
 
     query: Instance
@@ -48,6 +48,7 @@ class Explanation:
     probability: float | None
     helped: tuple[Instance, ...]
     harmed: tuple[Instance, ...]
+    number: int
 
     @property
     def scale(self) -> float:

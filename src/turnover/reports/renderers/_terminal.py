@@ -165,7 +165,8 @@ def _explain(console: "Console", explanation: Explanation) -> None:
     panels += [_panel(instance, _captions(instance), console) for instance in shown[:BESIDE]]
     verb = "harmed the true label" if explanation.harmed else "helped the wrong label"
     called = f"id {query.called}" if query.name is None else query.name
-    _say(console, f"Test {called}, and the training instances that {verb} most:")
+    what = f"Test row {explanation.number} ({called})"
+    _say(console, f"{what}, and the training instances that {verb} most:")
     _lines(console, panels)
 
 
@@ -176,7 +177,8 @@ def _quote(console: "Console", explanation: Explanation) -> None:
     query = explanation.query
     says = f"Says {explanation.predicted}, truth is {query.label}"
     words = excerpt(query.text or "", (), QUERY)
-    console.print(Text.assemble(plain(f"{says} (test id {query.called}): “"), words, "”"))
+    where = f"(test row {explanation.number}, id {query.called})"
+    console.print(Text.assemble(plain(f"{says} {where}: “"), words, "”"))
     console.print()
     kinds = (
         (f"Labelled {explanation.predicted}, helped it say so", explanation.helped),

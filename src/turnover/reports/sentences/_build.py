@@ -123,6 +123,7 @@ def _explanations(run: Run, results: Results) -> tuple[Explanation, ...]:
             probability=mistake.probability,
             helped=tuple(scored_of(row, train) for row in mistake.helped_error),
             harmed=tuple(scored_of(row, train) for row in mistake.harmed),
+            number=mistake.query,
         )
         for mistake in results.explanations
     )
