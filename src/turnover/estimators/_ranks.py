@@ -17,9 +17,19 @@ from turnover.estimators.masked._topk import top
 from turnover.executors import Task
 from turnover.scores import Ranking
 
-__all__ = ["each_its_share", "in_turn", "merged", "share_of", "together", "top_by_ranks"]
+__all__ = [
+    "each_its_share",
+    "first_says",
+    "in_turn",
+    "merged",
+    "of_all",
+    "share_of",
+    "together",
+    "top_by_ranks",
+]
 
 T = TypeVar("T")
+COLUMNS = ("ids", "scores", "positions")
 
 
 def top_by_ranks(
@@ -44,14 +54,34 @@ def top_by_ranks(
     if not 1 <= k <= len(ids):
         raise ScoreError(f"k is {k}, but must lie between 1 and the number of ids, {len(ids)}.")
     mine = share_of(len(ids))
+    part = ids[mine.start : mine.stop]
+
+    def own() -> list[Ranking]:
+        return [top(linear, part, min(k, len(part)), largest=largest)] if len(part) else []
+
+    return of_all(own, mine.start, k, largest=largest)
+
+
+def of_all(best: Callable[[], list[Ranking]], start: int, k: int, *, largest: bool) -> Ranking:
+    """The k best of what all ranks find among their own rows, in all ranks.
+
+    Args:
+        best: the best rows of this rank, some queries after the other; none where it has no rows.
+        start: number of its first row.
+        k: how many.
+        largest: False for the smallest scores.
+
+    Raises:
+        RunError: in all ranks where one fails.
+    """
 
     def own() -> Ranking | None:
-        if not len(mine):
+        found = best()
+        if not found:
             return None
-        part = ids[mine.start : mine.stop]
-        found = top(linear, part, min(k, len(part)), largest=largest)
-        positions = found.positions.cpu() + mine.start
-        return Ranking(found.ids.cpu(), found.scores.cpu(), positions)
+        columns = [torch.cat([getattr(part, name).cpu() for part in found]) for name in COLUMNS]
+        ids, scores, positions = columns
+        return Ranking(ids, scores, positions + start)
 
     parts = [part for part in _gathered(together(own)) if part is not None]
     return merged(parts, k, largest=largest)
@@ -62,8 +92,7 @@ def merged(parts: Sequence[Ranking], k: int, *, largest: bool = True) -> Ranking
 
     Equal scores rank by position.
     """
-    names = ("ids", "scores", "positions")
-    whole = {name: torch.cat([getattr(part, name) for part in parts], dim=1) for name in names}
+    whole = {name: torch.cat([getattr(part, name) for part in parts], dim=1) for name in COLUMNS}
     order = whole["scores"].sort(dim=1, descending=largest, stable=True).indices[:, :k]
     return Ranking(**{name: tensor.gather(1, order) for name, tensor in whole.items()})
 
@@ -92,16 +121,35 @@ def each_its_share(make: Callable[..., object], tasks: Sequence[Task]) -> None:
     together(work)
 
 
-def in_turn(work: Callable[[], T]) -> T:
+def first_says(ask: Callable[[], T]) -> T:
+    """What the first rank answers, in all ranks: each may see shared storage differently.
+
+    Raises:
+        RunError: in all ranks where the first one fails.
+    """
+    answer: T = _gathered(together(lambda: ask() if _ranks()[0] == 0 else None))[0]  # type: ignore[assignment]
+    return answer
+
+
+def in_turn(work: Callable[[], T], before: Callable[[], object] = lambda: None) -> T:
     """Call the function in the first rank, and then in all others; the answer of this rank.
+
+    Args:
+        work: what each rank does.
+        before: what the others do first.
 
     Raises:
         RunError: in all ranks where one fails.
     """
     first = _ranks()[0] == 0
+
+    def rest() -> T:
+        before()
+        return work()
+
     found = together(lambda: work() if first else None)
-    rest = together(lambda: None if first else work())
-    answer = found if first else rest
+    others = together(lambda: None if first else rest())
+    answer = found if first else others
     assert answer is not None
     return answer
 

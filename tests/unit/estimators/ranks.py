@@ -15,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from tests.unit.executors import workloads as small
 from turnover.estimators import GradientKernel, LinearScores, top, top_by_ranks
-from turnover.estimators.kernel import _keep
+from turnover.estimators.kernel import _keep, _shards
 from turnover.masks import MaskSpec
 from turnover.nn import SplitEnsemble, after, convert, seen
 from turnover.training import Recipe, fit_split_ensemble
@@ -56,6 +56,44 @@ def index(folder):
     written = {p.name for p in (folder / "index" / "network-0").glob("rows-*")}
     assert written == {p.name for p in (folder / "alone-0" / "network-0").glob("rows-*")}
     assert len(written) == 4
+
+
+def asked(folder):
+    """Queries of an index by ranks, each with its own files: the ranking of one process."""
+    _keep.SHARD_ROWS = 128  # whole blocks of a product, as in files of 16,384 rows
+    rows, queries = small.rows(600), small.rows(5, seed=1)
+    model = fit_split_ensemble(small.network, rows, small.loss, Recipe(2, batch_size=16), pairs=2)
+    kernel = GradientKernel(model, small.loss, landmarks=24)
+    for size in (600, 100):  # five files for two ranks, and one
+        fitted = kernel.fit(rows.select(slice(0, size)), folder=folder / f"{size}", by_ranks=True)
+        for kind in ("helpful", "harmful"):
+            for k in (1, 13, size):
+                for memory_mb in (256, 70 * size / 2**20):  # all queries at once, and two
+                    found = fitted.top(queries, k, kind, memory_mb=memory_mb, by_ranks=True)
+                    wanted = fitted.top(queries, k, kind, memory_mb=memory_mb)
+                    for name in ("ids", "scores", "positions"):
+                        assert torch.equal(getattr(found, name), getattr(wanted, name)), (k, name)
+
+
+def hidden(folder):
+    """The first rank alone decides whether the index is there; who never sees it says so."""
+    _keep.SHARD_ROWS = 20
+    _shards.SEEN_WITHIN = 0.2
+    rows = small.rows(70)
+    kernel = GradientKernel(small.network(0), small.loss, landmarks=24, damping=0.3)
+    kernel.fit(rows, folder=folder / "index", by_ranks=True)
+    exists = Path.exists
+    if dist.get_rank() == 1:
+        Path.exists = lambda path, **how: path.name != "index.json" and exists(path, **how)
+    try:
+        kernel.fit(rows, folder=folder / "index", by_ranks=True)
+    except Exception as error:
+        assert "Rank 1 of 2 failed" in str(error), error
+        assert "does not see the index" in str(error), error
+    else:
+        raise AssertionError("nothing failed")
+    finally:
+        Path.exists = exists
 
 
 def failing(folder):

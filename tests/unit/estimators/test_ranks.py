@@ -17,7 +17,7 @@ from turnover.masks import MaskSpec
 from turnover.scores import Ranking
 
 TOGETHER = {
-    "scores": ("scan", "index", "failing"),
+    "scores": ("scan", "index", "asked", "hidden", "failing"),
     "data-parallel": ("ddp_masks", "ddp_split_ensemble"),
     "sharded weights": ("fsdp_masks", "fsdp_split_ensemble"),
     "adapters": ("ddp_adapters", "fsdp_adapters"),

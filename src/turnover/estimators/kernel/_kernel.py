@@ -153,7 +153,7 @@ class GradientKernel:
         if place is None:
             return fit_kernel(config, rows)
         if executor is not None:
-            shard(config, rows, place, executor)
+            shard(config, rows, place, executor, expected)
         return build_index(config, rows, place)
 
     def open(self, folder: str | Path, *, verify: bool = False) -> "FittedKernel":

@@ -128,7 +128,7 @@ def solved(
         found = torch.cholesky_inverse(factor)
     else:
         found = torch.cholesky_solve(wanted.double(), factor)
-    return found.float(), float(ridge)
+    return found.float().contiguous(), float(ridge)  # as a file keeps it, to the last bit
 
 
 def product(asked: Tensor, parts: Sequence[Tensor]) -> Tensor:

@@ -1,15 +1,18 @@
 """Files of an index that others make: equal to the last byte, and none is made twice."""
 
+import pickle
+
 import pytest
 import torch
 
 from tests.unit.executors import workloads as small
-from turnover.errors import ConfigError, RunError
+from turnover.errors import ConfigError, RunError, ScoreError
 from turnover.estimators import GradientKernel
-from turnover.estimators.kernel import _keep
+from turnover.estimators.kernel import _keep, _shards
 from turnover.executors import LocalExecutor, SerialExecutor, WorkerWarning, with_threads
 from turnover.training import Recipe, fit_split_ensemble
 
+cloudpickle = pytest.importorskip("cloudpickle")
 TRAIN, QUERIES = small.rows(70), small.rows(5, seed=1)
 KINDS = {
     "exact": {"landmarks": 0},
@@ -100,3 +103,47 @@ def test_help_without_a_folder_is_refused(model):
 def test_ranks_without_torchrun_are_refused(model, tmp_path):
     with pytest.raises(RunError, match="start the script with torchrun"):
         GradientKernel(model, small.loss).fit(TRAIN, folder=tmp_path, by_ranks=True)
+
+
+def test_queries_by_ranks_are_refused_without_landmarks_or_torchrun(model):
+    exact, fitted = (
+        GradientKernel(model, small.loss, landmarks=n, damping=0.3).fit(TRAIN) for n in (0, 24)
+    )
+    with pytest.raises(RunError, match="start the script with torchrun"):
+        fitted.top(QUERIES, 3, by_ranks=True)
+    with pytest.raises(ScoreError, match="solved exactly"):
+        exact.top(QUERIES, 3, by_ranks=True)
+    with pytest.raises(ScoreError, match="k is 71"):
+        fitted.top(QUERIES, 71, by_ranks=True)
+
+
+def test_an_opened_index_has_the_bits_of_a_made_one(model, tmp_path):
+    kernel = GradientKernel(model, small.loss, landmarks=24)
+    made = kernel.fit(TRAIN, folder=tmp_path)
+    for count in (1, 2, 5):
+        some = QUERIES.select(slice(0, count))
+        assert torch.equal(made.scores(some).values, kernel.open(tmp_path).scores(some).values)
+
+
+def test_rows_are_sent_once_however_many_parts_they_have(model, tmp_path):
+    """A part is a view, and a view is pickled with all that it looks at."""
+    rows = small.rows(2000)
+    config = GradientKernel(model, small.loss, landmarks=24)._config(rows)
+    shards = _shards.shards_of(config, rows, tmp_path)
+    assert len(shards.known) == 100
+    sent = cloudpickle.dumps(shards.said)
+    assert len(sent) < len(cloudpickle.dumps(config)) + 2 * len(pickle.dumps(rows))
+    again = pickle.loads(sent).__self__
+    assert [part.print for part in again.parts] == [
+        p.print for p in _keep.Folder(tmp_path).parts(rows)
+    ]
+    assert torch.equal(again.parts[7].rows.ids, rows.ids[140:160])
+
+
+def test_memory_of_processes_is_checked_before_they_start(model, tmp_path, monkeypatch):
+    for place in ("turnover._memory", "turnover.executors._local"):
+        monkeypatch.setattr(f"{place}.available", lambda: 900_000_000)
+    kernel = GradientKernel(model, small.loss, landmarks=24)
+    with pytest.raises(ConfigError, match=r"3 processes takes .* executor='local:1' fits"):
+        kernel.fit(TRAIN, folder=tmp_path, executor="local:3")
+    assert not files(tmp_path)
