@@ -68,9 +68,12 @@ def billion() -> str:
         )
     header = ["stage one", "bytes a row"]
     header += [f"{int(keep):,} kept" for keep in keeps] + ["of 1e9 rows", "one query of 1e9"]
+    size, took = two["index_bytes_per_row"], two["index_seconds"]
     about = (
         f"\nShare of the best 100 of {two['rows']:,} rows that stage one keeps, mean of "
-        f"{two['queries']} queries. Seconds of one processor, in proportion to the rows.\n"
+        f"{two['queries']} queries. Seconds of one processor, in proportion to the rows. The index "
+        f"itself took {took:.0f} s and keeps {size:,.0f} bytes a row: of 1e9 rows "
+        f"{took / two['rows'] * 1e9 / 3600:.0f} hours of one processor and {size / 1000:.1f} TB.\n"
     )
     return table(header, rows) + about + origin(found["machine"], "billion")
 

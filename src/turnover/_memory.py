@@ -29,11 +29,15 @@ class Forecast:
         seconds: about how long.
         bytes: memory at most, beside what is taken already.
         per_row: bytes of them that are kept of each row; 0 where none are.
+        alone: seconds of them that processes cannot share.
+        leverage: seconds that scores of all rows on themselves would take besides.
     """
 
     seconds: float
     bytes: int
     per_row: int = 0
+    alone: float = 0.0
+    leverage: float = 0.0
 
     def __str__(self) -> str:
         return f"about {max(1, self.seconds):,.0f} s and {sized(self.bytes)} of memory"

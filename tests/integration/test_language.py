@@ -407,3 +407,39 @@ def test_models_without_a_next_word_are_not_indexed_for_prompts(tmp_path):
     (tmp_path / "facts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in facts()))
     how = ("--data", tmp_path / "facts.jsonl", *COLUMNS, "--out", tmp_path / "run")
     assert_refused(invoke("index", "--model", tmp_path / "bert", *how), 2, "says no next word")
+
+
+def test_plans_of_every_command_begin_nothing(trained):
+    run, model, data = trained
+    before = {path: path.stat().st_mtime_ns for path in data.parent.rglob("*")}
+    how, out = ("--model", model, *COLUMNS), ("--out", data.parent / "never", "--dry-run")
+    trains = answer("train", data, *how, "--lora", 8, "--pairs", 2, *out)
+    assert trains["trainings"] == 4 and "Training 4 networks on" in trains["plan"]
+    indexes = answer("index", "--data", data, *how, *out, "--executor", "local:2")
+    assert (indexes["trainings"], indexes["workers"]) == (0, 1), "a single part is one task"
+    proves = answer("prove", run, "--query", 0, "--rows", 2, "--trainings", 2, "--dry-run")
+    assert proves["trainings"] == 6 and proves["seconds"] > 0
+    assert_refused(
+        invoke("prove", run, "--query", 0, "--rows", 999, "--dry-run"), 2, "leaves nothing"
+    )
+    assert {path: path.stat().st_mtime_ns for path in data.parent.rglob("*")} == before
+
+
+@pytest.mark.slow
+def test_one_argument_moves_adapters_proofs_and_index_with_the_same_bits(trained, tmp_path):
+    _, model, data = trained
+    found = {}
+    for engine in ("serial", "local:2"):
+        runs = [tmp_path / f"{engine}-{kind}" for kind in ("run", "index")]
+        how = (*COLUMNS, "--id", "id", "--model", model, "--executor", engine)
+        small = ("--lora", 4, "--pairs", 1, "--epochs", 2)
+        for words in (("train", data, *small), ("index", "--data", data)):
+            result = invoke(*words, *how, "--out", runs[words[0] == "index"])
+            assert result.exit_code == 0, (result.stderr, result.exception)
+        few = ("--query", 0, "--rows", 2, "--trainings", 2)
+        proof = answer("prove", runs[0], *few, "--executor", engine)
+        features = sorted((runs[1] / "features").rglob("*.safetensors"))
+        kept = [(runs[0] / "model.safetensors"), *sorted((runs[0] / "proofs").iterdir()), *features]
+        found[engine] = (proof, [(path.name, path.read_bytes()) for path in kept])
+    assert len(found["serial"][1]) > 6
+    assert found["serial"] == found["local:2"]

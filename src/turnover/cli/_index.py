@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from turnover.cli._options import LANGUAGE
+from turnover.cli._options import LANGUAGE, DryRun, Engine
 from turnover.errors import DataError
 
 if TYPE_CHECKING:
-    from turnover.runs import Run
+    from turnover.runs import Plan, Run
 
 __all__ = ["index"]
 
@@ -70,6 +70,8 @@ def index(
             help="Of a text file, such as latin-1.", show_default="utf-8", rich_help_panel=MORE
         ),
     ] = None,
+    executor: Engine = None,
+    dry_run: DryRun = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON.")] = False,
 ) -> None:
     """Index the training texts of a model that is there already: nothing is trained.
@@ -80,8 +82,9 @@ def index(
 
     Without --eval a tenth of the data is asked about, although the model may have learned it.
     """
-    from turnover.cli._output import console, show_run, write_page
+    from turnover.cli._output import console, show_plan, show_run, write_page
     from turnover.cli._worth import say_worth
+    from turnover.runs import Plan
 
     read: dict[str, Any] = {"evaluation": evaluation, "hold_out": SHARE, "encoding": encoding}
     read["on_bad_rows"] = on_bad_rows
@@ -92,58 +95,76 @@ def index(
         )
     how: dict[str, Any] = {"damping": damping} | ({"max_length": max_length} if max_length else {})
     how["model"] = str(Path(model).resolve()) if Path(model).is_dir() else model
-    folder = out or Path("runs") / data.stem
+    folder = None if dry_run else out or Path("runs") / data.stem
+    places = (context, folder, data)
     if not label:
         names = {"prompt": prompt, "response": response, "messages": messages, "text": text}
-        run = _index_talks(context, folder, data, {**names, "id": id}, read, how)
+        made = _index_talks(*places, {**names, "id": id}, read, how, executor=executor)
     else:
-        run = _index_texts(context, folder, data, (text or "", label or "", id), read, how)
-    show_run(run, write_page(run), as_json=as_json)
+        made = _index_texts(*places, (text or "", label or "", id), read, how, executor=executor)
+    if isinstance(made, Plan):
+        show_plan(made, as_json=as_json)
+        return
+    show_run(made, write_page(made), as_json=as_json)
     if not as_json:
         console().print()
-        say_worth(run.manifest, run.folder)
+        say_worth(made.manifest, made.folder)
 
 
 def _index_texts(
     context: typer.Context,
-    folder: Path,
+    folder: Path | None,
     data: Path,
     columns: tuple[str, str, str | None],
     read: dict[str, Any],
     how: dict[str, Any],
-) -> "Run":
+    *,
+    executor: str | None,
+) -> "Run | Plan":
+    """The run in a folder; without one what it would take."""
     from turnover.cli._output import progress_bar, typed
     from turnover.data.texts import Columns, read_texts
-    from turnover.runs.text import IndexConfig, index_steps, index_texts
+    from turnover.runs.text import IndexConfig, index_steps, index_texts, plan_index_texts
 
     texts = read_texts(data, Columns(*columns), **read)
     _warn(texts)
+    plan = IndexConfig(**how)
+    if folder is None:
+        return plan_index_texts(texts, plan, executor)
     with progress_bar(index_steps(texts)) as tick:
-        return index_texts(folder, texts, IndexConfig(**how), command=typed(context), progress=tick)
+        more: dict[str, Any] = {"command": typed(context), "progress": tick}
+        return index_texts(folder, texts, plan, executor=executor, **more)
 
 
 def _index_talks(
     context: typer.Context,
-    folder: Path,
+    folder: Path | None,
     data: Path,
     columns: dict[str, str | None],
     read: dict[str, Any],
     how: dict[str, Any],
-) -> "Run":
+    *,
+    executor: str | None,
+) -> "Run | Plan":
+    """The same of a language model."""
     from turnover.cli._output import progress_bar, typed
     from turnover.runs.language import (
         Columns,
         LanguageIndexConfig,
         index_language,
         index_language_steps,
+        plan_language_index,
         read_talks,
     )
 
     talks = read_talks(data, Columns(**columns), **read)
     _warn(talks)
     plan = LanguageIndexConfig(**how)
+    if folder is None:
+        return plan_language_index(talks, plan, executor)
     with progress_bar(index_language_steps()) as tick:
-        return index_language(folder, talks, plan, command=typed(context), progress=tick)
+        more: dict[str, Any] = {"command": typed(context), "progress": tick}
+        return index_language(folder, talks, plan, executor=executor, **more)
 
 
 def _warn(found: Any) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 if TYPE_CHECKING:
-    from turnover.runs import Run
+    from turnover.runs import Plan, Run
     from turnover.runs.language import LanguageQuery, LanguageRun
 
 __all__ = [
@@ -21,7 +21,7 @@ __all__ = [
 
 NOT_HERE = (
     *("label", "adapters", "method", "units", "image", "size", "first_masked_layer", "augment"),
-    *("regression", "nothing_is_a_class", "control", "executor", "dry_run"),
+    *("regression", "nothing_is_a_class", "control"),
 )
 
 
@@ -46,8 +46,8 @@ def learns_responses(context: typer.Context) -> bool:
     return named or bool(given["lora"] and given["text"] and not given["label"])
 
 
-def train_language(context: typer.Context, options: Mapping[str, Any]) -> "Run":
-    """Train pairs of LoRA adapters of a language model; the run."""
+def train_language(context: typer.Context, options: Mapping[str, Any]) -> "Run | Plan":
+    """Train pairs of LoRA adapters of a language model; the run, or what it would take."""
     refuse_options(context, NOT_HERE, "a language model")
     from turnover.cli._output import progress_bar, tell, typed, warn
     from turnover.data import listing
@@ -55,6 +55,7 @@ def train_language(context: typer.Context, options: Mapping[str, Any]) -> "Run":
     from turnover.runs.language import (
         Columns,
         LanguageConfig,
+        plan_language,
         read_talks,
         run_language,
         steps_of,
@@ -86,13 +87,17 @@ def train_language(context: typer.Context, options: Mapping[str, Any]) -> "Run":
         given["max_length"] = options["max_length"]
     found = str(Path(model).resolve()) if Path(model).is_dir() else model
     plan = LanguageConfig(found, seed=options["seed"], **given)
+    engine = options["executor"]
+    if options["dry_run"]:
+        return plan_language(talks, plan, engine)
     folder = options["out"] or Path("runs") / data.stem
     tell(
         f"training {2 * plan.pairs} LoRA adapters of one model, each on its half of "
         f"{len(talks.train):,} examples. That costs about {plan.pairs} trainings."
     )
     with progress_bar(steps_of(plan)) as tick:
-        return run_language(folder, talks, plan, command=typed(context), progress=tick)
+        more: dict[str, Any] = {"command": typed(context), "progress": tick}
+        return run_language(folder, talks, plan, executor=engine, **more)
 
 
 def question_of(classifier: "LanguageRun", asked: Mapping[str, Any]) -> "LanguageQuery":
@@ -136,16 +141,19 @@ def audit_language(run: Path, *, top: int, as_json: bool) -> None:
     render_language_audit(found, console(), top, as_it_is=classifier.as_it_is)
 
 
-def prove_language(
-    run: Path, asked: Mapping[str, Any], *, rows: int | None, trainings: int, as_json: bool
-) -> None:
+def prove_language(run: Path, asked: Mapping[str, Any], options: Mapping[str, Any]) -> None:
     """Train again without the examples that helped a response most, and print what it says."""
-    from turnover.cli._output import console, print_json, progress_bar
+    from turnover.cli._output import console, print_json, progress_bar, show_plan
     from turnover.reports import render_language_proof
-    from turnover.runs.language import open_language, prove_response
+    from turnover.runs.language import open_language, plan_language_proof, prove_response
 
     classifier = open_language(run)
     query = question_of(classifier, asked)
+    trainings, as_json = options["trainings"], options["as_json"]
+    how = {"most": options["rows"], "trainings": trainings, "executor": options["executor"]}
+    if options["dry_run"]:
+        show_plan(plan_language_proof(classifier, **how), as_json=as_json)
+        return
     done = 0
     with progress_bar(3 * trainings) as tick:
 
@@ -154,7 +162,7 @@ def prove_language(
             tick(f"Training again, {finished} of {total}", finished - done)
             done = finished
 
-        found = prove_response(classifier, query, most=rows, trainings=trainings, progress=progress)
+        found = prove_response(classifier, query, progress=progress, **how)
     if as_json:
         print_json(found.to_json())
         return

@@ -52,7 +52,7 @@ Engine = Annotated[
     typer.Option(
         "--executor",
         metavar="ENGINE",
-        help="Train elsewhere, many at once: serial, local[:N], dask[:ADDRESS], ray[:ADDRESS], "
+        help="Work elsewhere, many at once: serial, local[:N], dask[:ADDRESS], ray[:ADDRESS], "
         "slurm[:NAME=VALUE,...].",
         show_default="here, with all threads",
         rich_help_panel="More",

@@ -74,10 +74,9 @@ def prove(
 
     question = one_question(query=query, text=text, image=image, prompt=prompt)
     if of_language(run, {**question, "response": response}):
-        own = ("to", "until", "against", "budget", "executor", "dry_run")
+        own = ("to", "until", "against", "budget")
         refuse_options(context, own, "a language model")
-        words = {**question, "response": response}
-        prove_language(run, words, rows=rows, trainings=trainings, as_json=as_json)
+        prove_language(run, {**question, "response": response}, context.params)
         return
     from turnover.cli._output import console, print_json, progress_bar, show_plan, tell
     from turnover.runs import open_run, plan_proof, proof_json, prove_run

@@ -61,6 +61,7 @@ from turnover.runs._plan import (
     Plan as Plan,
     plan_answer as plan_answer,
     plan_cleansing as plan_cleansing,
+    plan_index as plan_index,
     plan_proof as plan_proof,
     plan_training as plan_training,
 )

@@ -1,5 +1,6 @@
 """What a command would train and store, told before it runs, from a probe that is measured."""
 
+import time
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from contextlib import nullcontext
@@ -12,6 +13,7 @@ from torch import nn
 from turnover._memory import sized
 from turnover._rows import Loss, tensors_of
 from turnover.data import Rows
+from turnover.estimators import SHARD_ROWS, GradientKernel
 from turnover.executors import opened, threads_of, with_threads, workers_of
 from turnover.nn import SplitEnsemble
 from turnover.proof import Retrainings, most_of
@@ -19,13 +21,24 @@ from turnover.runs._ask import kernel_forecast
 from turnover.runs._classifier import ClassifierRun
 from turnover.runs._cleanse import CleansingConfig, sweep_of
 from turnover.runs._prove import CONTROLS
-from turnover.training import Recipe, forecast_training
+from turnover.training import Recipe, forecast_training, losses_of
 
-__all__ = ["Plan", "plan_answer", "plan_cleansing", "plan_proof", "plan_training"]
+__all__ = [
+    "HEADER",
+    "NUMBER",
+    "Plan",
+    "plan_answer",
+    "plan_cleansing",
+    "plan_index",
+    "plan_proof",
+    "plan_training",
+    "replace_epochs",
+]
 
 HEADER = 300  # bytes of a small file beside its numbers
-PROBED = 512  # rows of which a training is probed, or four batches
+PROBED = 128  # rows whose losses are told to know how long that takes
 NUMBER = 4
+LOOKS = 2  # passes over the rows of an index to say how good the model is
 
 
 @final
@@ -169,7 +182,7 @@ def plan_proof(
         each, workers = farm.seconds(), workers_of(engine)
     kernel = classifier.kernel().forecast(train)
     network = forecast_training(
-        classifier.build(0), train, classifier.loss, replace_epochs(classifier)
+        classifier.build(0), train, classifier.loss, replace_epochs(classifier.recipe)
     )
     answers = max(1, len(classifier.classes))
     return Plan(
@@ -185,9 +198,59 @@ def plan_proof(
     )
 
 
-def replace_epochs(classifier: ClassifierRun) -> Recipe:
-    """The recipe of a run with one epoch at most, of which memory is told."""
-    return replace(classifier.recipe, epochs=min(1, classifier.recipe.epochs))
+def replace_epochs(recipe: Recipe) -> Recipe:
+    """The recipe with one epoch at most, of which memory is told."""
+    return replace(recipe, epochs=min(1, recipe.epochs))
+
+
+def plan_index(
+    kernel: GradientKernel,
+    rows: Rows,
+    tests: int,
+    executor: Executor | str | None = None,
+    *,
+    row_word: str = "row",
+    before: float = 0.0,
+) -> Plan:
+    """Of the index of a model that was there already.
+
+    Args:
+        kernel: of the model.
+        rows: the training rows.
+        tests: how many test rows there are.
+        executor: makes parts of the index.
+        row_word: what a row is called.
+        before: seconds of what comes before, such as encoding.
+
+    Raises:
+        ConversionError, LossError, ScoreError: as :meth:`GradientKernel.fit`.
+    """
+    parts = -(-len(rows) // SHARD_ROWS)
+    with opened(executor) as engine:
+        workers = min(parts, workers_of(engine))
+        with nullcontext() if engine is None else with_threads(threads_of(engine)):
+            kernel.forecast(rows, stored=True)  # the first time, much is made ready
+            expected, said = kernel.forecast(rows, stored=True), _losses_seconds(kernel, rows)
+    shared = (expected.seconds - expected.alone + said) * -(-parts // workers) / parts
+    seconds = before + shared + expected.alone + expected.leverage + LOOKS * said
+    row = sum(tensor.nbytes for tensor in tensors_of(rows.batch)) / max(1, len(rows))
+    return Plan(
+        f"An index of {len(rows):,} {row_word}s. Nothing is trained.",
+        0,
+        workers,
+        seconds,
+        seconds,
+        expected.bytes,
+        int(expected.per_row * len(rows) + row * (len(rows) + tests)),
+    )
+
+
+def _losses_seconds(kernel: GradientKernel, rows: Rows) -> float:
+    """About how long it takes to tell the loss of every row, from a few of them."""
+    few = rows.select(slice(0, PROBED))
+    start = time.perf_counter()
+    losses_of(kernel.model, kernel.loss, few)
+    return (time.perf_counter() - start) * len(rows) / len(few)
 
 
 def plan_answer(classifier: ClassifierRun, estimator: str | None = None) -> Plan:

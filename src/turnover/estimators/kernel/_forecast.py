@@ -66,11 +66,13 @@ def forecast_kernel(
     if landmarks:
         square, per_row = NUMBER * landmarks**2, len(networks) * HALF * landmarks
         each = passes + count * (1 + turned) * (landmarks**2 + landmarks * kept / NUMBER) / _speed()
-        seconds = len(networks) * (each + (2 + dampings) * _factorisation(landmarks))
+        alone = len(networks) * (2 + dampings) * _factorisation(landmarks)
+        seconds = len(networks) * each + alone
         squares = (len(networks) * 3 + 6) * square + len(networks) * kept * landmarks
         # In files, rows of one part are in memory until they are written, and their copy.
         rows_bytes = 2 * HALF * landmarks * min(count, SHARD_ROWS) if stored else per_row * count
-        return Forecast(seconds, rows_bytes + squares + block, per_row)
+        own = len(networks) * count * landmarks**2 / _speed()
+        return Forecast(seconds, rows_bytes + squares + block, per_row, alone, own)
     dense = not turned and all(block.g is None for block in blocks)
     dual = count <= numbers(blocks) if dense else (bool(turned) or is_dual(blocks))
     size = count * max(1, turned) if dual else numbers(blocks)
@@ -79,9 +81,13 @@ def forecast_kernel(
     # Two more while one is factorised: the matrix and the copy that becomes its factor.
     squares = grams + (len(networks) + 2) * square + turned * len(networks) * NUMBER * count * size
     copies = 0 if dual else 2 * kept * count  # the rows side by side, and weighted
-    seconds = len(networks) * (passes + dampings * _factorisation(size))
+    products = size**2 * numbers(blocks) if dual else count * size**2
+    gram = len(networks) * products / _speed()
+    alone = gram + len(networks) * dampings * _factorisation(size)
+    own = gram + len(networks) * dual * 2 * _factorisation(size)  # an inverse is two of them
     per_row = len(networks) * kept * (1 + turned)
-    return Forecast(seconds, per_row * count + squares + copies + block, per_row)
+    held = per_row * count + squares + copies + block
+    return Forecast(len(networks) * passes + alone, held, per_row, alone, own)
 
 
 def _factorisation(size: int) -> float:

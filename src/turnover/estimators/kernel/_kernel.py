@@ -188,14 +188,18 @@ class GradientKernel:
         """
         return grow_index(self._made, as_rows(rows), Path(folder))
 
-    def forecast(self, rows: Rows) -> Forecast:
+    def forecast(self, rows: Rows, *, stored: bool = False) -> Forecast:
         """What :meth:`fit` of these rows will take, from a few of them; nothing long is done.
+
+        Args:
+            rows: the training set.
+            stored: whether features go into a folder.
 
         Raises:
             ConversionError, LossError, ScoreError: as :meth:`fit`.
         """
         rows = as_rows(rows)
-        return forecast_kernel(self._config(rows), rows)
+        return forecast_kernel(self._config(rows), rows, stored=stored)
 
     def _config(self, rows: Rows) -> KernelConfig:
         if self.landmarks != "auto" and self.landmarks < 0:

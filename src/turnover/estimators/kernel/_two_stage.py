@@ -29,7 +29,7 @@ from turnover.training import losses_of
 __all__ = ["Coarse"]
 
 WIDTH, KEPT = 32, 100_000
-STREAMED = 65_536  # rows of stage one that are multiplied at once
+STREAMED = 16_384  # rows of stage one that are multiplied at once: more leave the cache
 SAMPLED = 16_384  # rows of which directions are taken
 
 

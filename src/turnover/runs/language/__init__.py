@@ -23,6 +23,11 @@ from turnover.runs.language._opened import (
     is_language as is_language,
     open_language,
 )
+from turnover.runs.language._planned import (
+    plan_language as plan_language,
+    plan_language_index as plan_language_index,
+    plan_language_proof as plan_language_proof,
+)
 from turnover.runs.language._results import (
     LanguageAnswer as LanguageAnswer,
     LanguageAudit as LanguageAudit,

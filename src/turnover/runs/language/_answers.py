@@ -3,18 +3,22 @@
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Executor
+from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from turnover._plain import normalised
+from turnover._rows import Batch
 from turnover.data import Rows
 from turnover.errors import DataError
 from turnover.estimators import Answer, PairAgreement, TopInstances, explain
+from turnover.executors import opened
 from turnover.proof import Retrainings
 from turnover.runs.language._data import Talk
-from turnover.runs.language._opened import LanguageQuery, LanguageRun
+from turnover.runs.language._opened import LanguageQuery, LanguageRun, build_language
 from turnover.runs.language._results import (
     LanguageAnswer,
     LanguageAudit,
@@ -23,9 +27,16 @@ from turnover.runs.language._results import (
     SeenTalk,
     Trial,
 )
+from turnover.runs.language._tokens import language_loss
 from turnover.training import losses_of
 
-__all__ = ["answer_response", "audit_language", "prove_response"]
+__all__ = [
+    "answer_response",
+    "audit_language",
+    "prove_response",
+    "refuse_nothing_left",
+    "trainings_of",
+]
 
 COMMON = 0.05
 WORD = re.compile(r"\w\w+")
@@ -190,6 +201,7 @@ def prove_response(
     most: int | None = None,
     trainings: int = 4,
     progress: Callable[[int, int], None] | None = None,
+    executor: Executor | str | None = None,
 ) -> LanguageProof:
     """Train again without the examples that helped a response most, and without random ones.
 
@@ -202,13 +214,14 @@ def prove_response(
         most: how many examples to take out; None for 1 %, and at least 10.
         trainings: seeds of each set.
         progress: called with the number of finished trainings, and of all.
+        executor: trains elsewhere; see :mod:`turnover.executors`.
 
     Raises:
         DataError: when no example helped, or none would be left, and of an index.
         LossError, RunError, ConfigError: as :class:`turnover.proof.Retrainings`.
     """
     count = len(classifier.train)
-    most = _how_many(classifier, most)
+    most = refuse_nothing_left(classifier, most)
     found = answer_response(classifier, query, k=most)
     ours = [row for row in found.helpful if row.score > 0]
     if not ours:
@@ -223,19 +236,9 @@ def prove_response(
         if progress is not None:
             progress(done, 3 * trainings)
 
-    farm = Retrainings(
-        classifier.build,
-        classifier.loss,
-        lambda model, batch: classifier.loss(model, batch)[:, None],
-        classifier.recipe,
-        classifier.train,
-        query.rows,
-        range(trainings),
-        classifier.run.folder / FOLDER,
-        stacked=False,
-        numbers=True,
-    )
-    losses = [part[:, 0, 0].double() for part in farm.without_each(sets, tick)]
+    with opened(executor) as engine:
+        farm = trainings_of(classifier, query.rows, trainings, engine)
+        losses = [part[:, 0, 0].double() for part in farm.without_each(sets, tick)]
     trials = [_trial(len(rows), part, losses[0]) for rows, part in zip(sets, losses, strict=True)]
     return LanguageProof(
         prompt=found.prompt,
@@ -252,7 +255,30 @@ def prove_response(
     )
 
 
-def _how_many(classifier: LanguageRun, most: int | None) -> int:
+def trainings_of(
+    classifier: LanguageRun, asked: Rows, trainings: int, engine: Executor | None
+) -> Retrainings:
+    """Trainings of single adapters, which answer with losses in nats; no model is sent for them."""
+    return Retrainings(
+        partial(build_language, classifier.run.arguments),
+        language_loss,
+        _column,
+        classifier.recipe,
+        classifier.train,
+        asked,
+        range(trainings),
+        classifier.run.folder / FOLDER,
+        stacked=False,
+        numbers=True,
+        executor=engine,
+    )
+
+
+def _column(model: nn.Module, batch: Batch) -> Tensor:
+    return language_loss(model, batch)[:, None]
+
+
+def refuse_nothing_left(classifier: LanguageRun, most: int | None) -> int:
     """How many examples are taken out; of an index, and where none would be left, an error."""
     if classifier.as_it_is:
         raise DataError(

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, final
@@ -50,6 +51,7 @@ def index_language(
     *,
     command: Sequence[str] = (),
     progress: Progress = lambda what, steps: None,
+    executor: Executor | str | None = None,
 ) -> Run:
     """Read the gradients of a trained language model at its examples; the run that is asked.
 
@@ -59,10 +61,11 @@ def index_language(
         plan: which model.
         command: the words of the command that asks for this.
         progress: called with what is going on and the number of steps just finished.
+        executor: makes the files of the index elsewhere; see :mod:`turnover.executors`.
 
     Raises:
         DataError: for a model that cannot be loaded.
-        RunError: when the folder cannot be used.
+        RunError: when the folder cannot be used, or a part of the index failed for good.
         MissingExtra: when transformers or PEFT is not installed.
     """
     began = time.perf_counter()
@@ -77,7 +80,7 @@ def index_language(
     rows = [run.load_rows(name) for name in ("train", "test")]  # as they are when it is asked
     progress("Reading gradients of the examples", 1)
     kernel = GradientKernel(model, language_loss, link="none", damping=plan.damping)
-    known = kernel.fit(rows[0], folder=run.folder / FEATURES)
+    known = kernel.fit(rows[0], folder=run.folder / FEATURES, executor=executor)
     progress("Measuring", 1)
     seen, tested = (losses_of(model, language_loss, part) for part in rows)
     run.save(

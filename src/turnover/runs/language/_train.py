@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 
 from turnover.data import Rows
 from turnover.errors import ConfigError
+from turnover.executors import opened
 from turnover.runs._check import batch_rows, check_leaks, sample_rows
 from turnover.runs._fine_tuned import about_base
 from turnover.runs._folder import Run, describe_masks, fingerprint
@@ -76,6 +78,7 @@ def run_language(
     *,
     command: Sequence[str] = (),
     progress: Progress = lambda what, steps: None,
+    executor: Executor | str | None = None,
 ) -> Run:
     """Tokenize, check, train and measure; everything lands in the run folder.
 
@@ -86,6 +89,7 @@ def run_language(
         plan: how.
         command: the words of the command that asks for this, for the run's manifest.
         progress: called with what is going on and the number of steps just finished.
+        executor: trains the adapters elsewhere; see :mod:`turnover.executors`.
 
     Raises:
         RunError: when the folder cannot be used.
@@ -109,12 +113,14 @@ def run_language(
     checked = check_leaks(build(turnover=True), few, language_loss, small, instances=2)
     progress("Training", 1)
     model = build(turnover=True)
-    refuse_large_training(model, rows[0], language_loss, recipe)
+    if executor is None:
+        refuse_large_training(model, rows[0], language_loss, recipe)
     order = torch.randperm(len(rows[0]), generator=torch.Generator("cpu").manual_seed(0))
     measured = rows[0].select(order[:MEASURED].sort()[0])
-    course = TrainingJob(language_loss, recipe, rows[0], rows[1], measured)
     start = time.perf_counter()
-    curves = train(run, "model", model, course, partial(progress, "Training", 1))
+    with opened(executor) as engine:
+        course = TrainingJob(language_loss, recipe, rows[0], rows[1], measured, engine)
+        curves = train(run, "model", model, course, partial(progress, "Training", 1))
     last = curves[-1]
     results = Results(
         kind=KIND,

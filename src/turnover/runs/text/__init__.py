@@ -15,7 +15,10 @@ from turnover.runs.text._encoders import (
     encoder_of as encoder_of,
 )
 from turnover.runs.text._index import IndexConfig, index_steps as index_steps, index_texts
-from turnover.runs.text._planned import plan_texts as plan_texts
+from turnover.runs.text._planned import (
+    plan_index_texts as plan_index_texts,
+    plan_texts as plan_texts,
+)
 from turnover.runs.text._run import TextConfig, run_texts, steps_of as steps_of
 
 __all__ = ["IndexConfig", "TextConfig", "index_texts", "run_texts"]

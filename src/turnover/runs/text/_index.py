@@ -7,6 +7,7 @@ of leaving one row out, to first order by the kernel.
 
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
 from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
 from pathlib import Path
@@ -20,12 +21,12 @@ from turnover.errors import DataError
 from turnover.runs import Run, fingerprint, measure_as_it_is
 from turnover.runs.text._adapted import Tokens
 from turnover.runs.text._checkpoint import load_checkpoint, tokenizer_of, weights_of
-from turnover.runs.text._classifier import classifier_of, encoding
+from turnover.runs.text._classifier import classifier_of, encoding, loss
 from turnover.runs.text._features import encoded_rows, parts_of
 from turnover.runs.text._names import save_words
 from turnover.runs.text._run import save_pieces
 
-__all__ = ["IndexConfig", "index_steps", "index_texts"]
+__all__ = ["IndexConfig", "index_steps", "index_texts", "moved", "places_of"]
 
 Progress = Callable[[str, int], None]
 BESIDES = 2
@@ -59,6 +60,7 @@ def index_texts(
     *,
     command: Sequence[str] = (),
     progress: Progress = lambda what, steps: None,
+    executor: Executor | str | None = None,
 ) -> Run:
     """Read the gradients of a trained classifier at its training texts; the run that is asked.
 
@@ -68,16 +70,17 @@ def index_texts(
         plan: which model.
         command: the words of the command that asks for this.
         progress: called with what is going on and the number of steps just finished.
+        executor: makes the files of the index elsewhere; see :mod:`turnover.executors`.
 
     Raises:
         DataError: for a model that cannot be loaded, or labels that are not those of the model.
-        RunError: when the folder cannot be used.
+        RunError: when the folder cannot be used, or a part of the index failed for good.
         MissingExtra: when transformers or PEFT is not installed.
     """
     began = time.perf_counter()
     progress(f"Loading {plan.model}", 0)
     model, names = load_checkpoint(plan.model)
-    places = _places(texts.train.classes.names, names)
+    places = places_of(texts.train.classes.names, names)
     run = Run.create(folder, _manifest(texts, plan, command, names, places))
     if run.complete:
         return run
@@ -86,18 +89,21 @@ def index_texts(
     for name, side in (("train", texts.train), ("test", texts.test)):
         save_words(run, name, side)
         tick = partial(progress, f"Encoding the {name} texts", 1)
-        moved = _moved(side, places)
-        rows[name] = encoded_rows(run, name, moved, ready, encoding(run.arguments), tick)
+        labelled = moved(side, places)
+        rows[name] = encoded_rows(run, name, labelled, ready, encoding(run.arguments), tick)
     save_pieces(run, texts, ready)
     progress("Reading gradients of the training texts", 1)
     classifier = classifier_of(run, model, rows["train"], rows["test"])
+    if executor is not None:
+        sent = replace(classifier.kernel(), loss=loss)  # and not all that the run holds
+        sent.fit(rows["train"], executor=executor)
     run.save(measure_as_it_is(classifier, time.perf_counter() - began, texts.bad))
     progress("Done", 1)
     data = {name: fingerprint(found) for name, found in rows.items()}
     return run.finish(masks={}, data=data, base=weights_of(model))
 
 
-def _places(data: Sequence[str], model: Sequence[str]) -> list[int]:
+def places_of(data: Sequence[str], model: Sequence[str]) -> list[int]:
     """The model's number of each class of the data: by name, or by number where names say nothing.
 
     Raises:
@@ -116,7 +122,8 @@ def _places(data: Sequence[str], model: Sequence[str]) -> list[int]:
     )
 
 
-def _moved(rows: Labelled, places: Sequence[int]) -> Labelled:
+def moved(rows: Labelled, places: Sequence[int]) -> Labelled:
+    """Rows whose labels are the model's numbers of their classes."""
     return replace(rows, labels=torch.tensor(places)[rows.labels])
 
 

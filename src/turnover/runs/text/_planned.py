@@ -10,14 +10,19 @@ from tempfile import TemporaryDirectory
 
 import torch
 
+from turnover.data import Rows
 from turnover.data.texts import Texts
-from turnover.runs import Plan, Run, plan_training
+from turnover.estimators import GradientKernel
+from turnover.runs import Plan, Run, plan_index, plan_training
+from turnover.runs.text._adapted import Tokens, trim
+from turnover.runs.text._checkpoint import load_checkpoint, tokenizer_of
 from turnover.runs.text._classifier import build, encoder_for, encoding, loss, recipe_of
 from turnover.runs.text._encoders import Encoder
 from turnover.runs.text._features import encoded_rows
+from turnover.runs.text._index import IndexConfig, moved, places_of
 from turnover.runs.text._run import TextConfig, manifest_of
 
-__all__ = ["plan_texts"]
+__all__ = ["plan_index_texts", "plan_texts"]
 
 PROBED = 512
 
@@ -55,6 +60,30 @@ def plan_texts(texts: Texts, plan: TextConfig, executor: Executor | str | None =
             row_word="text",
             before=seconds,
         )
+
+
+def plan_index_texts(
+    texts: Texts, plan: IndexConfig, executor: Executor | str | None = None
+) -> Plan:
+    """What :func:`index_texts` would read and store; nothing is begun.
+
+    Args:
+        texts: as of :func:`index_texts`.
+        plan: as of :func:`index_texts`.
+        executor: as of :func:`index_texts`.
+
+    Raises:
+        DataError, MissingExtra: as :func:`index_texts`.
+    """
+    model, names = load_checkpoint(plan.model)
+    train = moved(texts.train, places_of(texts.train.classes.names, names))
+    tokens = Tokens(tokenizer_of(plan.model), plan.max_length)
+    start = time.perf_counter()
+    batch = {**trim(tokens.encode(train.values)), "label": train.labels}
+    seconds = (time.perf_counter() - start) * (1 + len(texts.test) / len(train))
+    kernel = GradientKernel(model, loss, damping=plan.damping)
+    rows = Rows(batch, train.ids)
+    return plan_index(kernel, rows, len(texts.test), executor, row_word="text", before=seconds)
 
 
 def _nothing() -> None:
