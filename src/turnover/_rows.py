@@ -6,10 +6,12 @@ there is a tensor is part of the structure. ``Examples`` are rows that stay wher
 model needs them.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sized
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, final
+from functools import partial
+from typing import Any, Protocol, TypeVar, final
 
 import numpy as np
 import torch
@@ -21,6 +23,7 @@ __all__ = [
     "Batch",
     "Examples",
     "Loss",
+    "ahead",
     "blocks_of",
     "collated",
     "contents_of",
@@ -30,6 +33,7 @@ __all__ = [
     "per_example",
     "repeat_rows",
     "select_rows",
+    "sent",
     "tensors_of",
     "to_device_of",
 ]
@@ -37,6 +41,9 @@ __all__ = [
 Batch = Any
 Loss = Callable[[torch.nn.Module, Batch], Tensor]
 FETCHED = 256  # rows at once, where contents alone are wanted
+PINNED = ("cuda",)  # kinds of devices that read pinned memory on their own
+T = TypeVar("T")
+S = TypeVar("S")
 
 
 class _MapStyle(Sized, Protocol):
@@ -286,7 +293,27 @@ def to_device_of(model: torch.nn.Module, batch: Batch) -> Batch:
     if len(devices) != 1:
         return batch
     device = devices.pop()
-    return map_tensors(lambda tensor: tensor.to(device), batch)
+    return map_tensors(partial(sent, device=device), batch)
+
+
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """The tensor on a device; from pinned memory it travels to CUDA while this process goes on.
+
+    Torch keeps memory that it pinned until the copy is done. The way back to the CPU is waited for.
+    """
+    return tensor.to(device, non_blocking=device.type in PINNED and tensor.device.type == "cpu")
+
+
+def ahead(make: Callable[[T], S], items: Iterable[T]) -> Iterator[S]:
+    """What is made of each item, in order: the next one in a thread, while this one is used."""
+    with ThreadPoolExecutor(1, "turnover-ahead") as pool:
+        coming: deque[Future[S]] = deque()
+        for item in items:
+            coming.append(pool.submit(make, item))
+            if len(coming) > 1:
+                yield coming.popleft().result()
+        while coming:
+            yield coming.popleft().result()
 
 
 def _usable(tensor: Tensor) -> Tensor:

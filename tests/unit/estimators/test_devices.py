@@ -1,15 +1,18 @@
 """Models on a device, rows and files on the CPU: no operation mixes the two, and bits are equal."""
 
 import copy
+import threading
 
 import pytest
 import torch
 from torch import nn
 
 from tests.elsewhere import ELSEWHERE, Device, Held, MixedDevices, sent
+from turnover import _rows
 from turnover._precise import precise
 from turnover.data import Rows
 from turnover.estimators import FirstOrder, GateKernel, GradientKernel, TwoPass, scan, top
+from turnover.estimators.kernel import _landmarks
 from turnover.estimators.masked._linear import LinearScores
 from turnover.masks import MaskSpec
 from turnover.nn import after, convert
@@ -88,6 +91,28 @@ def test_kernels_on_a_device_give_the_scores_of_the_cpu(name, stored, ensemble, 
         assert torch.equal(fitted.self_scores(), wanted.self_scores())
 
 
+def test_features_wait_in_pinned_memory_while_others_are_multiplied(
+    ensemble, tmp_path, device, monkeypatch
+):
+    """The device of make-believe stands for CUDA: each block is pinned once, in another thread."""
+    for place in (_rows, _landmarks):
+        monkeypatch.setattr(place, "PINNED", ("cuda", ELSEWHERE.type))
+    monkeypatch.setattr(_landmarks, "SENT", 16)
+    pinned = []
+
+    def pin(tensor):
+        assert not isinstance(tensor, Held) and tensor.dtype == torch.float16
+        pinned.append((len(tensor), threading.current_thread() is threading.main_thread()))
+        return tensor.clone()
+
+    monkeypatch.setattr(torch.Tensor, "pin_memory", pin)
+    wanted = GradientKernel(ensemble, loss, landmarks=12).fit(TRAIN, folder=tmp_path)
+    fitted = GradientKernel(there(ensemble), loss, landmarks=12).open(tmp_path)
+    assert torch.equal(fitted.scores(QUERIES).values, wanted.scores(QUERIES).values)
+    assert pinned == 4 * [(16, False), (16, False), (8, False)]
+    assert torch.equal(fitted.self_scores(), wanted.self_scores())
+
+
 @pytest.mark.parametrize("estimator", [TwoPass, FirstOrder, GateKernel])
 def test_masked_networks_on_a_device_give_the_scores_of_the_cpu(estimator, device):
     wanted = estimator(masked(), loss).scores(QUERIES, TRAIN)
@@ -154,6 +179,23 @@ def test_fast_products_do_not_decide_scores(ensemble):
             assert torch.equal(x @ x, exact)
     finally:
         torch.set_float32_matmul_precision(allowed)
+
+
+def test_what_comes_next_is_made_ahead_in_order_and_errors_come_in_their_place():
+    begun = []
+
+    def make(number):
+        begun.append(number)
+        return 6 // (3 - number)
+
+    found = _rows.ahead(make, iter(range(6)))
+    assert next(found) == 2
+    assert next(found) == 3
+    assert max(begun) <= 2, "one ahead, and no more"
+    assert next(found) == 6
+    with pytest.raises(ZeroDivisionError):
+        next(found)
+    assert list(_rows.ahead(make, [])) == []
 
 
 def test_the_make_believe_device_refuses_to_mix():

@@ -17,6 +17,7 @@ from typing import final
 import torch
 from torch import Tensor
 
+from turnover._rows import PINNED, ahead, sent
 from turnover.errors import ScoreError
 from turnover.estimators.kernel._features import Block, bytes_of, kernel, squared_norms
 from turnover.estimators.kernel._keep import count_of
@@ -96,18 +97,20 @@ def row_blocks(
 ) -> Iterator[tuple[slice, Tensor]]:
     """Rows of stored features in single precision, a few at once, with their place among all.
 
-    What is yielded is overwritten by the next. Half precision travels to another device.
+    What is yielded is overwritten by the next. Half precision travels to another device; on its way
+    to CUDA the next rows are read into pinned memory while these are multiplied.
     """
     device = parts[0].device if device is None else device
     local = parts[0].device == device
     room = torch.empty(PART if local else SENT, parts[0].shape[1], device=device)
+    cut = (few for part in parts for few in part.split(len(room)))
+    blocks = ahead(Tensor.pin_memory, cut) if not local and device.type in PINNED else cut
     start = 0
-    for part in parts:
-        for few in part.split(len(room)):
-            found = room[: len(few)]
-            found.copy_(few.to(device))
-            yield slice(start, start + len(few)), found
-            start += len(few)
+    for few in blocks:
+        found = room[: len(few)]
+        found.copy_(sent(few, device))
+        yield slice(start, start + len(few)), found
+        start += len(few)
 
 
 def solved(
