@@ -2,7 +2,6 @@
 
     python -m benchmarks.gpu --json benchmarks/results/gpu.json             # on one device
     python -m benchmarks.gpu --json runs/gpu.json --tiny                    # anywhere, in seconds
-    python -m benchmarks.gpu --json benchmarks/results/scan_on_cpu.json --scan --device cpu
 
 Every part is kept as soon as it is measured, and parts that the file holds are not measured again,
 so that more than one call may share the work (``--parts`` names some).
@@ -96,16 +95,11 @@ TINY = Sizes(
 )
 
 
-SCAN = Sizes(ids=100_000, queries=8, many=10_000_000)  # for a CPU
-
-
 class Bench:
     """One device, and how much of it is used."""
 
     def __init__(self, device: str, sizes: Sizes, *, compiled: bool) -> None:
         self.device, self.sizes, self.compiled = torch.device(device), sizes, compiled
-        # Of a CPU, seconds of the processor: other work may share the machine.
-        self.clock = time.process_time if self.device.type == "cpu" else time.perf_counter
 
     def wait(self) -> None:
         """Until the device has nothing to do."""
@@ -120,10 +114,10 @@ class Bench:
     def once(self, work: Callable[[], object]) -> float:
         """Of a single call."""
         self.wait()
-        start = self.clock()
+        start = time.perf_counter()
         work()
         self.wait()
-        return self.clock() - start
+        return time.perf_counter() - start
 
     def masks(self) -> dict[str, Any]:
         ids, units = torch.arange(-BLOCK, BLOCK), self.sizes.units
@@ -346,14 +340,10 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--tiny", action="store_true", help="try everything in seconds")
-    parser.add_argument("--scan", action="store_true", help="scans alone, in a minute of a CPU")
     parser.add_argument("--seconds", type=float, default=460, help="of the whole call, about")
     parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
     chosen = parser.parse_args()
     began, sizes = time.perf_counter(), TINY if chosen.tiny else Sizes()
-    if chosen.scan:
-        chosen.parts, sizes = ["scan"], SCAN
-        torch.set_num_threads(1)
     compiled = not (chosen.tiny or chosen.no_compile)
     bench = Bench(chosen.device, sizes, compiled=compiled)
     kept = json.loads(chosen.json.read_text(encoding="utf-8")) if chosen.json.exists() else {}

@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from benchmarks.tables._lines import RESULTS, origin, result, seconds, table
+from benchmarks.tables._lines import RESULTS, origin, seconds, table
 
 NOWHERE = "*Not measured on a GPU. Where there is one, `python -m benchmarks.gpu` measures it.*\n"
 
@@ -14,25 +14,6 @@ def gpu() -> str:
     if not path.exists():
         return NOWHERE
     return told(json.loads(path.read_text(encoding="utf-8")))
-
-
-def compiled_scan() -> str:
-    """Does a compiled scan pay on a CPU?"""
-    found = result("scan_on_cpu")
-    size, scans = found["sizes"], dict(found["parts"]["scan"]["found"])
-    del scans["one query"]
-    rows = [
-        [
-            way,
-            seconds(row["seconds"]),
-            f"{row['error_over_spread']:.1g}" if "error_over_spread" in row else "–",
-            f"{row['other_signs']:.3%}" if "other_signs" in row else "–",
-        ]
-        for way, row in scans.items()
-    ]
-    header = [f"{size['ids']:,} ids × {size['units']:,} units × {size['queries']} queries"]
-    header += ["seconds of one processor", "largest error over the spread", "other signs"]
-    return table(header, rows) + origin(found["machine"], "scan_on_cpu")
 
 
 def told(found: dict[str, Any]) -> str:
