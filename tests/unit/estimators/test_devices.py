@@ -8,7 +8,6 @@ import torch
 from torch import nn
 
 from tests.elsewhere import ELSEWHERE, Device, Held, MixedDevices, sent
-from turnover import _rows
 from turnover._precise import precise
 from turnover.data import Rows
 from turnover.estimators import FirstOrder, GateKernel, GradientKernel, TwoPass, scan, top
@@ -95,8 +94,8 @@ def test_features_wait_in_pinned_memory_while_others_are_multiplied(
     ensemble, tmp_path, device, monkeypatch
 ):
     """The device of make-believe stands for CUDA: each block is pinned once, in another thread."""
-    for place in (_rows, _landmarks):
-        monkeypatch.setattr(place, "PINNED", ("cuda", ELSEWHERE.type))
+    for place in ("turnover._rows", "turnover.estimators.kernel._landmarks"):
+        monkeypatch.setattr(f"{place}.PINNED", ("cuda", ELSEWHERE.type))
     monkeypatch.setattr(_landmarks, "SENT", 16)
     pinned = []
 
@@ -188,14 +187,14 @@ def test_what_comes_next_is_made_ahead_in_order_and_errors_come_in_their_place()
         begun.append(number)
         return 6 // (3 - number)
 
-    found = _rows.ahead(make, iter(range(6)))
+    found = _landmarks.ahead(make, iter(range(6)))
     assert next(found) == 2
     assert next(found) == 3
     assert max(begun) <= 2, "one ahead, and no more"
     assert next(found) == 6
     with pytest.raises(ZeroDivisionError):
         next(found)
-    assert list(_rows.ahead(make, [])) == []
+    assert list(_landmarks.ahead(make, [])) == []
 
 
 def test_the_make_believe_device_refuses_to_mix():
