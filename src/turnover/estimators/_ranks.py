@@ -18,6 +18,7 @@ from turnover.executors import Task
 from turnover.scores import Ranking
 
 __all__ = [
+    "COLUMNS",
     "each_its_share",
     "first_says",
     "in_turn",

@@ -26,7 +26,7 @@ from turnover.estimators.kernel._keep import Keeper, Memory, PartRows
 from turnover.estimators.kernel._known import Known, Plan, Solve, make_known
 from turnover.estimators.kernel._links import Link
 from turnover.estimators.kernel._plan import Said, networks_of, resolved, said_of
-from turnover.estimators.kernel._together import top_of_ranks
+from turnover.estimators.kernel._together import top_of_parts, top_of_ranks
 from turnover.nn import SplitEnsemble, evaluating
 from turnover.scores import Ranking, Scores
 from turnover.stats import t_of
@@ -257,27 +257,16 @@ class FittedKernel:
     ) -> Ranking:
         """The k best instances of every query, without ever holding all ``[query, train]`` scores.
 
-        Args:
-            queries: rows, or a batch.
-            k: how many.
-            kind: ``"helpful"`` or ``"harmful"``.
-            memory_mb: of the scores that are held.
-            by_ranks: under ``torchrun``, where each rank calls this with the same arguments: it
-                scores the rows of its own files, and all ranks get the merged best. Of a kernel
-                with landmarks.
+        ``by_ranks`` is for ``torchrun``, where all ranks call this alike: each scores the rows of
+        its own files, and gets the merged best. It takes a kernel with landmarks.
 
         Raises:
             ScoreError: for k below 1 or above the number of instances, or an exact kernel by ranks.
             RunError: by ranks outside of ``torchrun``, and in all ranks where one fails.
         """
-        rows = as_rows(queries)
-        block = max(1, int(memory_mb * 2**20 / (32 * len(self.train_ids))))
+        rows, block = as_rows(queries), int(memory_mb * 2**20 / (32 * len(self.train_ids))) or 1
         parts = [rows.select(slice(start, start + block)) for start in range(0, len(rows), block)]
-        if by_ranks:
-            return top_of_ranks(self, parts, k, kind)
-        found = [self.scores(part).top(k, kind) for part in parts]
-        names = ("ids", "scores", "positions")
-        return Ranking(*(torch.cat([getattr(part, name) for part in found]) for name in names))
+        return (top_of_ranks if by_ranks else top_of_parts)(self, parts, k, kind)
 
     @precise()
     def self_scores(self) -> Tensor:

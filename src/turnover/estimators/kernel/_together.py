@@ -1,14 +1,15 @@
-"""The best rows of an index, found by ranks of ``torchrun``: each reads its own files."""
+"""The best rows of a kernel; of an index by ranks of ``torchrun``, each with its own files."""
 
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
 from turnover.data import Rows
 from turnover.errors import ScoreError
-from turnover.estimators._ranks import of_all, share_of
+from turnover.estimators._ranks import COLUMNS, of_all, share_of
 from turnover.estimators.kernel._keep import Stored
 from turnover.estimators.kernel._landmarks import LandmarkRidge
 from turnover.scores import Kind, Ranking
@@ -16,7 +17,13 @@ from turnover.scores import Kind, Ranking
 if TYPE_CHECKING:
     from turnover.estimators.kernel._fitted import FittedKernel
 
-__all__ = ["top_of_ranks"]
+__all__ = ["top_of_parts", "top_of_ranks"]
+
+
+def top_of_parts(fitted: "FittedKernel", queries: Sequence[Rows], k: int, kind: Kind) -> Ranking:
+    """The k best rows of every query in this process, some queries after the other."""
+    found = [fitted.scores(part).top(k, kind) for part in queries]
+    return Ranking(*(torch.cat([getattr(part, name) for part in found]) for name in COLUMNS))
 
 
 def top_of_ranks(fitted: "FittedKernel", queries: Sequence[Rows], k: int, kind: Kind) -> Ranking:
