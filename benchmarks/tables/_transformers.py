@@ -10,6 +10,11 @@ def adapters_sst2() -> str:
     return _against_training("adapters_sst2")
 
 
+def adapters_rivals() -> str:
+    """LoRA on SST-2 beside TRAK and EK-FAC, with dampings that were chosen on other queries."""
+    return _against_training("adapters_rivals")
+
+
 def adapters_houlsby() -> str:
     """The same of Houlsby adapters."""
     return _against_training("adapters_houlsby")
