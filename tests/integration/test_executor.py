@@ -19,6 +19,7 @@ pytest.importorskip("duckdb")
 pytest.importorskip("sklearn")
 pytest.importorskip("cloudpickle")
 COLUMNS = ("--text", "review", "--label", "sentiment", "--id", "name")
+LONG = 100  # epochs, so that there is a middle to be killed in
 RAY = b"ray::work"  # a process in the middle of a task; others of Ray hold the cluster
 
 
@@ -36,8 +37,8 @@ def data(tmp_path_factory):
     return folder
 
 
-def trained(data, out, engine):
-    quick = ["--units", 16, "--epochs", 3, "--pairs", 2, "--eval", data / "test.csv"]
+def trained(data, out, engine, epochs=3):
+    quick = ["--units", 16, "--epochs", epochs, "--pairs", 2, "--eval", data / "test.csv"]
     where = ["--out", out, "--executor", engine]
     result = invoke("train", data / "train.csv", *COLUMNS, *quick, *where)
     assert result.exit_code == 0, (result.stderr, result.exception)
@@ -103,7 +104,7 @@ def one_worker_killed(folder, pattern, workers):
     over, killed = threading.Event(), []
 
     def watch():
-        while not over.wait(0.01):
+        while not over.wait(0.002):
             if any(folder.rglob(pattern)) and (found := workers()):
                 os.kill(found[0], 9)
                 killed.append(found[0])
@@ -170,12 +171,12 @@ def test_engines_serve_every_command_with_the_bits_of_serial_work(
 ):
     monkeypatch.setenv("RAY_raylet_start_wait_time_s", "200")  # a machine that is busy with tests
     here, there = tmp_path / "serial", tmp_path / "cluster"
-    trained(data, here, "serial")
+    trained(data, here, "serial", LONG)
     indexed(data, model, tmp_path / "serial-index", "serial")
     wanted = asked(data, here, "serial")
     with cluster() as (engine, workers):
         with one_worker_killed(there, "model.checkpoint*", workers):
-            trained(data, there, engine)
+            trained(data, there, engine, LONG)
         assert weights(there) == weights(here)
         assert asked(data, there, engine) == wanted
         with one_worker_killed(tmp_path / "index", "said-*", workers):
