@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing import active_children
 
 import pytest
@@ -105,10 +105,11 @@ def one_worker_killed(folder, pattern, workers):
 
     def watch():
         while not over.wait(0.002):
-            if any(folder.rglob(pattern)) and (found := workers()):
-                os.kill(found[0], 9)
-                killed.append(found[0])
-                return
+            with suppress(OSError):  # files come and go while they are listed
+                if any(folder.rglob(pattern)) and (found := workers()):
+                    os.kill(found[0], 9)
+                    killed.append(found[0])
+                    return
 
     thread = threading.Thread(target=watch)
     thread.start()
