@@ -56,3 +56,26 @@ def wide(path):
 
 def test_functions_take_few_positional_arguments():
     assert not offenders(wide)
+
+
+def waits(path):
+    """Lines of a loop that call .item(): the processor would wait for the device in each turn."""
+    loops = ast.For | ast.While | ast.ListComp | ast.GeneratorExp | ast.SetComp | ast.DictComp
+    found = set()
+    for loop in (node for node in ast.walk(parse(path)) if isinstance(node, loops)):
+        told = {id(n) for r in ast.walk(loop) if isinstance(r, ast.Raise) for n in ast.walk(r)}
+        for node in ast.walk(loop):
+            call = isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
+            if call and node.func.attr == "item" and not node.args and id(node) not in told:
+                found.add(node.lineno)
+    return sorted(found)
+
+
+def test_loops_do_not_wait_for_a_device():
+    assert not offenders(waits)
+
+
+def test_waiting_loops_are_found(tmp_path):
+    path = tmp_path / "a.py"
+    path.write_text("for x in y:\n    if x.bad:\n        raise E(x.item())\n    z += x.item()\n")
+    assert waits(path) == [4]
