@@ -129,8 +129,10 @@ def _show(found: Mapping[str, Any], words: str, out: "Console") -> None:
     for row in found["removed"][:LISTED]:
         truth = row.get("truth", row["label"])
         wrong = f" (wrong on purpose: it shows {truth})" if truth != row["label"] else ""
-        seen = " ".join(str(row.get("text", row.get("name", ""))).split())
-        line = f"  {row['id']}  {row['label']}{wrong}  {seen}"
+        name = row.get("name", row["id"] if "text" in row else "")
+        seen = " ".join(str(row.get("text", name)).split())
+        who = name if "text" in row else row["id"]
+        line = f"  {who}  {row['label']}{wrong}  {seen}"
         out.print(line[:WIDTH], markup=False, highlight=False)
 
 
