@@ -6,8 +6,9 @@ For every budget in trainings: whole trainings (one pair each) and those half an
 with twice and four times the pairs; scores with the curvature of the log-odds and of all classes.
 Each has three seeds of the ensemble. ``tuning`` is the LDS of the queries for tuning, on which the
 defaults were chosen, and ``lds`` that of the reported ones. ``subsets`` and ``seeds`` are those of
-the truth, and ``ceiling`` is the LDS of a perfect estimator. ``fixed`` rows have λ = 0.3 in place
-of what the pairs choose.
+the truth, and ``ceiling`` is the LDS of a perfect estimator. ``fixed`` rows have that λ in place of
+what the pairs choose. Rows with a ``share`` were measured when directions held that much of the
+curvature; the others are of the default.
 """
 
 import argparse

@@ -7,17 +7,13 @@ depend on the weights. A split ensemble has two networks in its pair, so that it
 to be those of one. Each method runs in a process of its own (:mod:`experiments._apart`).
 """
 
-import argparse
-import json
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from benchmarks._machine import describe
 from experiments import _language_peers as language_peers, language_tracing as task
 from experiments._apart import Failed, apart
-from experiments.trace_facts import DATA_SEED, Setting, Speaker, encode, make_task, make_tokenizer
+from experiments.trace_facts import Setting, Speaker, encode, make_task, make_tokenizer
 from turnover import Rows, hf
 
 FACTS, QUERIES, FREE = 60, 20, ("BM25", "BM25 without subjects", "chance")
@@ -73,23 +69,8 @@ def measure(facts: int, queries: int) -> dict[str, Any]:
         "results": results,
         "absent": absent,
         "peers": language_peers.VERSIONS,
-        "machine": describe(data=DATA_SEED, network=LANGUAGE_SEED),
     }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--facts", type=int, default=FACTS)
-    parser.add_argument("--queries", type=int, default=QUERIES)
-    given = parser.parse_args()
-    torch.set_num_threads(1)
-    found = json.dumps(measure(given.facts, given.queries), indent=1) + "\n"
-    if given.json is None:
-        print(found)
-    else:
-        given.json.write_text(found, encoding="utf-8")
-
-
 if __name__ == "__main__":
-    main()
+    task.command(__doc__.partition("\n")[0], measure, network=LANGUAGE_SEED)

@@ -7,17 +7,12 @@ The networks that learned all sentences take one step on a single sentence. That
 sentence, so that all methods share the same steps.
 """
 
-import argparse
-import json
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from benchmarks._machine import describe
 from experiments import language_tracing as task
-from experiments.trace_facts import DATA_SEED
 from turnover import Rows, hf
 from turnover.evaluation import tracing
 from turnover.nn import evaluating
@@ -113,21 +108,5 @@ def measure(facts: int, queries: int) -> dict[str, Any]:
     }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--facts", type=int, default=FACTS)
-    parser.add_argument("--queries", type=int, default=QUERIES)
-    given = parser.parse_args()
-    torch.set_num_threads(1)
-    found = measure(given.facts, given.queries)
-    found["machine"] = describe(data=DATA_SEED)
-    text = json.dumps(found, indent=1) + "\n"
-    if given.json is None:
-        print(text)
-    else:
-        given.json.write_text(text, encoding="utf-8")
-
-
 if __name__ == "__main__":
-    main()
+    task.command(__doc__.partition("\n")[0], measure)

@@ -282,15 +282,16 @@ def _judged(name: str, done: Any, truth: Any) -> dict[str, Any]:
     return told
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+def command(title: str, measure: Callable[[int, int], dict[str, Any]], **seeds: int) -> None:
+    """Measure with so many facts and queries, and write what is found beside the machine."""
+    parser = argparse.ArgumentParser(description=title)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--facts", type=int, default=FACTS)
     parser.add_argument("--queries", type=int, default=QUERIES)
     given = parser.parse_args()
     torch.set_num_threads(1)
     found = measure(given.facts, given.queries)
-    found["machine"] = describe(data=DATA_SEED)
+    found["machine"] = describe(data=DATA_SEED, **seeds)
     text = json.dumps(found, indent=1) + "\n"
     if given.json is None:
         print(text)
@@ -299,4 +300,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command(__doc__.partition("\n")[0], measure)

@@ -18,7 +18,7 @@ def recipe() -> str:
     found = result("recipe")
     cells = defaultdict[tuple[Any, ...], list[dict[str, Any]]](list)
     for row in found["rows"]:
-        if row["fixed"] is None:
+        if row["fixed"] is None and "share" not in row:
             cells[row["task"], row["budget"], row["part"], row["link"]].append(row)
     order = sorted(
         cells, key=lambda k: (list(BOARD_TASKS).index(k[0]), k[1], k[2] != "whole", k[3])

@@ -75,7 +75,7 @@ def ask(
         ask_language(run, asked_words, top=top, as_json=as_json)
         return
     from turnover.cli._output import console, print_json, show_plan, waiting
-    from turnover.cli._worth import is_index, say_worth
+    from turnover.cli._worth import as_it_is, say_worth
     from turnover.reports import render_answer
     from turnover.runs import answer, kernel_once, open_run, plan_answer, score_all
 
@@ -96,7 +96,7 @@ def ask(
         print_json(found.to_json())
     else:
         render_answer(found, console())
-        if is_index(classifier.run.manifest):
+        if as_it_is(classifier.run.manifest):
             console().print()
             say_worth(classifier.run.manifest, run)
         elif "query" in question:

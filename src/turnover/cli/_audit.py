@@ -43,6 +43,7 @@ def audit(
         audit_language(run, top=top, as_json=as_json)
         return
     from turnover.cli._output import console, print_json, waiting, write_page
+    from turnover.cli._worth import as_it_is
     from turnover.reports import images_of, render_audit, write_gallery
     from turnover.runs import audit_results, audit_run, inspection_csv, open_run
 
@@ -61,8 +62,7 @@ def audit(
         drawn = {"gallery": str(index)} if index else {}
         print_json({**said.first(top).to_json(), "report": page, **drawn})
         return
-    as_it_is = bool(classifier.run.arguments.get("checkpoint", False))
-    render_audit(said, console(), top, as_it_is=as_it_is)
+    render_audit(said, console(), top, as_it_is=as_it_is(classifier.run.manifest))
     for written in (csv, page, index):
         if written is not None:
             console().print(f"Written: [bold]{escape(str(written))}[/bold]", soft_wrap=True)

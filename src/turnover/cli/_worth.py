@@ -8,14 +8,14 @@ from typing import Any
 
 from turnover._plain import plain
 
-__all__ = ["is_index", "pairs_of", "say_worth"]
+__all__ = ["as_it_is", "pairs_of", "say_worth"]
 
 KEPT = ("--text", "--label", "--prompt", "--response", "--messages", "--id", "--eval", "--encoding")
 USUAL = 0.3
 
 
-def is_index(manifest: Mapping[str, Any]) -> bool:
-    """Whether a run is an index of a model that was there already."""
+def as_it_is(manifest: Mapping[str, Any]) -> bool:
+    """Whether the model of a run was there already, so that nothing was trained."""
     return bool(manifest["arguments"].get("checkpoint"))
 
 

@@ -220,7 +220,12 @@ class _Aim:
         return max(1, self.fitted.pairs)
 
     def scores(self, rows: Rows) -> Tensor:
-        """What each pair contributes (:meth:`FittedKernel.by_pair`), ``float64 [pair, row]``."""
+        """What each pair contributes (:meth:`FittedKernel.by_pair`), ``float64 [pair, row]``.
+
+        With A_j(w) the mean over queries of w I_j, and w, r the residuals of target and row:
+
+            A_j(w) r + A(w_j − w) r + A(w) (r_j − r).
+        """
         config, link = self.fitted.config, self.fitted.config.link
         each, residuals = [], []
         for network, aims in zip(self.fitted.networks, self.directions, strict=True):

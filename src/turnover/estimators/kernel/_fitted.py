@@ -164,18 +164,20 @@ class FittedKernel:
         losses = [losses_of(network, self.config.loss, rows) for network in self.networks]
         wrong, own = self._wrong(losses)
         shape = len(rows), len(self.train_ids)
-        values, spread, shared = (torch.zeros(shape) for _ in range(3))
+        values, spread, shared, drifts = (torch.zeros(shape) for _ in range(4))
         for number, found in enumerate(self._influences(rows)):
             change = found - values
             values += change / (number + 1)
             spread += change * (found - values)
-            shared += found * self._drift(number, wrong, own)
-        stderr, t = self._chance(values, spread, shared, wrong, own)
+            shared += found * (drift := self._drift(number, wrong, own))
+            drifts += drift.square()
+        unit = self.residual * wrong[:, None]
+        stderr, t = self._chance(values, unit, spread, shared, drifts)
         about = dict(self.about)
         if len(rows) >= MANY and self.pairs > 1:
             odd = odd_share(self.config.link.output(torch.stack(losses)))
             about |= {} if odd is None else {"odd_share": odd[0], "odd_share_stderr": odd[1]}
-        values *= self.slope * self.residual * wrong[:, None]
+        values *= self.slope * unit
         if not torch.isfinite(values).all():
             query, row = torch.nonzero(~torch.isfinite(values))[0].tolist()
             raise ScoreError(
@@ -214,23 +216,18 @@ class FittedKernel:
             yield found
 
     def _chance(
-        self, influence: Tensor, spread: Tensor, shared: Tensor, wrong: Tensor, own: Tensor
+        self, influence: Tensor, unit: Tensor, spread: Tensor, shared: Tensor, drifts: Tensor
     ) -> tuple[Tensor | None, Tensor | None]:
         """Standard errors of the mean of :meth:`by_pair`, and t of the influence.
 
-        Args:
-            influence: I, the mean over pairs ``[query, train]``.
-            spread: Σ_j (I_j − I)².
-            shared: Σ_j I_j d_j, with d of :meth:`_drift`.
-            wrong: r_q ``[query]``.
-            own: the same of each pair.
+        With u = r_q r_z, and d_j of :meth:`_drift`, what pair j moves has the sum of squares
+
+            Σ_j (u (I_j − I) + I d_j)² = u² Σ_j (I_j − I)² + 2 u I Σ_j I_j d_j + I² Σ_j d_j².
         """
-        if (pairs := len(own)) == 1:
+        pairs = self.pairs
+        if pairs < 2:
             return None, None
-        unit = self.residual * wrong[:, None]
-        total = unit.square() * spread + 2 * unit * influence * shared
-        for number in range(pairs):
-            total += (influence * self._drift(number, wrong, own)).square()
+        total = unit.square() * spread + 2 * unit * influence * shared + influence.square() * drifts
         of_mean = pairs * (pairs - 1)
         stderr = self.slope * (total.clamp_min(0) / of_mean).sqrt()
         return stderr, t_of(influence, (spread / of_mean).sqrt()).float()
@@ -264,7 +261,7 @@ class FittedKernel:
             ScoreError: for k below 1 or above the number of instances, or an exact kernel by ranks.
             RunError: by ranks outside of ``torchrun``, and in all ranks where one fails.
         """
-        rows, block = as_rows(queries), int(memory_mb * 2**20 / (32 * len(self.train_ids))) or 1
+        rows, block = as_rows(queries), int(memory_mb * 2**20 / (36 * len(self.train_ids))) or 1
         parts = [rows.select(slice(start, start + block)) for start in range(0, len(rows), block)]
         return (top_of_ranks if by_ranks else top_of_parts)(self, parts, k, kind)
 

@@ -20,6 +20,7 @@ from turnover.errors import RunError
 from turnover.estimators._ranks import each_its_share, first_says, in_turn
 from turnover.estimators.kernel._fitted import FittedKernel, KernelConfig, networks_of, planned
 from turnover.estimators.kernel._forecast import BLOCK_BYTES
+from turnover.estimators.kernel._index import is_index
 from turnover.estimators.kernel._keep import SHARD_ROWS, Folder, Part, PartRows
 from turnover.estimators.kernel._known import Plan, make_rows
 from turnover.estimators.kernel._plan import said_of
@@ -28,7 +29,7 @@ from turnover.executors import Task, opened, refuse_crowded, refuse_unseen, run_
 __all__ = ["fit_by_ranks", "shard"]
 
 LANDMARKS = -1  # in place of the number of a part
-INDEX, SEEN_WITHIN = "index.json", 60.0  # seconds that shared storage may take to show a file
+SEEN_WITHIN = 60.0  # seconds that shared storage may take to show a file
 
 
 def shard(
@@ -72,7 +73,7 @@ def fit_by_ranks(
     Raises:
         RunError: where a rank fails, in all of them; and outside of ``torchrun``.
     """
-    if not first_says(lambda: (folder / INDEX).exists()):
+    if not first_says(lambda: is_index(folder)):
         for make, tasks in shards_of(config(), rows, folder).rounds():
             each_its_share(make, tasks)
     return in_turn(fit, lambda: _refuse_hidden(folder))
@@ -85,7 +86,7 @@ def _refuse_hidden(folder: Path) -> None:
         RunError: when it does not come.
     """
     last = time.monotonic() + SEEN_WITHIN
-    while not (folder / INDEX).exists():
+    while not is_index(folder):
         if time.monotonic() > last:
             raise RunError(
                 f"This rank does not see the index that the first one made in {folder}. Put it on "

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from turnover.data import Rows
-from turnover.estimators import GradientKernel
+from turnover.estimators import GradientKernel, is_index
 from turnover.executors import opened, workers_of
 from turnover.runs._plan import HEADER, NUMBER, Plan, plan_index, plan_training, replace_epochs
 from turnover.runs.language._answers import refuse_nothing_left, trainings_of
@@ -82,7 +82,7 @@ def plan_language_proof(
         DataError: as :func:`prove_response`.
     """
     refuse_nothing_left(classifier, most)
-    train, indexed = classifier.train, (classifier.run.folder / FEATURES / "index.json").exists()
+    train, indexed = classifier.train, is_index(classifier.run.folder / FEATURES)
     kernel = None if indexed else classifier.kernel().forecast(train)
     with opened(executor) as engine:
         farm = trainings_of(classifier, classifier.test.select(slice(0, 1)), trainings, engine)
