@@ -10,7 +10,8 @@ row has some influence, so that what can be wrong with a discovery (q ≤ 0.1) i
 judged by the mean over 32 other pairs. Rows: how many of all scores are discoveries, how many of
 these have the other sign there; the same of as many scores of the largest size, without any test;
 and the true spread of scores from run to run over the standard errors that they state, of all
-scores and of the ten largest of each query.
+scores and of the ten largest of each query; and over those of the influence alone, without the
+chance of residuals.
 """
 
 import argparse
@@ -80,30 +81,43 @@ def judged(found: Scores, pairs: int, truth: Tensor) -> dict[str, float]:
 
 def measure(scores_of: Callable[[int, int], Scores], pairs: int, truth: Tensor) -> dict[str, Any]:
     """Runs of so many pairs: discoveries, and the size of their standard errors."""
-    runs, values, errors, agreements = [], [], [], []
+    runs, values, errors, alone, agreements = [], [], [], [], []
     for repeat in range(REPEATS[pairs]):
         found = scores_of(pairs, FIRST + repeat)
         runs.append(judged(found, pairs, truth))
         values.append(found.values)
         errors.append(found.stderr)
+        alone.append(_of_influence(found))
         agreements.append(found.about["agreement"])
     spread = torch.stack(values).var(dim=0)
-    said = torch.stack([error for error in errors if error is not None]).square().mean(dim=0)
+    said, less = (torch.stack(each).square().mean(dim=0) for each in (errors, alone))
     row: dict[str, Any] = {"pairs": pairs, "repeats": len(runs)}
     for name in runs[0]:
         row[name] = round(mean(run[name] for run in runs), 5)
         row[f"{name}, s.e."] = round(stdev(r[name] for r in runs) / len(runs) ** 0.5, 5)
     largest = truth.abs().topk(LARGEST, dim=1).indices
-    ratios = [
-        (a.mean() / b.mean()).sqrt()
-        for a, b in ((spread, said), (spread.gather(1, largest), said.gather(1, largest)))
-    ]
-    more = {"true / stated error": float(ratios[0]), "largest": float(ratios[1])}
+    of_largest = [each.gather(1, largest) for each in (spread, said, less)]
+    more = {
+        "true / stated error": _ratio(spread, said),
+        "largest": _ratio(*of_largest[:2]),
+        "influence alone": _ratio(spread, less),
+        "influence alone, largest": _ratio(of_largest[0], of_largest[2]),
+    }
     return {
         **row,
         **{name: round(value, 3) for name, value in more.items()},
         "agreement": round(mean(agreements), 3),
     }
+
+
+def _of_influence(found: Scores) -> Tensor:
+    """Standard errors that leave out the chance of residuals."""
+    assert found.t is not None
+    return torch.where(found.t == 0, 0.0, found.values / found.t)
+
+
+def _ratio(spread: Tensor, said: Tensor) -> float:
+    return float((spread.mean() / said.mean()).sqrt())
 
 
 def main(path: Path) -> None:

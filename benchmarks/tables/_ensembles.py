@@ -116,10 +116,10 @@ def pair_significance() -> str:
             f"{row['wrong sign, all']:.1%}",
             f"{row['true / stated error']:.2f}",
             f"{row['largest']:.2f}",
+            f"{row['influence alone']:.2f}, {row['influence alone, largest']:.2f}",
         ]
         for row in found["rows"]
     ]
     header = ["data", "pairs", "discoveries", "wrong sign", "of as many, by size", "of all scores"]
-    return table([*header, "true / stated error", "of the ten largest"], rows) + origin(
-        found["machine"], "pair_significance"
-    )
+    errors = ["true / stated error", "of the ten largest", "both, of influence alone"]
+    return table([*header, *errors], rows) + origin(found["machine"], "pair_significance")
