@@ -72,5 +72,9 @@ def measure(facts: int, queries: int) -> dict[str, Any]:
     }
 
 
-if __name__ == "__main__":
+def main() -> None:
     task.command(__doc__.partition("\n")[0], measure, network=LANGUAGE_SEED)
+
+
+if __name__ == "__main__":
+    main()

@@ -299,5 +299,9 @@ def command(title: str, measure: Callable[[int, int], dict[str, Any]], **seeds: 
         given.json.write_text(text, encoding="utf-8")
 
 
-if __name__ == "__main__":
+def main() -> None:
     command(__doc__.partition("\n")[0], measure)
+
+
+if __name__ == "__main__":
+    main()
