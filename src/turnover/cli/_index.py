@@ -5,7 +5,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from turnover._configs import IndexConfig
 from turnover.cli._options import LANGUAGE, DryRun, Engine
+from turnover.cli._settings import typed_settings, with_settings
 from turnover.errors import DataError
 
 if TYPE_CHECKING:
@@ -17,13 +19,10 @@ MORE = "More"
 SHARE = 0.1
 
 
+@with_settings({"texts": IndexConfig}, first={"model": "data"}, more="on_bad_rows")
 def index(
     context: typer.Context,
     *,
-    model: Annotated[
-        str,
-        typer.Option(help="Folder or hub name of a classifier, language model, or LoRA on one."),
-    ],
     data: Annotated[Path, typer.Option(help="What it was trained on: CSV, JSONL or Parquet.")],
     text: Annotated[str | None, typer.Option(help="Column of the texts.")] = None,
     label: Annotated[
@@ -46,20 +45,6 @@ def index(
     out: Annotated[
         Path | None, typer.Option(help="New folder for the run.", show_default="runs/NAME")
     ] = None,
-    damping: Annotated[
-        float,
-        typer.Option(metavar="N", min=1e-6, help="Damping of the kernel.", rich_help_panel=MORE),
-    ] = 0.3,
-    max_length: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N",
-            min=8,
-            help="Word pieces read of a text.",
-            show_default="128; of a language model 512",
-            rich_help_panel=MORE,
-        ),
-    ] = None,
     on_bad_rows: Annotated[
         Literal["stop", "skip"],
         typer.Option(help="What to do about rows that cannot be used.", rich_help_panel=MORE),
@@ -73,6 +58,7 @@ def index(
     executor: Engine = None,
     dry_run: DryRun = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON.")] = False,
+    **settings: Any,
 ) -> None:
     """Index the training texts of a model that is there already: nothing is trained.
 
@@ -93,8 +79,9 @@ def index(
             "The label is that of a classifier; prompt, response and messages are of a language "
             "model. Name text=COLUMN with label=COLUMN, or the columns of a language model alone."
         )
-    how: dict[str, Any] = {"damping": damping} | ({"max_length": max_length} if max_length else {})
-    how["model"] = str(Path(model).resolve()) if Path(model).is_dir() else model
+    how = typed_settings(context, IndexConfig)
+    if Path(how["model"]).is_dir():
+        how["model"] = str(Path(how["model"]).resolve())
     folder = None if dry_run else out or Path("runs") / data.stem
     places = (context, folder, data)
     if not label:
@@ -124,7 +111,7 @@ def _index_texts(
     """The run in a folder; without one what it would take."""
     from turnover.cli._output import progress_bar, typed
     from turnover.data.texts import Columns, read_texts
-    from turnover.runs.text import IndexConfig, index_steps, index_texts, plan_index_texts
+    from turnover.runs.text import index_steps, index_texts, plan_index_texts
 
     texts = read_texts(data, Columns(*columns), **read)
     _warn(texts)

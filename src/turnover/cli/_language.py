@@ -1,10 +1,15 @@
 """Runs of language models on the command line: train, ask, audit and prove."""
 
 from collections.abc import Mapping
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
+
+from turnover._configs import ImageConfig, TextConfig
+from turnover._settings import settings_of
+from turnover.cli._settings import typed_settings, was_typed
 
 if TYPE_CHECKING:
     from turnover.runs import Plan, Run
@@ -19,10 +24,7 @@ __all__ = [
     "train_language",
 ]
 
-NOT_HERE = (
-    *("label", "adapters", "method", "units", "image", "size", "first_masked_layer", "augment"),
-    *("regression", "nothing_is_a_class", "control"),
-)
+NOT_HERE = ("label", "image", "size", "regression", "nothing_is_a_class")
 
 
 def refuse_options(context: typer.Context, names: tuple[str, ...], what: str) -> None:
@@ -34,8 +36,7 @@ def refuse_options(context: typer.Context, names: tuple[str, ...], what: str) ->
         what: what they are not for, in the singular.
     """
     for name in names:
-        found = context.get_parameter_source(name)
-        if found is not None and found.name == "COMMANDLINE":
+        if was_typed(context, name):
             raise typer.BadParameter(f"--{name.replace('_', '-')} is not for {what}: leave it out.")
 
 
@@ -48,7 +49,6 @@ def learns_responses(context: typer.Context) -> bool:
 
 def train_language(context: typer.Context, options: Mapping[str, Any]) -> "Run | Plan":
     """Train pairs of LoRA adapters of a language model; the run, or what it would take."""
-    refuse_options(context, NOT_HERE, "a language model")
     from turnover.cli._output import progress_bar, tell, typed, warn
     from turnover.data import listing
     from turnover.errors import DataError
@@ -61,7 +61,10 @@ def train_language(context: typer.Context, options: Mapping[str, Any]) -> "Run |
         steps_of,
     )
 
-    if not (model := options["model"]):
+    used = {each.name for each in fields(LanguageConfig)}
+    others = {*settings_of(TextConfig), *settings_of(ImageConfig)} - used
+    refuse_options(context, (*NOT_HERE, *sorted(others)), "a language model")
+    if not options["model"]:
         raise DataError(
             "Which language model is fine-tuned? Give a folder or the name of one at the Hugging "
             "Face hub: model=FOLDER."
@@ -79,14 +82,9 @@ def train_language(context: typer.Context, options: Mapping[str, Any]) -> "Run |
     )
     if talks.bad:
         warn(f"left out {len(talks.bad):,} rows: {listing(talks.bad)}")
-    given = {name: options[name] for name in ("lora", "pairs", "epochs", "lr") if options[name]}
-    if options["dropout"] is not None:
-        given["dropout"] = options["dropout"]
-    source = context.get_parameter_source("max_length")
-    if source is not None and source.name == "COMMANDLINE":
-        given["max_length"] = options["max_length"]
-    found = str(Path(model).resolve()) if Path(model).is_dir() else model
-    plan = LanguageConfig(found, seed=options["seed"], **given)
+    plan = LanguageConfig(**typed_settings(context, LanguageConfig))
+    if Path(plan.model).is_dir():
+        plan = replace(plan, model=str(Path(plan.model).resolve()))
     engine = options["executor"]
     if options["dry_run"]:
         return plan_language(talks, plan, engine)

@@ -2,6 +2,7 @@
 
 import re
 from contextvars import ContextVar
+from functools import cache
 from pathlib import Path
 from typing import Annotated
 
@@ -68,37 +69,17 @@ DryRun = Annotated[
 ]
 # Lists, since a plain option would keep the last of several without a word.
 
-OPTIONS = {
-    "adapters": "--adapters",
-    "beyond_this_machine": "--beyond-this-machine",
-    "corpus": "--corpus",
-    "encoding": "--encoding",
-    "evaluation": "--eval",
-    "executor": "--executor",
-    "hold_out": "--hold-out",
-    "id": "--id",
-    "image": "--image",
-    "label": "--label",
-    "lora": "--lora",
-    "messages": "--messages",
-    "method": "--method",
-    "model": "--model",
-    "nothing_is_a_class": "--nothing-is-a-class",
-    "on_bad_rows": "--on-bad-rows",
-    "out": "--out",
-    "pairs": "--pairs",
-    "port": "--port",
-    "prompt": "--prompt",
-    "regression": "--regression",
-    "response": "--response",
-    "rows": "--rows",
-    "size": "--size",
-    "span": "--span",
-    "target": "--target",
-    "text": "--text",
-}
-"""Options by the names of the arguments that they become."""
-GIVEN = re.compile(rf"\b({'|'.join(OPTIONS)})=(?:(['\"])(.*?)\2|([^\s'\".,;:()]+(?:\.\d+)?))")
+VALUE = r"""(?:(['\"])(.*?)\2|([^\s'\".,;:()]+(?:\.\d+)?))"""
+
+
+@cache
+def options_by_argument() -> dict[str, str]:
+    """Options of all commands by the names of the arguments that they become."""
+    from turnover.cli._main import app
+
+    commands = typer.main.get_command(app).commands.values()  # type: ignore[attr-defined]
+    options = (p for command in commands for p in command.params if p.param_type_name == "option")
+    return {option.name: max(option.opts, key=len) for option in options}
 
 
 def as_options(message: str) -> str:
@@ -106,9 +87,10 @@ def as_options(message: str) -> str:
 
     The library names its own arguments, which a notebook has; a command line has options.
     """
+    options = options_by_argument()
 
     def option(found: re.Match[str]) -> str:
         value = found[4] if found[3] is None else found[3]
-        return OPTIONS[found[1]] + ("" if value == "True" else f" {value}")
+        return options[found[1]] + ("" if value == "True" else f" {value}")
 
-    return GIVEN.sub(option, message)
+    return re.sub(rf"\b({'|'.join(options)})={VALUE}", option, message)

@@ -1,12 +1,14 @@
 """``turnover train``: a classifier of one's own data, ready to be asked."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from turnover._configs import ImageConfig, TextConfig
 from turnover.cli._language import learns_responses, train_language
 from turnover.cli._options import LANGUAGE, DryRun, Engine
+from turnover.cli._settings import only_in, was_typed, with_settings
 from turnover.cli._training import train_images, train_texts
 
 if TYPE_CHECKING:
@@ -15,10 +17,15 @@ if TYPE_CHECKING:
 __all__ = ["train"]
 
 MORE = "More"
-FOR_TEXTS = ("text", "encoding", "adapters", "lora", "units", "max_length")
-FOR_IMAGES = ("image", "size", "first_masked_layer", "augment")
+FOR_TEXTS = ("text", "encoding", *only_in(TextConfig, ImageConfig))
+FOR_IMAGES = ("image", "size", *only_in(ImageConfig, TextConfig))
 
 
+@with_settings(
+    {"texts": TextConfig, "images": ImageConfig},
+    first={"model": "out", "epochs": "image", "method": "image"},
+    more="size",
+)
 def train(
     context: typer.Context,
     data: Annotated[
@@ -67,16 +74,12 @@ def train(
             rich_help_panel=LANGUAGE,
         ),
     ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            help="Of texts: bag-of-words, minilm, a folder, or a model at the Hugging Face hub. Of "
-            "images: cnn, resnet9, vgg19, vgg19-bn, or a network of timm.",
-            show_default="bag-of-words or cnn",
-        ),
-    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="New folder for the run.", show_default="runs/NAME")
+    ] = None,
+    image: Annotated[
+        str | None,
+        typer.Option(help="Column of the images of a data file."),
     ] = None,
     encoding: Annotated[
         str | None,
@@ -104,63 +107,6 @@ def train(
             rich_help_panel=MORE,
         ),
     ] = False,
-    epochs: Annotated[
-        int, typer.Option(metavar="N", min=0, help="Passes over the data; 0 chooses by its size.")
-    ] = 0,
-    adapters: Annotated[
-        int,
-        typer.Option(
-            metavar="N",
-            min=0,
-            help="Train adapters of this width in the transformer, not a layer.",
-            rich_help_panel=MORE,
-        ),
-    ] = 0,
-    lora: Annotated[
-        int,
-        typer.Option(
-            metavar="N",
-            min=0,
-            help="Train LoRA of this rank in the last third of the transformer.",
-            rich_help_panel=MORE,
-        ),
-    ] = 0,
-    method: Annotated[
-        Literal["split-ensemble", "masks"] | None,
-        typer.Option(
-            help="split-ensemble: pairs of networks, each on a half of the rows; the best scores. "
-            "masks: one network, with turn-over dropout.",
-            show_default="split-ensemble; masks of adapters",
-        ),
-    ] = None,
-    pairs: Annotated[
-        int,
-        typer.Option(
-            metavar="N",
-            min=0,
-            help="Pairs of the split ensemble: more of them, better scores, more time.",
-            show_default="4, or 2 of images",
-            rich_help_panel=MORE,
-        ),
-    ] = 0,
-    units: Annotated[
-        int,
-        typer.Option(
-            metavar="N",
-            min=0,
-            max=1 << 20,
-            help="Masked units, 0 chooses: more of them, less noise.",
-            rich_help_panel=MORE,
-        ),
-    ] = 0,
-    max_length: Annotated[
-        int,
-        typer.Option(metavar="N", min=8, help="Word pieces read of a text.", rich_help_panel=MORE),
-    ] = 128,
-    image: Annotated[
-        str | None,
-        typer.Option(help="Column of the images of a data file."),
-    ] = None,
     size: Annotated[
         int,
         typer.Option(
@@ -172,63 +118,10 @@ def train(
             rich_help_panel=MORE,
         ),
     ] = 0,
-    first_masked_layer: Annotated[
-        int,
-        typer.Option(
-            metavar="N",
-            min=0,
-            help="Masks begin after this layer, counted from 1; 0 chooses. Late ones cost less "
-            "accuracy, early ones leave less that all images train together.",
-            rich_help_panel=MORE,
-        ),
-    ] = 0,
-    augment: Annotated[
-        bool,
-        typer.Option(
-            help="Shift images in training, and mirror them if in colour.",
-            rich_help_panel=MORE,
-        ),
-    ] = True,
-    dropout: Annotated[
-        float | None,
-        typer.Option(
-            metavar="N",
-            min=0,
-            max=0.95,
-            help="Ordinary dropout on top.",
-            show_default="0.5, or less where it stands at several layers",
-            rich_help_panel=MORE,
-        ),
-    ] = None,
-    lr: Annotated[
-        float,
-        typer.Option(
-            metavar="N",
-            min=0,
-            max=1e3,
-            help="Learning rate; 0 chooses by what is trained.",
-            rich_help_panel=MORE,
-        ),
-    ] = 0.0,
-    control: Annotated[
-        bool,
-        typer.Option(
-            help="Also train with ordinary dropout, to know the cost.", rich_help_panel=MORE
-        ),
-    ] = True,
-    seed: Annotated[
-        int,
-        typer.Option(
-            metavar="N",
-            min=0,
-            max=2**63 - 1,
-            help="Seed of everything that is random.",
-            rich_help_panel=MORE,
-        ),
-    ] = 0,
     executor: Engine = None,
     dry_run: DryRun = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON.")] = False,
+    **settings: Any,
 ) -> None:
     """Train a model that can be asked about its training rows: of texts, images, or responses.
 
@@ -263,8 +156,7 @@ def holds_images(data: Path, column: str | None) -> bool:
 
 def _refuse_mixed(context: typer.Context, images: bool) -> None:
     for name in FOR_TEXTS if images else FOR_IMAGES:
-        found = context.get_parameter_source(name)
-        if found is not None and found.name == "COMMANDLINE":
+        if was_typed(context, name):
             option, fix = f"--{name.replace('_', '-')}", "leave it out"
             what = "texts" if images else "images"
             raise typer.BadParameter(

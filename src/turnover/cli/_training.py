@@ -2,22 +2,23 @@
 
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
+from turnover._configs import ImageConfig, TextConfig
+from turnover.cli._settings import typed_settings
+
 if TYPE_CHECKING:
     from turnover.data.images import Reading
     from turnover.runs import Plan, Run
-    from turnover.runs.images import ImageConfig
-    from turnover.runs.text import TextConfig
 
 __all__ = ["train_images", "train_texts"]
 
 Options = Mapping[str, Any]
-SHARED = ("method", "pairs", "epochs", "lr", "seed", "control")
 
 
 def train_texts(context: typer.Context, options: Options) -> "Run | Plan":
@@ -25,7 +26,7 @@ def train_texts(context: typer.Context, options: Options) -> "Run | Plan":
     from turnover.cli._output import progress_bar, typed, warn
     from turnover.data import listing
     from turnover.data.texts import Columns, read_texts
-    from turnover.runs.text import TextConfig, plan_texts, run_texts, steps_of
+    from turnover.runs.text import plan_texts, run_texts, steps_of
 
     data, text, label = (options[name] for name in ("data", "text", "label"))
     texts = read_texts(
@@ -41,15 +42,9 @@ def train_texts(context: typer.Context, options: Options) -> "Run | Plan":
     )
     if texts.bad:
         warn(f"left out {len(texts.bad):,} rows: {listing(texts.bad)}")
-    model = options["model"] or "bag-of-words"
-    plan = TextConfig(
-        model=str(Path(model).resolve()) if Path(model).is_dir() else model,
-        max_length=options["max_length"],
-        adapters=options["adapters"],
-        lora=options["lora"],
-        units=options["units"],
-        **_shared(options),
-    )
+    plan = TextConfig(**typed_settings(context, TextConfig))
+    if Path(plan.model).is_dir():
+        plan = replace(plan, model=str(Path(plan.model).resolve()))
     folder = options["out"] or Path("runs") / data.stem
     if options["dry_run"]:
         return plan_texts(texts, plan, options["executor"])
@@ -66,7 +61,6 @@ def train_images(context: typer.Context, options: Options) -> "Run | Plan":
     from turnover.data.images import read_images
     from turnover.errors import ConversionError, DataError
     from turnover.runs.images import (
-        ImageConfig,
         forget_parts,
         layers_of,
         parts_for,
@@ -77,12 +71,7 @@ def train_images(context: typer.Context, options: Options) -> "Run | Plan":
 
     data: Path = options["data"]
     folder = options["out"] or Path("runs") / (data.resolve().stem or "images")
-    plan = ImageConfig(
-        model=options["model"] or "cnn",
-        first_masked_layer=options["first_masked_layer"],
-        augment=options["augment"],
-        **_shared(options),
-    )
+    plan = ImageConfig(**typed_settings(context, ImageConfig))
     layers_of(plan.model)  # an unknown name is told before pictures are read
     parts = None if options["dry_run"] else parts_for(folder)
     try:
@@ -122,7 +111,7 @@ def _reading(options: Options) -> "Callable[..., Reading]":
     )
 
 
-def _announce(plan: "TextConfig | ImageConfig", train: int, row_word: str, folder: Path) -> None:
+def _announce(plan: TextConfig | ImageConfig, train: int, row_word: str, folder: Path) -> None:
     """Say what is going to be trained, before it begins."""
     from turnover.cli._options import as_options
     from turnover.cli._output import tell
@@ -146,10 +135,3 @@ def _columns(options: Options) -> Any:
             "pictures needs none of them, and no --id."
         )
     return Columns(image, label, id)
-
-
-def _shared(options: Options) -> dict[str, Any]:
-    """What texts and images have in common, for their plans."""
-    shared = {name: options[name] for name in SHARED}
-    dropout = options["dropout"]
-    return shared if dropout is None else {**shared, "dropout": dropout}

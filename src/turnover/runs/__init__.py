@@ -52,10 +52,8 @@ from turnover.runs._kept import (
 from turnover.runs._measure import measure_as_it_is as measure_as_it_is, measure_run as measure_run
 from turnover.runs._pipeline import (
     STEPS_BESIDES as STEPS_BESIDES,
-    Method as Method,
     TrainingPipeline as TrainingPipeline,
     announce as announce,
-    pairs_of as pairs_of,
 )
 from turnover.runs._plan import (
     Plan as Plan,

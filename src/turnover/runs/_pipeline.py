@@ -5,14 +5,13 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Literal, final
+from typing import final
 
 import torch
 from torch import nn
 
 from turnover._rows import Loss
 from turnover.data import BadRow, Rows
-from turnover.errors import ConfigError
 from turnover.executors import opened
 from turnover.leaks import LeakReport
 from turnover.nn import SplitEnsemble
@@ -23,36 +22,12 @@ from turnover.runs._job import TrainingJob, train
 from turnover.runs._measure import measure_run
 from turnover.training import Curve, Recipe, forecast_training, refuse_large_training
 
-__all__ = ["STEPS_BESIDES", "Method", "TrainingPipeline", "announce", "pairs_of"]
+__all__ = ["STEPS_BESIDES", "TrainingPipeline", "announce"]
 
 Progress = Callable[[str, int], None]
-Method = Literal["split-ensemble", "masks"]
 MEASURED = 2000
 FORECAST = 500  # rows; fewer are trained on before a forecast is read
 STEPS_BESIDES = 3
-
-
-def pairs_of(method: Method | None, pairs: int, *, usual: int, whole: bool = False) -> int:
-    """Pairs of networks that are trained; 0 for one network with masks.
-
-    Args:
-        method: what was asked for; None for what scores best: a split ensemble, unless ``whole``.
-        pairs: what was asked for; 0 for the usual number.
-        usual: pairs of a split ensemble when none are asked for.
-        whole: whether each member would be a whole transformer: then masks, unless asked for.
-
-    Raises:
-        ConfigError: for pairs of one network with masks, or a method of another name.
-    """
-    if method not in (None, "split-ensemble", "masks"):
-        raise ConfigError(f"method={method!r} is unknown: give 'split-ensemble' or 'masks'.")
-    if pairs and method == "masks":
-        raise ConfigError(
-            f"pairs={pairs} belong to a split ensemble, and method='masks' trains one network. "
-            "Leave out one of the two."
-        )
-    masked = method == "masks" or (method is None and not pairs and whole)
-    return 0 if masked else pairs or usual
 
 
 def announce(pairs: int, train: int, row_word: str, *, control: bool) -> str:

@@ -2,16 +2,12 @@
 
 import json
 import re
-from dataclasses import fields
-from inspect import signature
 
 import pytest
 from typer.testing import CliRunner
 
 from turnover.cli import app
-from turnover.cli._train import holds_images, train
-from turnover.runs.images import ImageConfig
-from turnover.runs.text import TextConfig
+from turnover.cli._train import FOR_IMAGES, FOR_TEXTS, holds_images
 
 OPTION = re.compile(r"^│\s+(?:\*\s+)?(--[a-z][a-z-]*)", re.MULTILINE)
 
@@ -82,18 +78,8 @@ def test_a_question_without_a_row_is_refused_before_a_run_is_opened():
         assert result.exit_code == 2 and "--query" in result.stderr
 
 
-def defaults(cls):
-    return {field.name: field.default for field in fields(cls)}
-
-
-def test_options_and_configurations_have_the_same_defaults():
-    """One choice has one default, whether it is typed or handed over in Python."""
-    options = {name: p.default for name, p in signature(train).parameters.items()}
-    options["model"] = None  # each kind of data has a model of its own
-    configured = {**defaults(TextConfig), **defaults(ImageConfig), "model": None}
-    shared = options.keys() & configured.keys()
-    assert len(shared) > 10 and "lr" in shared
-    assert {n: options[n] for n in shared} == {n: configured[n] for n in shared}
-    assert {n: options[n] for n in shared & defaults(TextConfig).keys()} == {
-        n: v for n, v in {**defaults(TextConfig), "model": None}.items() if n in shared
-    }
+def test_options_of_one_kind_are_refused_for_the_other():
+    assert {"adapters", "lora", "units", "max_length"} <= set(FOR_TEXTS)
+    assert {"first_masked_layer", "augment"} <= set(FOR_IMAGES)
+    said = CliRunner().invoke(app, ["train", "nothing.csv", "--text", "a", "--augment"])
+    assert said.exit_code == 2 and "--augment is for images" in " ".join(said.stderr.split())

@@ -8,6 +8,7 @@ of its unseen half alone, as far as masks reach: see :func:`build_network`.
 """
 
 from turnover import _renamed
+from turnover._configs import ImageConfig
 from turnover.runs.images._classifier import LOADER as LOADER
 from turnover.runs.images._models import (
     ARCHITECTURES as ARCHITECTURES,
@@ -17,7 +18,7 @@ from turnover.runs.images._models import (
 )
 from turnover.runs.images._names import forget_parts as forget_parts, parts_for as parts_for
 from turnover.runs.images._planned import plan_images as plan_images
-from turnover.runs.images._run import ImageConfig, run_images, steps_of as steps_of
+from turnover.runs.images._run import run_images, steps_of as steps_of
 
 __all__ = ["ImageConfig", "run_images"]
 

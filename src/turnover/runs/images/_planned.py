@@ -5,10 +5,11 @@ from pathlib import Path
 
 import torch
 
+from turnover._configs import ImageConfig
 from turnover.data.images import Images
 from turnover.runs import Plan, Run, plan_training
 from turnover.runs.images._classifier import build, loss_of, recipe_of
-from turnover.runs.images._run import ImageConfig, manifest_of
+from turnover.runs.images._run import manifest_of
 
 __all__ = ["plan_images"]
 

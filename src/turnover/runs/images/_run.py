@@ -3,86 +3,21 @@
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
-from dataclasses import asdict, dataclass, replace
-from itertools import count
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, final
+from typing import Any
 
+from turnover._configs import ImageConfig
 from turnover.data import Rows
 from turnover.data.images import Images
-from turnover.runs import STEPS_BESIDES, Method, Run, TrainingPipeline, pairs_of
+from turnover.runs import STEPS_BESIDES, Run, TrainingPipeline
 from turnover.runs.images._classifier import build, classifier_of, loss_of, recipe_of
 from turnover.runs.images._models import build_network
 from turnover.runs.images._names import forget_parts, save_names
 
-__all__ = ["ImageConfig", "manifest_of", "run_images", "steps_of"]
+__all__ = ["manifest_of", "run_images", "steps_of"]
 
 Progress = Callable[[str, int], None]
-RATES = {"vgg19": 3e-4, "vgg11": 3e-4}  # deep, without BatchNorm: a cautious guess, not measured
-RATE, DECAY = 1e-3, 0.01
-PAIRS = 2  # networks of images train for minutes: two trainings, not four
-# With all layers masked, thousands of pictures are too few: experiments/results/leak_curve.json.
-SMALL, FIRST = "cnn", {"cnn": 4}
-DROPOUT, LITTLE_DROPOUT = 0.5, 0.1
-STEPS, FEWEST, MOST = 1500, 10, 60
-
-
-@final
-@dataclass(frozen=True)
-class ImageConfig:
-    """How a classifier of pictures is made.
-
-    Attributes:
-        model: a name that :func:`build_network` knows.
-        method: ``"split-ensemble"`` trains pairs of ordinary networks, each on its own half of the
-            pictures: the most accurate scores, in about ``pairs`` trainings. ``"masks"`` trains
-            one network with turn-over dropout. None for the first.
-        pairs: pairs of a split ensemble; 0 for 2.
-        first_masked_layer: number of the layer after which masks begin, counted from 1; 0 for the
-            last before the output of ``cnn``, and for what :func:`build_network` does with others.
-            Later masks: more accurate, and more that all pictures train together.
-        augment: shift and mirror pictures in training.
-        dropout: drop probability of ordinary dropout at the places of the masks; None for 0.5 where
-            that is one place only (``cnn``), else 0.1.
-        epochs: passes over the training pictures; 0 for about 1,500 steps, from 10 to 60 passes.
-        batch_size: pictures per step; a few more where a single one would be left for the last
-            step, of which BatchNorm knows no spread.
-        lr: learning rate of AdamW, which falls to zero along a cosine; 0 for 1e-3, or 3e-4 for
-            VGG without BatchNorm.
-        decay: weight decay.
-        seed: seed of weights, order, masks and augmentation.
-        control: also train the same network with ordinary dropout alone, to know the cost.
-    """
-
-    model: str = SMALL
-    method: Method | None = None
-    pairs: int = 0
-    first_masked_layer: int = 0
-    augment: bool = True
-    dropout: float | None = None
-    epochs: int = 0
-    batch_size: int = 64
-    lr: float = 0.0
-    decay: float = DECAY
-    seed: int = 0
-    control: bool = True
-
-    def resolved(self, train: int) -> "ImageConfig":
-        """The plan for so many training pictures, with its own choice in place of zeros.
-
-        Raises:
-            ConfigError: for pairs of one network with masks.
-        """
-        pairs = pairs_of(self.method, self.pairs, usual=PAIRS)
-        method: Method = "split-ensemble" if pairs else "masks"
-        batch = next(b for b in count(self.batch_size) if train % b != 1 or train == 1)
-        epochs = self.epochs or min(MOST, max(FEWEST, -(-STEPS // -(-train // batch))))
-        lr = self.lr or RATES.get(self.model, RATE)
-        first = self.first_masked_layer or FIRST.get(self.model, 0)
-        usual = DROPOUT if self.model == SMALL and first == FIRST[SMALL] else LITTLE_DROPOUT
-        dropout = usual if self.dropout is None else self.dropout
-        found = replace(self, method=method, pairs=pairs, first_masked_layer=first)
-        return replace(found, batch_size=batch, dropout=dropout, epochs=epochs, lr=lr)
 
 
 def steps_of(plan: ImageConfig, images: Images) -> int:

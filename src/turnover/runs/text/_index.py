@@ -8,13 +8,14 @@ of leaving one row out, to first order by the kernel.
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import cache, partial
 from pathlib import Path
-from typing import Any, final
+from typing import Any
 
 import torch
 
+from turnover._configs import IndexConfig
 from turnover.data import Labelled
 from turnover.data.texts import Texts
 from turnover.errors import DataError
@@ -26,26 +27,10 @@ from turnover.runs.text._features import encoded_rows, parts_of
 from turnover.runs.text._names import save_words
 from turnover.runs.text._run import save_pieces
 
-__all__ = ["IndexConfig", "index_steps", "index_texts", "moved", "places_of"]
+__all__ = ["index_steps", "index_texts", "moved", "places_of"]
 
 Progress = Callable[[str, int], None]
 BESIDES = 2
-
-
-@final
-@dataclass(frozen=True)
-class IndexConfig:
-    """What is indexed, and how its rows are read.
-
-    Attributes:
-        model: a folder, or a name at the hub: a sequence classifier, or LoRA of PEFT on one.
-        max_length: pieces of a text that are read.
-        damping: λ of the kernel, which no ensemble chooses here.
-    """
-
-    model: str
-    max_length: int = 128
-    damping: float = 0.3
 
 
 def index_steps(texts: Texts) -> int:

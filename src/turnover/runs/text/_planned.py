@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 
 import torch
 
+from turnover._configs import IndexConfig, TextConfig
 from turnover.data import Rows
 from turnover.data.texts import Texts
 from turnover.estimators import GradientKernel
@@ -19,8 +20,8 @@ from turnover.runs.text._checkpoint import load_checkpoint, tokenizer_of
 from turnover.runs.text._classifier import build, encoder_for, encoding, loss, recipe_of
 from turnover.runs.text._encoders import Encoder
 from turnover.runs.text._features import encoded_rows
-from turnover.runs.text._index import IndexConfig, moved, places_of
-from turnover.runs.text._run import TextConfig, manifest_of
+from turnover.runs.text._index import moved, places_of
+from turnover.runs.text._run import manifest_of
 
 __all__ = ["plan_index_texts", "plan_texts"]
 

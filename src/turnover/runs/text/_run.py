@@ -4,15 +4,15 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
 from functools import cache, partial
 from pathlib import Path
-from typing import Any, final
+from typing import Any
 
+from turnover._configs import TextConfig
 from turnover.data import Rows
 from turnover.data.texts import Texts
-from turnover.errors import DataError
-from turnover.runs import STEPS_BESIDES, Method, Run, TrainingPipeline, pairs_of
+from turnover.runs import STEPS_BESIDES, Run, TrainingPipeline
 from turnover.runs._fine_tuned import about_base
 from turnover.runs.text._classifier import (
     build,
@@ -27,77 +27,9 @@ from turnover.runs.text._features import encoded_rows, parts_of
 from turnover.runs.text._names import save_words
 from turnover.runs.text._words import COMMON, TOKENIZER, common_pieces, pieces_of_run, tokenizer_of
 
-__all__ = ["TextConfig", "manifest_of", "run_texts", "save_pieces", "steps_of"]
+__all__ = ["manifest_of", "run_texts", "save_pieces", "steps_of"]
 
 Progress = Callable[[str, int], None]
-PAIRS = 4  # of one to eight, the best scores for their time: benchmarks/results/leaderboard.json
-UNITS_OF_A_MEMBER = 128  # more units gain nothing in a split ensemble (experiments/text_labels.py)
-
-
-@final
-@dataclass(frozen=True)
-class TextConfig:
-    """How a classifier of texts is made.
-
-    Attributes:
-        model: an encoder: ``"bag-of-words"``, ``"minilm"``, a folder, or a name at the hub.
-        max_length: pieces of a text that a transformer reads.
-        adapters: train adapters of this width in the transformer itself; 0 keeps it frozen and
-            trains a layer on top.
-        lora: train LoRA of this rank in the last third of the transformer's blocks; 0 for none.
-        method: ``"split-ensemble"`` trains pairs of ordinary networks, each on its own half of the
-            texts: the most accurate scores, in about ``pairs`` trainings. ``"masks"`` trains one
-            network with turn-over dropout. None for the first, or with adapters for the second.
-        pairs: pairs of a split ensemble; 0 for 4.
-        units: masked units of that layer; 0 for about as many as there are training texts, from
-            1,024 to 4,096. Of a member: its units, 0 for 128.
-        dropout: drop probability of ordinary dropout on top; None for 0.5, or of LoRA 0.1.
-        epochs: passes over the training texts; 0 for about 300 steps, from 3 to 100 passes.
-        batch_size: texts per step; 0 for 64, or 32 with adapters or LoRA.
-        lr: learning rate of AdamW, which falls to zero along a cosine; 0 for 5e-4, or 2e-3 with
-            adapters or LoRA.
-        seed: seed of weights, order and masks.
-        control: also train the same network with ordinary dropout alone, to know the cost.
-    """
-
-    model: str = "bag-of-words"
-    max_length: int = 128
-    adapters: int = 0
-    lora: int = 0
-    method: Method | None = None
-    pairs: int = 0
-    units: int = 0
-    dropout: float | None = None
-    epochs: int = 0
-    batch_size: int = 0
-    lr: float = 0.0
-    seed: int = 0
-    control: bool = True
-
-    def resolved(self, train: int) -> "TextConfig":
-        """The plan for so many training texts, with its own choice in place of zeros.
-
-        Raises:
-            ConfigError: for pairs of one network with masks.
-            DataError: for adapters and LoRA at once.
-        """
-        if self.adapters and self.lora:
-            raise DataError(
-                f"adapters={self.adapters} and lora={self.lora} are two ways to train a "
-                "transformer. Leave out one of the two."
-            )
-        tuned = bool(self.adapters or self.lora)
-        pairs = pairs_of(self.method, self.pairs, usual=PAIRS, whole=bool(self.adapters))
-        wide = min(4096, max(1024, 1 << (train - 1).bit_length()))
-        units = self.units or (UNITS_OF_A_MEMBER if pairs else wide)
-        batch_size = self.batch_size or (32 if tuned else 64)
-        epochs = self.epochs or min(100, max(3, -(-300 // -(-train // batch_size))))
-        lr = self.lr or (2e-3 if tuned else 5e-4)
-        usual = 0.1 if self.lora else 0.5
-        dropout = usual if self.dropout is None else self.dropout
-        method: Method = "split-ensemble" if pairs else "masks"
-        found = replace(self, method=method, pairs=pairs, units=units)
-        return replace(found, epochs=epochs, batch_size=batch_size, lr=lr, dropout=dropout)
 
 
 def steps_of(plan: TextConfig, texts: Texts) -> int:
