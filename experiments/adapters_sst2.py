@@ -46,7 +46,7 @@ SETS = {
 }
 """By name: files of training and of queries, and the number of classes."""
 RECIPE = Recipe(4, 16, 0, partial(torch.optim.AdamW, lr=2e-3, weight_decay=0.0))
-DAMPINGS = (0.03, 0.1, 0.3, 1.0, 3.0)
+DAMPINGS = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 MASKED = 64
 """Rank or width of a masked network: masks need units."""
 

@@ -108,6 +108,25 @@ def adapters_memory() -> str:
     return table(header, rows) + said + origin(found["machine"], "adapters_memory")
 
 
+def adapters_time() -> str:
+    """Time of pairs of adapters beside as many ordinary fine-tunings."""
+    found = result("adapters_time")
+    ways: dict[str, list[object]] = {}
+    for one in found["results"]:
+        told = f"{one['ratio']:.2f} ({one['low']:.2f} to {one['high']:.2f})"
+        ways.setdefault(one["way"], []).append(told)
+    counts = list(dict.fromkeys(one["pairs"] for one in found["results"]))
+    header = ["P pairs, trained", *(f"P = {pairs}" for pairs in counts)]
+    said = (
+        f"\nProcessor time by that of P ordinary fine-tunings on all rows; the median of "
+        f"{found['rounds']} rounds, the least and the most. {found['rows']} rows of "
+        f"{found['tokens']} tokens, {found['epochs']} epochs, batches of {found['batch']}. "
+        f"One fine-tuning took {found['one adapter']:.0f} s.\n"
+    )
+    rows = [[way, *told] for way, told in ways.items()]
+    return table(header, rows) + said + origin(found["machine"], "adapters_time")
+
+
 def _against_training(name: str) -> str:
     found = result(name)
     with_costs = "ms per example" in found["rows"][0]

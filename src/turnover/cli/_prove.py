@@ -90,8 +90,8 @@ def prove(
         return
     done = 0
 
-    def forecast(seconds: float) -> None:
-        tell(f"training again takes at most {_minutes(seconds)}")
+    def forecast(least: float, most: float) -> None:
+        tell(f"training again takes from {_minutes(least)} to {_minutes(most)}")
 
     with progress_bar(None) as tick:
 

@@ -66,7 +66,7 @@ def prove(
     stacked: bool | None = None,
     budget: float | None = None,
     executor: Executor | str | None = None,
-    forecast: Callable[[float], None] | None = None,
+    forecast: Callable[[float, float], None] | None = None,
     progress: Progress | None = None,
 ) -> Proof:
     """Find the fewest training rows whose removal changes what the model says, and train again.
@@ -103,7 +103,7 @@ def prove(
         stacked: train all seeds at once; by default where that is sooner.
         budget: seconds; the search ends early, and leaves the time of the controls.
         executor: trains elsewhere; see :mod:`turnover.executors`.
-        forecast: called before the trainings with the seconds that they may take.
+        forecast: called before the trainings with the least and the most seconds of them.
         progress: called with the number of finished trainings, and the most there can be.
 
     Raises:
@@ -206,7 +206,7 @@ def _together(
     folder: str | Path | None = None,
     stacked: bool | None = None,
     budget: float | None = None,
-    forecast: Callable[[float], None] | None = None,
+    forecast: Callable[[float, float], None] | None = None,
     progress: Progress | None = None,
 ) -> list[Proof]:
     if controls is None:
@@ -269,7 +269,7 @@ class _Clock:
     running: int = 1
 
     def begin(
-        self, budget: float | None, forecast: Callable[[float], None] | None, fewest: int
+        self, budget: float | None, forecast: Callable[[float, float], None] | None, fewest: int
     ) -> None:
         """Measure what a set of trainings takes, where anyone wants to know.
 
@@ -280,7 +280,7 @@ class _Clock:
             return
         self.each = self.farm.seconds()
         if forecast is not None:
-            forecast(self.each * self.sets)
+            forecast(self.each * fewest, self.each * self.sets)
         if budget is None:
             return
         if (least := self.each * fewest) > budget:

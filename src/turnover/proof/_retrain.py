@@ -50,6 +50,7 @@ __all__ = ["Retrainings"]
 
 ROWS_PER_BLOCK = 512
 PROBED_LOSSES = 16
+WARMING = 2  # batches of a training that is only timed
 AT_ONCE = 64  # more networks in a stack gain nothing on two cores
 PADDED = 2  # version of how stacked trainings are made of sets
 Tick = Callable[[int], None]
@@ -208,16 +209,27 @@ class Retrainings:
         return -(-int(kept.sum()) // batch) * batch
 
     def seconds(self) -> float:
-        """About how long one set of trainings takes, from one epoch of it in this process."""
+        """About how long one set of trainings takes, from an epoch on all rows and one on a few.
+
+        What every training takes once (its network, its answers) is told apart from its epochs.
+        """
         every = torch.ones(len(self.train), dtype=torch.bool)
-        stack = self._stacks([(every, list(self.seeds))])[0]
-        trainings = sum(len(seeds) for _, seeds in stack)
-        start = time.perf_counter()
+        seeds = self._stacks([(every, list(self.seeds))])[0][0][1]
+        few = torch.arange(len(every)) < WARMING * self.recipe.batch_size
         with nullcontext() if self.executor is None else with_threads(threads_of(self.executor)):
-            self._trained(stack, replace(self.recipe, epochs=min(1, self.recipe.epochs)))
-        passed = (time.perf_counter() - start) * max(1, self.recipe.epochs)
-        stacks = -(-len(self.seeds) // trainings)
+            self._epoch(few, seeds)  # the first time, much is made ready
+            short, whole = self._epoch(few, seeds), self._epoch(every, seeds)
+        more = int((~few).sum())
+        epoch = max(0.0, whole - short) * len(every) / more if more else whole
+        passed = max(0.0, whole - epoch) + self.recipe.epochs * epoch
+        stacks = -(-len(self.seeds) // len(seeds))
         return passed * -(-stacks // workers_of(self.executor))
+
+    def _epoch(self, kept: Tensor, seeds: list[int]) -> float:
+        """Seconds of one epoch of a stack on these rows, and of what its networks answer."""
+        start = time.perf_counter()
+        self._trained([(kept, seeds)], replace(self.recipe, epochs=min(1, self.recipe.epochs)))
+        return time.perf_counter() - start
 
     @cached_property
     def _draws(self) -> bool:

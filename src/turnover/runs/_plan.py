@@ -178,7 +178,6 @@ def plan_proof(
     with opened(executor) as engine:
         how = (classifier.build, classifier.loss, classifier.logits, classifier.recipe, train, test)
         farm = Retrainings(*how, range(trainings), executor=engine)
-        farm.seconds()  # the first time, much is made ready
         each, workers = farm.seconds(), workers_of(engine)
     kernel = classifier.kernel().forecast(train)
     network = forecast_training(

@@ -34,7 +34,7 @@ def prove_run(
     against: Sequence[str] | None = None,
     budget: float | None = None,
     executor: Executor | str | None = None,
-    forecast: Callable[[float], None] | None = None,
+    forecast: Callable[[float, float], None] | None = None,
     progress: Callable[[int, int], None] | None = None,
     fitted: Fitted | None = None,
 ) -> Proof:
@@ -57,7 +57,7 @@ def prove_run(
             the same label.
         budget: seconds.
         executor: trains elsewhere; see :mod:`turnover.executors`.
-        forecast: called with the seconds that it may take, before it begins.
+        forecast: called with the least and the most seconds of the trainings, before they begin.
         progress: called with the number of finished trainings, and the most there can be.
         fitted: the kernel of the run, where it knows the training rows already.
 

@@ -174,8 +174,9 @@ def test_progress_ends_below_the_most_there_can_be():
 
 def test_a_forecast_comes_first_and_a_small_budget_is_refused():
     told = []
-    prove(1, forecast=told.append)
-    assert len(told) == 1 and 0 < told[0] < 600
+    prove(1, forecast=lambda least, most: told.append((least, most)))
+    ((least, most),) = told
+    assert 0 < least < most < 600
     with pytest.raises(DataError, match="budget of 1e-09 seconds does not suffice"):
         prove(1, budget=1e-9)
 

@@ -86,7 +86,6 @@ def plan_language_proof(
     kernel = None if indexed else classifier.kernel().forecast(train)
     with opened(executor) as engine:
         farm = trainings_of(classifier, classifier.test.select(slice(0, 1)), trainings, engine)
-        farm.seconds()  # the first time, much is made ready
         each, workers = farm.seconds(), min(trainings, workers_of(engine))
     network = forecast_training(
         classifier.build(0), train, language_loss, replace_epochs(classifier.recipe)
