@@ -14,6 +14,7 @@ import turnover
 from tests.asserts import assert_refused
 from tests.integration.conftest import invoke
 from turnover.masks import string_id
+from turnover.runs import Decisions
 from turnover.runs.language import Columns, open_language, read_talks
 
 transformers = pytest.importorskip("transformers")
@@ -245,12 +246,38 @@ def test_names_become_ids_by_the_rule_of_all_runs(tmp_path):
     assert sorted(ids) == sorted([7, 8, string_id("b"), string_id("007")])
 
 
-@pytest.mark.parametrize("command", ["cleanse", "check", "explore", "export"])
+@pytest.mark.parametrize("command", ["cleanse", "check", "export"])
 def test_what_needs_classes_is_refused(trained, tmp_path, command):
     run, *_ = trained
-    more = {"cleanse": ("--target", tmp_path / "none.csv"), "export": ("--out", tmp_path / "x.csv")}
+    more = {
+        "cleanse": ("--target", tmp_path / "none.csv"),
+        "export": ("--parquet", tmp_path / "x.csv"),
+    }
     result = invoke(command, run, *more.get(command, ()))
     assert result.exit_code in (2, 3) and "Traceback" not in result.stderr
+    assert "run of a language model" in " ".join(result.stderr.replace("│", " ").split())
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet", "csv"])
+def test_the_cleaned_file_is_read_again_without_the_removed_examples(trained, tmp_path, suffix):
+    run = tmp_path / "run"
+    shutil.copytree(trained[0], run)
+    opened = open_language(run)
+    ids = opened.train.ids.tolist()
+    decisions = Decisions(run, ids, ())
+    for id, action in ((ids[3], "remove"), (ids[5], "remove"), (ids[5], "keep")):
+        decisions.decide(id, action)
+    out = tmp_path / f"clean.{suffix}"
+    found = answer("apply", run, "--out", out)
+    assert (found["rows"], found["decided"]) == (len(ids) - 1, 2)
+    columns = Columns(prompt="instruction", response="output", id="id")
+    again = read_talks(out, columns, evaluation=out)
+    assert list(again.train) == [talk for n, talk in enumerate(opened.talks["train"]) if n != 3]
+    assert again.ids[0].tolist() == [id for id in ids if id != ids[3]]
+    told = (tmp_path / "decisions.csv").read_text(encoding="utf-8")
+    assert told.count("remove") == 1 and opened.talks["train"][3].name in told
+    assert invoke("apply", run, "--out", out, "--suspects", "remove").exit_code == 2
+    assert_refused(invoke("apply", run, "--out", tmp_path / "x.xlsx"), 2, "chooses the format")
 
 
 def test_questions_for_other_runs_are_refused(trained):
@@ -307,6 +334,16 @@ def test_chats_go_through_the_template_and_plain_texts_are_learned_whole(tmp_pat
         tokens[classifier.train.batch["attention_mask"][0] == 1]
     )
     assert text.startswith("user") and "assistant the capital" in text
+    assert answer("apply", tmp_path / "run", "--out", tmp_path / "again.jsonl")["rows"] == 18
+    again = [json.loads(line) for line in (tmp_path / "again.jsonl").read_text().splitlines()]
+    assert all(list(row) == ["talk"] for row in again)
+    assert [row["talk"][-1]["content"] for row in again] == [
+        talk.response for talk in classifier.talks["train"]
+    ]
+    parquet = tmp_path / "again.parquet"
+    assert answer("apply", tmp_path / "run", "--out", parquet)["rows"] == 18
+    read = read_talks(parquet, Columns(messages="talk"), evaluation=parquet)
+    assert [t.turns for t in read.train] == [t.turns for t in classifier.talks["train"]]
     result = invoke("train", data, "--text", "words", *how, "--out", tmp_path / "plain")
     assert result.exit_code == 0, (result.stderr, result.exception)
     plain = open_language(tmp_path / "plain")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from turnover.cli._language import apply_language, refuse_options
 from turnover.cli._options import RunFolder
 from turnover.errors import DataError
 
@@ -46,6 +47,8 @@ def explore(
     ] = False,
 ) -> None:
     """Look at a run in the browser: its mistakes, what is behind them, which rows are wrong.
+
+    Of a language model: what stands behind a response, and which training examples to keep.
 
     Decisions are written to RUN/decisions.jsonl at once and never change the data. Only this
     machine can see the page. Ctrl-C ends it.
@@ -97,9 +100,10 @@ def _decided(run: Path) -> "tuple[ClassifierRun, Mapping[int, Decision]]":
 
 
 def apply(
+    context: typer.Context,
     run: RunFolder,
     *,
-    out: Annotated[Path, typer.Option(help="File of the cleaned data (.csv, .parquet).")],
+    out: Annotated[Path, typer.Option(help="File of the cleaned data (.csv, .jsonl, .parquet).")],
     suspects: Annotated[
         Literal["remove", "relabel"] | None,
         typer.Option(
@@ -117,10 +121,15 @@ def apply(
     """
     from turnover.cli._output import print_json, waiting
     from turnover.runs import with_suspects, write_cleaned, write_decisions
+    from turnover.runs.language import is_language
 
     told = out.with_name("decisions.csv")
     if out == told:
         raise DataError(f"{told} is for the decisions themselves. Give the cleaned data a name.")
+    if is_language(run):
+        refuse_options(context, ("suspects",), "a language model")
+        apply_language(run, out, told, as_json=as_json)
+        return
     with waiting("Writing"):
         classifier, decided = _decided(run)
         if suspects is not None:

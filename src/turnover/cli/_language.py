@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from turnover.runs.language import LanguageQuery, LanguageRun
 
 __all__ = [
+    "apply_language",
     "ask_language",
     "audit_language",
     "learns_responses",
@@ -137,6 +138,25 @@ def audit_language(run: Path, *, top: int, as_json: bool) -> None:
         print_json(found.to_json())
         return
     render_language_audit(found, console(), top, as_it_is=classifier.as_it_is)
+
+
+def apply_language(run: Path, out: Path, told: Path, *, as_json: bool) -> None:
+    """Write the training examples after the decisions, and the decisions beside them."""
+    from turnover.cli._output import print_json
+    from turnover.runs import Decisions, Run
+    from turnover.runs.language import examples_of, write_cleaned_talks, write_talk_decisions
+
+    opened = Run.open(run)
+    ids = examples_of(opened, "train")[0].ids.tolist()
+    decided = Decisions(opened.folder, ids, ()).current
+    kept = write_cleaned_talks(opened, decided, out)
+    write_talk_decisions(opened, decided, told)
+    if as_json:
+        count = len(decided)
+        print_json({"out": str(out), "decisions": str(told), "rows": kept, "decided": count})
+        return
+    print(f"{kept:,} examples, {len(ids) - kept:,} removed: {out}")
+    print(f"Decisions: {told}")
 
 
 def prove_language(run: Path, asked: Mapping[str, Any], options: Mapping[str, Any]) -> None:

@@ -14,7 +14,7 @@ from starlette.routing import Route
 from turnover.explore import _decide, _map, _pages, _work
 from turnover.explore._guard import Guard
 from turnover.explore._pair import compare
-from turnover.explore._site import Page, Site, served
+from turnover.explore._site import Page, Pages, Site, SiteOf, served
 
 __all__ = ["app_of", "hosts_of"]
 
@@ -68,7 +68,12 @@ def hosts_of(port: int) -> frozenset[str]:
 
 
 def app_of(
-    site: Site, port: int, more_hosts: frozenset[str] = frozenset(), *, framed: bool = False
+    site: SiteOf[Any],
+    port: int,
+    more_hosts: frozenset[str] = frozenset(),
+    *,
+    pages: Pages | None = None,
+    framed: bool = False,
 ) -> Guard:
     """The explorer of a run behind its guard.
 
@@ -76,6 +81,7 @@ def app_of(
         site: what is shown.
         port: where it listens.
         more_hosts: other names that it answers to, each with its port.
+        pages: those of the kind of run; by default those of a classifier.
         framed: let notebooks of this machine show pages in a frame.
     """
 
@@ -84,18 +90,18 @@ def app_of(
         yield
         site.explorer.jobs.close()
 
+    pages = pages or Pages({**PAGES, "/picture/{side}/{row}": _picture}, CHANGES)
     routes = [
         Route("/static/{name}", _static),
-        Route("/picture/{side}/{row}", served(site, _picture)),
         Route("/jobs/{number}/events", partial(_work.events, site)),
-        *(Route(to, served(site, page), methods=["POST"]) for to, page in CHANGES.items()),
-        *(Route(to, served(site, page)) for to, page in PAGES.items()),
+        *(Route(to, served(site, page), methods=["POST"]) for to, page in pages.change.items()),
+        *(Route(to, served(site, page)) for to, page in pages.look.items()),
     ]
     app = Starlette(routes=routes, lifespan=lifespan, exception_handlers={404: _missing(site)})
     return Guard(app, hosts_of(port) | more_hosts, port, framed=framed)
 
 
-def _missing(site: Site) -> Any:
+def _missing(site: SiteOf[Any]) -> Any:
     async def missing(request: Request, error: Exception) -> Response:
         return site.render("error.html", 404, says="There is no such page.")
 

@@ -1,7 +1,7 @@
 """Decisions: one row after the other, one key each; lists of them, and the files they make."""
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +12,15 @@ from torch import Tensor
 from turnover.errors import DataError
 from turnover.explore._site import Site, number_of
 from turnover.explore._tables import seen_by_others, shown
-from turnover.runs import write_cleaned, write_decisions
+from turnover.runs import Decisions, write_cleaned, write_decisions
 
-__all__ = ["decide", "export", "next_row", "undo"]
+__all__ = ["attachment", "decide", "export", "next_row", "page_of_ours", "undo", "write_down"]
 
 Form = Mapping[str, Any]
 ACTIONS = (("keep", "1"), ("relabel", "2"), ("remove", "3"), ("unsure", "4"))
 TYPES = {
     "csv": "text/csv; charset=utf-8",
+    "jsonl": "application/jsonl",
     "parquet": "application/vnd.apache.parquet",
 }
 
@@ -66,19 +67,28 @@ def _first_open(order: Tensor, decided: set[int]) -> int | None:
 
 def decide(site: Site, request: Request, form: Form) -> Response:
     """Write a decision down, and go on."""
-    run = site.explorer
+    write_down(site.explorer.decisions, form)
+    return RedirectResponse(page_of_ours(form.get("back"), "/decide"), 303)
+
+
+def write_down(decisions: Decisions, form: Form) -> None:
+    """Write down what a form decides.
+
+    Raises:
+        DataError: for a row, action or label that does not exist.
+        RunError: when it cannot be written.
+    """
     id = form.get("id")
     known = isinstance(id, str) and id.lstrip("-").isdecimal() and id.isascii() and len(id) < 21
     if not known:
         raise DataError(f"There is no training row with id {str(id)[:40]!r}.")
     label = form.get("label")
-    run.decisions.decide(
+    decisions.decide(
         int(str(id)),
         str(form.get("action")),
         str(label) if label else None,
         str(form.get("note") or ""),
     )
-    return RedirectResponse(_inside(form.get("back")), 303)
 
 
 def undo(site: Site, request: Request, form: Form) -> Response:
@@ -90,11 +100,11 @@ def undo(site: Site, request: Request, form: Form) -> Response:
     return RedirectResponse(f"/decide?at={int(run.place[run.row_of(taken.id)])}", 303)
 
 
-def _inside(address: object) -> str:
-    """A page of ours to go on with, never one elsewhere."""
+def page_of_ours(address: object, otherwise: str) -> str:
+    """The page of a training row to go on with, never one elsewhere."""
     text = str(address or "")
     rows = text.removeprefix("/row/")
-    return text if text != rows and rows.isascii() and rows.isdecimal() else "/decide"
+    return text if text != rows and rows.isascii() and rows.isdecimal() else otherwise
 
 
 def export(site: Site, request: Request, form: Form) -> Response:
@@ -103,10 +113,15 @@ def export(site: Site, request: Request, form: Form) -> Response:
     stem, _, suffix = name.partition(".")
     if (stem, suffix) not in {("clean", "csv"), ("clean", "parquet"), ("decisions", "csv")}:
         raise DataError("There is no such file. There are clean.csv, clean.parquet, decisions.csv.")
+    write = write_cleaned if stem == "clean" else write_decisions
+    return attachment(name, lambda path: write(run.classifier, run.decisions.current, path))
+
+
+def attachment(name: str, write: Callable[[Path], object]) -> Response:
+    """A file that a browser saves under a name, as it is written."""
     with tempfile.TemporaryDirectory(prefix="turnover-") as folder:
         path = Path(folder) / name
-        write = write_cleaned if stem == "clean" else write_decisions
-        write(run.classifier, run.decisions.current, path)
+        write(path)
         content = path.read_bytes()
     headers = {"content-disposition": f'attachment; filename="{name}"'}
-    return Response(content, headers=headers, media_type=TYPES[suffix])
+    return Response(content, headers=headers, media_type=TYPES[path.suffix[1:]])

@@ -45,7 +45,8 @@ def explore(
         background: serve from a thread and return at once, as a notebook needs it.
 
     Raises:
-        ConfigError: for a port that is taken, or a host that others reach without the second word.
+        ConfigError: for a port that is taken, a host that others reach without the second word, or
+            a run of a language model beside another run.
         RunError: for a folder that cannot be opened.
         MissingExtra: when a package of ``turnover[explore]`` is not installed.
     """
@@ -60,20 +61,17 @@ def explore(
         import uvicorn
 
         from turnover.explore._app import app_of
-        from turnover.explore._explorer import Explorer
-        from turnover.explore._site import Site
+        from turnover.explore._kinds import open_site
     except ModuleNotFoundError as error:
         raise MissingExtra(str(error.name), "explore", "The explorer") from None
     with ExitStack() as opened:
         listening = opened.enter_context(_listen(host, port))
         port = listening.getsockname()[1]
-        first = Explorer(run)
-        second = None if other is None else Explorer(other, jobs=first.jobs, scores=False)
+        site, pages = open_site(run, other)
         opened.pop_all()  # whoever serves closes it
-    site = Site(first, second)
     name = f"[{host}]" if ":" in host else host
     framed = background and in_notebook()
-    app = app_of(site, port, frozenset({f"{name}:{port}"}), framed=framed)
+    app = app_of(site, port, frozenset({f"{name}:{port}"}), pages=pages, framed=framed)
     url = Address(f"http://{name}:{port}/?token={app.token}")
     config = uvicorn.Config(
         app,
@@ -95,7 +93,7 @@ def explore(
     try:
         _run(server, listening)
     finally:
-        first.jobs.close()
+        site.explorer.jobs.close()
     return url
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, final
 
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import FormData
@@ -13,29 +13,51 @@ from starlette.responses import HTMLResponse, Response
 
 from turnover.errors import DataError, TurnoverError
 from turnover.explore._explorer import Explorer
+from turnover.explore._jobs import Jobs
 from turnover.reports import environment, shorten
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-__all__ = ["Page", "Site", "number_of", "served"]
+__all__ = ["Explored", "Page", "Pages", "Site", "SiteOf", "number_of", "served"]
 
 NO_FORM = FormData()
 LARGEST_FIELD = 1 << 18
+NAV = (
+    ("/mistakes", "Mistakes"),
+    ("/rows", "Training rows"),
+    ("/decide", "Decide"),
+    ("/map", "Map"),
+    ("/jobs", "Work"),
+)
+
+
+class Explored(Protocol):
+    """An opened run of any kind, looked at; ``word`` is what a row is called."""
+
+    jobs: Jobs
+
+    @property
+    def word(self) -> str: ...
+
+
+E = TypeVar("E", bound=Explored)
 
 
 @final
 @dataclass(frozen=True)
-class Site:
-    """What all pages share.
+class SiteOf(Generic[E]):
+    """What all pages of a run share.
 
     Attributes:
         explorer: the run.
         other: a second run, beside it.
+        nav: address and name of each page that the head of all pages leads to.
     """
 
-    explorer: Explorer
-    other: Explorer | None = None
+    explorer: E
+    other: E | None = None
+    nav: tuple[tuple[str, str], ...] = NAV
 
     @cached_property
     def _templates(self) -> "Environment":
@@ -53,10 +75,25 @@ class Site:
         return self.explorer.word
 
 
-Page = Callable[[Site, Request, Mapping[str, Any]], Response]
+Site = SiteOf[Explorer]
+Page = Callable[[SiteOf[Any], Request, Mapping[str, Any]], Response]
 
 
-def served(site: Site, page: Page) -> Callable[[Request], Any]:
+@final
+@dataclass(frozen=True)
+class Pages:
+    """The pages of a kind of run by their addresses.
+
+    Attributes:
+        look: pages that change nothing.
+        change: what is posted.
+    """
+
+    look: Mapping[str, Page]
+    change: Mapping[str, Page]
+
+
+def served(site: SiteOf[Any], page: Page) -> Callable[[Request], Any]:
     """A page as an endpoint: its work in a thread, its mistakes in words."""
 
     async def endpoint(request: Request) -> Response:

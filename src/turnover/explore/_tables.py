@@ -13,7 +13,16 @@ from torch import Tensor
 
 from turnover.explore._explorer import Explorer
 
-__all__ = ["PAGE", "Listed", "confusion", "mistakes", "seen_by_others", "shown", "training_rows"]
+__all__ = [
+    "PAGE",
+    "Listed",
+    "confusion",
+    "mistakes",
+    "paged",
+    "seen_by_others",
+    "shown",
+    "training_rows",
+]
 
 PAGE = 40
 LONGEST = 600  # letters of a text in a list
@@ -65,9 +74,10 @@ def confusion(run: Explorer) -> list[list[int]]:
     return flat.reshape(size, size).tolist()
 
 
-def _paged(
+def paged(
     rows: Tensor, show: Callable[[int], Mapping[str, Any]], asked: Mapping[str, str]
 ) -> Listed:
+    """The page of a list that is asked for, or the last one."""
     pages = max(1, -(-len(rows) // PAGE))
     text = asked.get("page", "0")
     page = min(pages - 1, int(text)) if text.isascii() and text.isdecimal() and len(text) < 9 else 0
@@ -102,7 +112,7 @@ def mistakes(run: Explorer, asked: Mapping[str, str]) -> Listed:
         said = run.classes[int(says[row])]
         return {**shown(run, "test", row), "said": said, "sure": float(sure[row])}
 
-    return _paged(rows[torch.argsort(key[rows], stable=True)], show, asked)
+    return paged(rows[torch.argsort(key[rows], stable=True)], show, asked)
 
 
 def training_rows(run: Explorer, asked: Mapping[str, str]) -> Listed:
@@ -126,7 +136,7 @@ def training_rows(run: Explorer, asked: Mapping[str, str]) -> Listed:
         order = torch.tensor(list(run.tested), dtype=torch.int64)
     if asked.get("text"):
         kept = kept & run.holding("train", asked["text"])
-    return _paged(
+    return paged(
         order[kept[order]],
         lambda row: {**shown(run, "train", row), **seen_by_others(run, row)},
         asked,

@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse, RedirectResponse, Response, Stream
 from turnover.errors import DataError
 from turnover.explore._explorer import Explorer
 from turnover.explore._jobs import Job, Tick
-from turnover.explore._site import Site, number_of
+from turnover.explore._site import Site, SiteOf, number_of
 from turnover.explore._tables import shown
 from turnover.runs import proof_json, prove_run, retrain_with_decisions
 
@@ -135,7 +135,7 @@ def retrain(site: Site, request: Request, form: Form) -> Response:
     return RedirectResponse("/jobs", 303)
 
 
-async def events(site: Site, request: Request) -> Response:
+async def events(site: SiteOf[Any], request: Request) -> Response:
     """The progress of a job as server-sent events, until it ends."""
     text = request.path_params["number"]
     known = text.isascii() and text.isdecimal() and len(text) < 10

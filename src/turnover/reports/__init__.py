@@ -26,6 +26,7 @@ from turnover.reports.renderers._language import (
 )
 from turnover.reports.renderers._terminal import render_terminal
 from turnover.reports.sentences._build import build_report, summary as summary
+from turnover.reports.sentences._findings import memory_sentence_of as memory_sentence_of
 from turnover.reports.sentences._words import shorten as shorten
 
 __all__ = [

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from turnover._plain import cell, plain
+from turnover._plain import cell
 from turnover._store import replacing
 from turnover.data import Rows
 from turnover.errors import DataError, MissingExtra, RunError
@@ -28,6 +29,7 @@ __all__ = [
 
 Decided = Mapping[int, Decision]
 SUFFIXES = (".csv", ".jsonl", ".parquet")
+HALVES = re.compile("[\ud800-\udfff]")
 
 
 def decided_rows(classifier: ClassifierRun, decided: Decided) -> Rows:
@@ -182,5 +184,9 @@ def _cell(value: Any) -> object:
 
 
 def _whole(value: Any) -> Any:
-    """Text without halves of characters, which no file can hold; other values as they are."""
-    return plain(value) if isinstance(value, str) else value
+    """A value without halves of characters, which no file can hold."""
+    if isinstance(value, list):
+        return [_whole(part) for part in value]
+    if isinstance(value, dict):
+        return {name: _whole(part) for name, part in value.items()}
+    return HALVES.sub("", value) if isinstance(value, str) else value

@@ -8,7 +8,7 @@
       train.safetensors    rows and their ids; test.safetensors likewise
       results.json         everything that was measured; reports read it, nothing is measured twice
       proofs/              answers of trainings without some rows, and query-N.json
-      explorer/            what the explorer measured once: scores of all test rows, and places
+      explorer/            what was measured once for the explorer: scores, losses, places, answers
       report.html          the page; audit.json, cleanse.json and gallery/ beside it, once asked for
 
 JSON and safetensors only: nothing in a run folder is ever executed. Files are replaced in one step,

@@ -6,6 +6,7 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
+from turnover._progress import counted
 from turnover._rows import Loss, per_example, select_rows, to_device_of
 from turnover.data import Rows
 from turnover.errors import DataError
@@ -58,7 +59,7 @@ def losses_of(model: nn.Module, loss: Loss, rows: Rows, which: str = "full") -> 
         raise DataError("There are no rows to evaluate: the data set is empty.")
     parts, size = [], _rows_at_once(model, loss, rows)
     with torch.no_grad(), evaluating(model):
-        for start in range(0, len(rows), size):
+        for start in counted("Measuring losses", range(0, len(rows), size)):
             part = slice(start, start + size)
             ids = rows.mask_ids[part]
             with full(model) if which == "full" else SIDES[which](model, ids):

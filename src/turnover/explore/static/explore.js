@@ -25,7 +25,7 @@
       own.click();
     } else if (event.key === "j") step(1);
     else if (event.key === "k") step(-1);
-    else if (event.key === "d") location.assign("/decide");
+    else if (event.key === "d") document.querySelector("nav a[href='/decide']")?.click();
     else if (event.key === "/") {
       const search = document.querySelector("[data-search]");
       if (search) {

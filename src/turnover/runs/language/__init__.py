@@ -5,12 +5,20 @@ trained are pairs of LoRA adapters on one frozen model, by the loss of the respo
 """
 
 from turnover import _renamed
-from turnover.runs.language._answers import (
-    answer_response,
+from turnover.runs.language._answers import answer_response, prove_response as prove_response
+from turnover.runs.language._audit import (
+    Copies as Copies,
+    Measured as Measured,
     audit_language as audit_language,
-    prove_response as prove_response,
+    copies_of as copies_of,
+    kept_measured as kept_measured,
+    outliers as outliers,
 )
-from turnover.runs.language._data import Columns, read_talks
+from turnover.runs.language._cleaned import (
+    write_cleaned_talks as write_cleaned_talks,
+    write_talk_decisions as write_talk_decisions,
+)
+from turnover.runs.language._data import Columns, Talk as Talk, read_talks
 from turnover.runs.language._index import (
     LanguageIndexConfig as LanguageIndexConfig,
     index_language as index_language,
@@ -20,6 +28,7 @@ from turnover.runs.language._opened import (
     LOADER as LOADER,
     LanguageQuery as LanguageQuery,
     LanguageRun as LanguageRun,
+    examples_of as examples_of,
     is_language as is_language,
     open_language,
 )

@@ -1,8 +1,8 @@
-"""What stands behind a response, which examples are memorised, and what re-training says."""
+"""What stands behind a response, and what re-training says."""
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from functools import partial
 from typing import Any
@@ -10,21 +10,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from turnover._plain import normalised
 from turnover._rows import Batch
 from turnover.data import Rows
 from turnover.errors import DataError
-from turnover.estimators import Answer, PairAgreement, TopInstances, explain
+from turnover.estimators import Fitted, PairAgreement, TopInstances, explain
 from turnover.executors import opened
 from turnover.proof import Retrainings
 from turnover.runs.language._data import Talk
 from turnover.runs.language._opened import LanguageQuery, LanguageRun, build_language
 from turnover.runs.language._results import (
     LanguageAnswer,
-    LanguageAudit,
     LanguageProof,
     ScoredTalk,
-    SeenTalk,
     Trial,
 )
 from turnover.runs.language._tokens import language_loss
@@ -32,7 +29,6 @@ from turnover.training import losses_of
 
 __all__ = [
     "answer_response",
-    "audit_language",
     "prove_response",
     "refuse_nothing_left",
     "trainings_of",
@@ -40,20 +36,27 @@ __all__ = [
 
 COMMON = 0.05
 WORD = re.compile(r"\w\w+")
-FAR = 3.0  # robust standard deviations above the median: an outlier
-MAD = 1.4826  # makes the median distance from the median a standard deviation of a normal
 FOLDER = "proofs"
 
 
-def answer_response(classifier: LanguageRun, query: LanguageQuery, *, k: int = 5) -> LanguageAnswer:
+def answer_response(
+    classifier: LanguageRun, query: LanguageQuery, *, k: int = 5, fitted: Fitted | None = None
+) -> LanguageAnswer:
     """What stands behind a response.
+
+    Args:
+        classifier: whom to ask.
+        query: the response.
+        k: how many training examples of each kind.
+        fitted: the kernel, where it is open already.
 
     Raises:
         ScoreError: for k above the number of training examples.
     """
-    found = explain(classifier.kernel(), query.rows, classifier.train, k)
+    found = explain(fitted or classifier.kernel(), query.rows, classifier.train, k)
     told = found.agreement
     assert isinstance(told, PairAgreement)
+    listed = partial(_listed, classifier, query, _common(classifier.talks["train"]), told.tests)
     return LanguageAnswer(
         query=query.number,
         prompt=query.talk.prompt,
@@ -66,8 +69,8 @@ def answer_response(classifier: LanguageRun, query: LanguageQuery, *, k: int = 5
         verdict=found.verdict(0, name=lambda id: _called(classifier, id)),
         significant=tuple(found.significant(0)),
         pairs=told,
-        helpful=_listed(classifier, query, found, found.helpful),
-        harmful=_listed(classifier, query, found, found.harmful),
+        helpful=listed(found.helpful, 1),
+        harmful=listed(found.harmful, -1),
     )
 
 
@@ -80,13 +83,17 @@ def _called(classifier: LanguageRun, id: int) -> str:
 
 
 def _listed(
-    classifier: LanguageRun, query: LanguageQuery, found: Answer, listed: TopInstances
+    classifier: LanguageRun,
+    query: LanguageQuery,
+    common: set[str],
+    tested: bool,
+    listed: TopInstances,
+    sign: int,
 ) -> tuple[ScoredTalk, ...]:
-    tested = isinstance(found.agreement, PairAgreement) and found.agreement.tests
-    talks, common = classifier.talks["train"], _common(classifier.talks["train"])
-    rows = []
+    """The listed examples whose scores have this sign."""
+    talks, rows = classifier.talks["train"], []
     for place, row in enumerate(listed.positions[0].tolist()):
-        if float(listed.scores[0, place]) == 0:
+        if sign * float(listed.scores[0, place]) <= 0:
             continue
         numbers: dict[str, Any] = {
             n: float(getattr(listed, n)[0, place]) for n in ("z", "p", "q") if tested
@@ -122,76 +129,6 @@ def _common(talks: Sequence[Talk]) -> set[str]:
 def _shared(query: str, text: str, common: set[str]) -> tuple[tuple[int, int], ...]:
     wanted = _words(query) - common
     return tuple(m.span() for m in WORD.finditer(text) if m[0].casefold() in wanted)
-
-
-def audit_language(classifier: LanguageRun, top: int = 30) -> LanguageAudit:
-    """Every training example, seen through the adapters that never learned it.
-
-    Of a model that was there already, by its loss without the example, to first order.
-    """
-    unseen, seen = _losses(classifier)
-    talks = classifier.talks["train"]
-    keys = [(normalised(talk.prompt), normalised(talk.response)) for talk in talks]
-    group, groups = _groups(keys)
-    responses: dict[str, set[str]] = {}
-    for prompt, response in keys:
-        responses.setdefault(prompt, set()).add(response)
-    conflict = [bool(prompt) and len(responses[prompt]) > 1 for prompt, _ in keys]
-
-    def listed(rows: Iterable[int]) -> tuple[SeenTalk, ...]:
-        return tuple(
-            SeenTalk(
-                id=int(classifier.train.ids[row]),
-                **talks[row].shown(),
-                unseen_loss=float(unseen[row]),
-                seen_loss=float(seen[row]),
-                memorised=float(unseen[row] - seen[row]),
-                copies=group[row],
-                conflict=conflict[row],
-            )
-            for row in rows
-        )
-
-    middle = unseen.median()
-    spread = MAD * (unseen - middle).abs().median()
-    far = torch.nonzero(unseen > middle + FAR * spread).flatten()
-    strange = far[unseen[far].argsort(descending=True, stable=True)]
-    known = (unseen - seen).argsort(descending=True, stable=True)
-    return LanguageAudit(
-        train=len(talks),
-        unseen_train_loss=float(unseen.mean()),
-        seen_train_loss=float(seen.mean()),
-        copies=len(groups),
-        conflicts=sum(bool(prompt) and len(found) > 1 for prompt, found in responses.items()),
-        outliers=len(strange),
-        strange=listed(strange[:top].tolist()),
-        memorised=listed(known[:top].tolist()),
-        groups=tuple(listed(rows) for rows in groups[:top]),
-    )
-
-
-def _losses(classifier: LanguageRun) -> tuple[Tensor, Tensor]:
-    if classifier.as_it_is:
-        seen = losses_of(classifier.model, classifier.loss, classifier.train)
-        known = classifier.kernel().fit(classifier.train)
-        return seen + known.self_scores().clamp_min(0), seen
-    unseen, seen = (
-        losses_of(classifier.model, classifier.loss, classifier.train, side)
-        for side in ("unseen", "seen")
-    )
-    return unseen, seen
-
-
-def _groups(keys: Sequence[Any]) -> tuple[list[int], list[list[int]]]:
-    rows: dict[Any, list[int]] = {}
-    for row, key in enumerate(keys):
-        rows.setdefault(key, []).append(row)
-    several = [found for found in rows.values() if len(found) > 1]
-    numbers = [-1] * len(keys)
-    for number, found in enumerate(several):
-        for row in found:
-            numbers[row] = number
-    return numbers, several
 
 
 def prove_response(

@@ -1,0 +1,97 @@
+"""The training examples of a run after decisions, as a file that a training reads again."""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from turnover._plain import cell
+from turnover.errors import DataError, RunError
+from turnover.runs._cleaned import Decided, refuse_suffix, write_table
+from turnover.runs._folder import Run
+from turnover.runs.language._data import RESPONDS, Talk
+from turnover.runs.language._opened import examples_of
+
+__all__ = ["write_cleaned_talks", "write_talk_decisions"]
+
+NUMBER = re.compile(r"0|[1-9]\d{0,17}", re.ASCII)
+
+
+def write_cleaned_talks(run: Run, decided: Decided, path: Path) -> int:
+    """Write the training examples without the removed ones; how many.
+
+    The columns are those that the run read, by their names in the data file. The format follows the
+    suffix: ``.jsonl``, ``.parquet`` or ``.csv``.
+
+    Raises:
+        DataError: for another suffix, when nothing would be left, and for texts that a CSV file
+            cannot hold as they are.
+        RunError: when the run is damaged, or the file cannot be written.
+        MissingExtra: for Parquet without DuckDB and pandas.
+    """
+    refuse_suffix(path)
+    rows, talks = examples_of(run, "train")
+    removed = {id for id, made in decided.items() if made.action == "remove"}
+    kept = [talk for id, talk in zip(rows.ids.tolist(), talks, strict=True) if id not in removed]
+    if not kept:
+        raise DataError("Every training example was decided to be removed. Nothing is left.")
+    found = _rows(run, kept)
+    if path.suffix == ".csv":
+        _refuse_changed(found, path)
+    write_table(found, path)
+    return len(kept)
+
+
+def _rows(run: Run, talks: Sequence[Talk]) -> list[dict[str, Any]]:
+    """Examples by the columns of their data file; ids that are whole numbers become numbers."""
+    numbers = all(NUMBER.fullmatch(talk.name) for talk in talks)
+
+    def row(talk: Talk) -> dict[str, Any]:
+        turns = [*talk.turns, (RESPONDS, talk.response)]
+        values = {
+            "prompt": talk.prompt,
+            "response": talk.response,
+            "messages": [{"role": role, "content": content} for role, content in turns],
+            "text": talk.response,
+            "id": int(talk.name) if numbers else talk.name,
+        }
+        return {name: values[role] for role, name in run.manifest["columns"].items()}
+
+    try:
+        return [row(talk) for talk in talks]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise RunError(f"{run.folder / 'manifest.json'} is damaged: {error!r}.") from error
+
+
+def _refuse_changed(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Refuse what a CSV file changes: a model would learn the apostrophe before a formula."""
+    changed = [row for row in rows if any(cell(value) != value for value in row.values())]
+    if changed:
+        raise DataError(
+            f"{len(changed):,} of {len(rows):,} examples hold a text that begins with one of "
+            "= + - @, which spreadsheets take for a formula, or a control character. "
+            f"{path.name} would hold them changed. Write them as .jsonl or .parquet."
+        )
+
+
+def write_talk_decisions(run: Run, decided: Decided, path: Path) -> int:
+    """Write every decision on a line: the example, what was decided, when and why; how many.
+
+    Raises:
+        DataError, RunError, MissingExtra: as :func:`write_cleaned_talks`.
+    """
+    rows, talks = examples_of(run, "train")
+    talk_of = dict(zip(rows.ids.tolist(), talks, strict=True))
+    found = [
+        {
+            "id": id,
+            **talk_of[id].shown(),
+            "decision": made.action,
+            "note": made.note,
+            "at": made.at,
+        }
+        for id, made in decided.items()
+    ]
+    columns = ("id", "name", "prompt", "response", "decision", "note", "at")
+    write_table(found, path, columns)
+    return len(found)
