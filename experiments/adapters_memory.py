@@ -25,7 +25,6 @@ def measured(members: int) -> dict[str, float]:
     from transformers import AutoModelForSequenceClassification
 
     from turnover import hf, seen
-    from turnover.hf._members import member_of
     from turnover.runs.text._encoders import source_of
 
     torch.set_num_threads(1)
@@ -38,7 +37,7 @@ def measured(members: int) -> dict[str, float]:
     tokens = torch.randint(1000, 20000, (16, 64))
     batch = {"input_ids": tokens, "labels": torch.arange(16) % 2}
     if members == 1:
-        model: torch.nn.Module = member_of(base, lora, 0).train()
+        model: torch.nn.Module = hf.Member.of(base, lora, 0).train()
     else:
         model = hf.split_ensemble(base, lora, pairs=members // 2).train()
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-3)

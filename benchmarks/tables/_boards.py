@@ -12,11 +12,8 @@ BOARD_TASKS = {"digits": "digits", "mnist": "MNIST", "sst2": "SST-2", "fashion":
 HEADLINE = (
     ("gradient kernel, split ensemble of 8", 1),
     ("gradient kernel, split ensemble of 2", 1),
-    ("gradient kernel, plain network", 1),
     ("kronfluence EK-FAC", 1),
     ("traker TRAK", 1),
-    ("Grad-Dot", 1),
-    ("embedding similarity", 1),
     ("turn-over first-order", 1),
     ("random", 1),
 )

@@ -111,48 +111,68 @@ def apply(
             show_default="leave them",
         ),
     ] = None,
+    proved: Annotated[
+        bool,
+        typer.Option(
+            "--proved", help="Also remove the rows without which a mistake was gone, by prove."
+        ),
+    ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print what was written as JSON.")
     ] = False,
 ) -> None:
     """Write the training rows after the decisions, and decisions.csv beside them.
 
+    Rows of the file that were held out to test on go to held-out.csv, as they are.
+
     The data of the run stay as they are.
     """
     from turnover.cli._output import print_json, waiting
-    from turnover.runs import with_suspects, write_cleaned, write_decisions
+    from turnover.runs import (
+        with_proved,
+        with_suspects,
+        write_cleaned,
+        write_decisions,
+        write_held_out,
+    )
     from turnover.runs.language import is_language
 
     told = out.with_name("decisions.csv")
-    if out == told:
-        raise DataError(f"{told} is for the decisions themselves. Give the cleaned data a name.")
+    apart = out.with_name(f"held-out{out.suffix}")
+    if out in (told, apart):
+        raise DataError(f"{out} is the name of a file beside it. Give the cleaned data another.")
     if is_language(run):
-        refuse_options(context, ("suspects",), "a language model")
+        refuse_options(context, ("suspects", "proved"), "a language model")
         apply_language(run, out, told, as_json=as_json)
         return
     with waiting("Writing"):
         classifier, decided = _decided(run)
+        if proved:
+            decided = with_proved(classifier, decided)
         if suspects is not None:
             decided = with_suspects(classifier, decided, suspects)
         kept = write_cleaned(classifier, decided, out)
         write_decisions(classifier, decided, told)
+        held = write_held_out(classifier, apart)
     if as_json:
-        count = len(decided)
-        print_json({"out": str(out), "decisions": str(told), "rows": kept, "decided": count})
+        found = {"out": str(out), "decisions": str(told), "rows": kept, "decided": len(decided)}
+        print_json({**found, "held_out": str(apart) if held else None})
         return
-    removed = len(classifier.train) - kept
+    word, removed = classifier.row_word, len(classifier.train) - kept
     changed = sum(made.action == "relabel" for made in decided.values())
-    print(
-        f"{kept:,} {classifier.row_word}s, {removed:,} removed, {changed:,} with another label: "
-        f"{out}"
-    )
+    print(f"{kept:,} {word}s, {removed:,} removed, {changed:,} with another label: {out}")
     print(f"Decisions: {told}")
+    if held:
+        print(f"The {held:,} {word}s that were held out, as they are: {apart}")
+        print(f"To test the next training on the same ones: --eval {apart}")
 
 
 def export(
     run: RunFolder,
     *,
-    parquet: Annotated[Path, typer.Option(help="File to write (.parquet or .csv).")],
+    parquet: Annotated[
+        Path, typer.Option("--parquet", "--out", help="File to write (.parquet or .csv).")
+    ],
     as_json: Annotated[
         bool, typer.Option("--json", help="Print what was written as JSON.")
     ] = False,

@@ -48,6 +48,7 @@ ENDINGS = ("SIGTERM", "SIGHUP")
 """Signals of a system that shuts down, a scheduler, a terminal that is closed."""
 
 app = typer.Typer(
+    context_settings={"help_option_names": ["--help", "-h"]},
     pretty_exceptions_enable=False,
     help="Which training examples made the model say that? Train a model that can be asked, "
     "see what is behind an answer, prove it, and clean the data.",

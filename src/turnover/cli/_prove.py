@@ -117,7 +117,7 @@ def prove(
     if as_json:
         print_json(found)
         return
-    _show(found, str(proof), console())
+    _show(found, proof.told(ids=False), console())
 
 
 def _show(found: Mapping[str, Any], words: str, out: "Console") -> None:
@@ -126,6 +126,8 @@ def _show(found: Mapping[str, Any], words: str, out: "Console") -> None:
     lead = f"The model says {found['predicted']}{sure}{own}."
     out.print(lead, markup=False, highlight=False)
     out.print(words, markup=False, highlight=False)
+    if found["removed"]:
+        out.print("\nRemoved, the strongest support first:", markup=False, highlight=False)
     for row in found["removed"][:LISTED]:
         truth = row.get("truth", row["label"])
         wrong = f" (wrong on purpose: it shows {truth})" if truth != row["label"] else ""

@@ -158,9 +158,14 @@ class Proof:
 
     def __str__(self) -> str:
         """The proof in plain words, 80 columns wide."""
+        return self.told()
+
+    def told(self, *, ids: bool = True) -> str:
+        """The proof in plain words, 80 columns wide; with the ids of the removed rows, or not."""
         lines = [*_wrapped(self._asked()), *_wrapped(self._found())]
         if self.after is not None:
-            lines += ["", *self._table(), "", *_wrapped(self._removed()), *_wrapped(self._notes())]
+            removed = _wrapped(self._removed()) if ids else []
+            lines += ["", *self._table(), "", *removed, *_wrapped(self._notes())]
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:

@@ -30,6 +30,7 @@ from turnover.runs._cleaned import (
     refuse_suffix as refuse_suffix,
     write_cleaned,
     write_decisions as write_decisions,
+    write_held_out as write_held_out,
     write_table as write_table,
 )
 from turnover.runs._cleanse import (
@@ -77,7 +78,10 @@ from turnover.runs._registry import (
     open_run,
     unfinished as unfinished,
 )
-from turnover.runs._suspects import with_suspects as with_suspects
+from turnover.runs._suspects import (
+    with_proved as with_proved,
+    with_suspects as with_suspects,
+)
 from turnover.runs._verify import (
     classes_of as classes_of,
     refuse_numbers as refuse_numbers,

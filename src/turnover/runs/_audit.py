@@ -188,7 +188,7 @@ def inspection_csv(classifier: ClassifierRun, found: Inspection, path: str | Pat
             for row in _rows(classifier, found):
                 writer.writerow({name: cell(value) for name, value in row.items()})
     except OSError as error:
-        raise RunError(f"Cannot write {path}: {error}") from error
+        raise RunError(f"Cannot write {path}: {error.strerror or error}") from error
 
 
 def _rows(classifier: ClassifierRun, found: Inspection) -> Iterator[dict[str, Any]]:

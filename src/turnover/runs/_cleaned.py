@@ -3,7 +3,7 @@
 import csv
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +14,19 @@ from turnover._plain import cell
 from turnover._store import replacing
 from turnover.data import Rows
 from turnover.errors import DataError, MissingExtra, RunError
-from turnover.runs._classifier import ClassifierRun
+from turnover.runs._classifier import ClassifierRun, Side
 from turnover.runs._decisions import Decision
+from turnover.runs._folder import Run
 from turnover.runs._verify import refuse_numbers
 
 __all__ = [
     "Decided",
     "decided_rows",
+    "held_out",
     "refuse_suffix",
     "write_cleaned",
     "write_decisions",
+    "write_held_out",
     "write_table",
 ]
 
@@ -66,10 +69,12 @@ def _after(classifier: ClassifierRun, decided: Decided) -> tuple[Tensor, Tensor]
 def write_cleaned(classifier: ClassifierRun, decided: Decided, path: Path) -> int:
     """Write the training rows after the decisions, as CSV or Parquet by the suffix; how many.
 
+    The columns of a file of texts keep their names. A last column says what was decided.
+
     Args:
         classifier: an opened run, whose training rows are written.
         decided: by id what was decided of a row; rows without a decision stay.
-        path: file to write, ``.csv`` or ``.parquet``.
+        path: file to write, ``.csv``, ``.jsonl`` or ``.parquet``.
 
     Raises:
         DataError: for another suffix, or when nothing would be left.
@@ -77,20 +82,46 @@ def write_cleaned(classifier: ClassifierRun, decided: Decided, path: Path) -> in
         MissingExtra: for Parquet without DuckDB and pandas.
     """
     kept, labels = _after(classifier, decided)
-
-    def rows() -> Iterator[dict[str, Any]]:
-        for row in kept.tolist():
-            id = int(classifier.train.ids[row])
-            made = decided.get(id)
-            yield {
-                "id": id,
-                **{k: v for k, v in classifier.show("train", row).items() if k != "id"},
-                "label": classifier.classes[int(labels[row])],
-                "decision": "" if made is None else made.action,
-            }
-
-    write_table(list(rows()), path)
+    actions = {id: made.action for id, made in decided.items()}
+    rows = [
+        {
+            **_columns(classifier, "train", row, int(labels[row])),
+            "decision": actions.get(int(classifier.train.ids[row]), ""),
+        }
+        for row in kept.tolist()
+    ]
+    write_table(rows, path)
     return len(kept)
+
+
+def write_held_out(classifier: ClassifierRun, path: Path) -> int:
+    """Write the rows of the data file that were held out to test on, as they are; how many.
+
+    Raises:
+        DataError, RunError, MissingExtra: as :func:`write_cleaned`.
+    """
+    count = held_out(classifier.run)
+    labels = classifier.test.batch["label"].tolist()
+    rows = [_columns(classifier, "test", row, labels[row]) for row in range(count)]
+    if rows:
+        write_table(rows, path)
+    return count
+
+
+def held_out(run: Run) -> int:
+    """How many rows of the run's data file were held out to test on."""
+    return int(run.arguments.get("held_out", 0))
+
+
+def _columns(classifier: ClassifierRun, side: Side, row: int, label: int) -> dict[str, Any]:
+    """A row by the columns of its data file, or by what a reader sees of it."""
+    name = classifier.classes[label]
+    names, shown = classifier.run.manifest.get("columns"), classifier.show(side, row)
+    if "text" in shown and isinstance(names, dict) and {"text", "label"} <= set(names):
+        own = {} if names.get("id") is None else {names["id"]: shown["name"]}
+        return {**own, names["text"]: shown["text"], names["label"]: name}
+    ids = classifier.train.ids if side == "train" else classifier.test.ids
+    return {"id": int(ids[row]), **{k: v for k, v in shown.items() if k != "id"}, "label": name}
 
 
 def write_decisions(classifier: ClassifierRun, decided: Decided, path: Path) -> int:

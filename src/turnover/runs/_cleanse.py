@@ -165,7 +165,7 @@ def cleansing_csv(
                 found = _row(classifier, row, totals)
                 writer.writerow({name: cell(value) for name, value in found.items()})
     except OSError as error:
-        raise RunError(f"Cannot write {path}: {error}") from error
+        raise RunError(f"Cannot write {path}: {error.strerror or error}") from error
 
 
 def _row(classifier: ClassifierRun, row: int, totals: Mapping[str, Tensor]) -> dict[str, Any]:

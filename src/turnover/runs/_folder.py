@@ -293,7 +293,7 @@ class Run:
             with replacing(path) as fresh:
                 fresh.write_text(text, encoding="utf-8")
         except OSError as error:
-            raise RunError(f"Cannot write {path}: {error}") from error
+            raise RunError(f"Cannot write {path}: {error.strerror or error}") from error
         return path
 
     def _write_json(self, name: str, value: object) -> Path:

@@ -184,9 +184,12 @@ def _quote(console: "Console", explanation: Explanation) -> None:
         (f"Labelled {explanation.predicted}, helped it say so", explanation.helped),
         (f"Worked most against {query.label}", explanation.harmed),
     )
+    shown: list[list[int]] = []  # of two classes, what speaks for one speaks against the other
     for title, instances in kinds:
-        if instances:
+        ids = sorted(item.id for item in instances[:BESIDE])
+        if instances and ids not in shown:
             _print(console, texts_table(title, instances[:BESIDE]))
+        shown.append(ids)
 
 
 def texts_table(title: str, instances: Sequence[Instance]) -> "Table":

@@ -99,13 +99,18 @@ def suspects_sentence(
     says = f"the networks that never saw the {row_word} say another"
     if as_it_is:
         says = f"the network without the {row_word}, to first order, says another"
+    on_test = f"none of the {test:,} test {row_word}s"
+    if found.suspected_test:
+        on_test = (
+            f"{percent(found.suspected_test)} of the {test:,} test {row_word}s, most of them "
+            "because the model errs"
+        )
     return (
         f"{found.suspected:,} of {train:,} training {row_word}s "
         f"({percent(found.suspected / train)}) "
         f"carry a label that is probably wrong: {says} ({found.finder}). "
-        "Not all of these labels are wrong. The same "
-        f"rule lists {percent(found.suspected_test)} of the {test:,} test {row_word}s, most of "
-        "them because the model errs. Read each one before you change its label."
+        f"Not all of these labels are wrong. The same rule lists {on_test}. Read each one before "
+        "you change its label."
     )
 
 
