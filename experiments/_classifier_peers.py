@@ -119,5 +119,5 @@ if (release := language_peers.installed("traker")) is not None:
     RIVALS["TRAK of traker"] = trak, (None,)
     VERSIONS["traker"] = release
 if "dattri-llm" in language_peers.VERSIONS:
-    RIVALS["EK-FAC of dattri-llm"] = ekfac, DAMPINGS
+    RIVALS["EK-FAC of dattri-llm"] = ekfac, (*DAMPINGS, 100.0)
     VERSIONS["dattri-llm"] = language_peers.VERSIONS["dattri-llm"]

@@ -1,6 +1,8 @@
 """What must work with no extra, and with each extra alone."""
 
+import re
 from dataclasses import dataclass
+from pathlib import Path
 
 __all__ = ["BARE", "EXTRAS", "LIGHT", "Try"]
 
@@ -68,6 +70,21 @@ def typed(*words):
         assert not end.code, (words, end.code)
 """
 
+FENCE = re.compile(r"^```(python|sh)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def page(name: str) -> str:
+    """A program that does what a page of the docs says: its Python, and its commands typed."""
+    text = (Path(__file__).parent.parent / "docs" / name).read_text(encoding="utf-8")
+    parts = [
+        code
+        if language == "python"
+        else "".join(f"typed(*{line.split()!r})\n" for line in code.splitlines())
+        for language, code in FENCE.findall(text)
+    ]
+    return MAIN + "".join(parts)
+
+
 BARE = [
     command("--version", says="turnover "),
     command("--help", says="Commands"),
@@ -116,6 +133,7 @@ EXTRAS = {
             "typed('turnover', 'ask', 'run', '--query', '0')\n"
             "typed('turnover', 'audit', 'run')\n"
         ),
+        python(page("start.md"), says="8 of 8 trainings do so"),
     ],
     "images": [
         python(

@@ -2,17 +2,12 @@
 
 from typing import Any
 
-from benchmarks.tables._lines import origin, result, seconds, table
+from benchmarks.tables._lines import origin, result, table
 
 
 def adapters_sst2() -> str:
     """Scores of a fine-tuned MiniLM on SST-2 against re-training."""
     return _against_training("adapters_sst2")
-
-
-def adapters_rivals() -> str:
-    """LoRA on SST-2 beside TRAK and EK-FAC, with dampings that were chosen on other queries."""
-    return _against_training("adapters_rivals")
 
 
 def adapters_houlsby() -> str:
@@ -129,31 +124,22 @@ def adapters_time() -> str:
 
 def _against_training(name: str) -> str:
     found = result(name)
-    with_costs = "ms per example" in found["rows"][0]
-    rows = [_judged(row, with_costs) for row in found["rows"]]
-    blank = [""] * (len(rows[0]) - 2)
-    rows.append(["*a perfect method*", f"*{found['ceiling']:.2f}*", *blank])
-    costs = ["damping", "processor time, an example", "memory"] if with_costs else ["time"]
+    rows = [_judged(row) for row in found["rows"]]
+    rows.append(["*a perfect method*", f"*{found['ceiling']:.2f}*", *[""] * (len(rows[0]) - 2)])
+    costs = ["damping", "processor time, an example", "memory"]
     header = ["scores", "LDS", "95 % interval", "trainings", *costs]
     said = (
         f"\n{found['train']} rows and {found['queries']} queries; re-training on "
-        f"{found['subsets']} random halves, {found['seeds']} seeds each. "
-    )
-    said += (
-        f"Dampings of rivals are the best on {found['tuning queries']} other queries. Time and "
-        "memory are those of the scores of all networks, above the networks'.\n"
-        if with_costs
-        else "Lines of one kind of network share trainings, whose time stands in the first of "
-        "them.\n"
+        f"{found['subsets']} random halves, {found['seeds']} seeds each. Dampings of rivals are "
+        f"the best on {found['tuning queries']} other queries. Time and memory are those of the "
+        "scores of all networks, above the networks'.\n"
     )
     return table(header, rows) + said + origin(found["machine"], name)
 
 
-def _judged(row: dict[str, Any], with_costs: bool) -> list[object]:
+def _judged(row: dict[str, Any]) -> list[object]:
     """A line of a table: a method, its LDS and what it took."""
-    costs: list[object] = [seconds(row["seconds"])]
-    if with_costs:
-        damping = "–" if row["damping"] == "none" else row["damping"]
-        costs = [damping, f"{row['ms per example']:.0f} ms", f"{row['megabytes']:.0f} MB"]
+    damping = "–" if row["damping"] == "none" else row["damping"]
     interval = f"{row['low']:.2f} to {row['high']:.2f}"
-    return [row["estimator"], f"{row['lds']:.2f}", interval, row["cost"], *costs]
+    judged = [row["estimator"], f"{row['lds']:.2f}", interval, row["cost"], damping]
+    return [*judged, f"{row['ms per example']:.0f} ms", f"{row['megabytes']:.0f} MB"]

@@ -47,12 +47,12 @@ def held(name, *words, codes=(0,)):
     done = CliRunner().invoke(app, [name, *words, "--json", "--quiet"])
     assert done.exit_code in codes, done.output
     found = json.loads(done.stdout.strip().splitlines()[-1])
-    jsonschema.validate(found, SCHEMAS[name])
+    jsonschema.validate(found, SCHEMAS["dry-run" if "--dry-run" in words else name])
     return found
 
 
 def test_every_command_has_a_schema_that_is_one():
-    assert set(SCHEMAS) == set(get_command(app).commands)
+    assert set(SCHEMAS) == {*get_command(app).commands, "dry-run"}
     for schema in SCHEMAS.values():
         jsonschema.Draft202012Validator.check_schema(schema)
         assert all(about["description"] for about in schema["properties"].values())
@@ -70,6 +70,15 @@ def test_a_key_that_is_new_or_gone_is_noticed():
     del found["devices"]
     with pytest.raises(jsonschema.ValidationError, match="required"):
         jsonschema.validate(found, SCHEMAS["doctor"])
+
+
+def test_a_dry_run_prints_its_plan(tmp_path, monkeypatch):
+    pytest.importorskip("duckdb")
+    pytest.importorskip("sklearn")
+    monkeypatch.chdir(tmp_path)
+    write("a.csv", 1, 60)
+    found = held("train", "a.csv", "--text", "review", "--label", "mood", "--dry-run")
+    assert found["trainings"] == 9 and found["fewest"] <= found["seconds"]
 
 
 def test_the_explorer_prints_where_it_is_as_its_schema_says(monkeypatch, tmp_path):

@@ -28,7 +28,7 @@ def test_datalab_finds_the_planted_labels_and_no_others_than_ours():
 
 
 def test_polars_takes_the_columns():
-    polars = pytest.importorskip("polars")
+    import polars
     import torch
 
     import turnover
