@@ -1,5 +1,6 @@
 import os
 import pickle
+from collections import Counter
 
 import pytest
 import torch
@@ -13,6 +14,8 @@ settings.load_profile("ci" if "CI" in os.environ else "local")
 if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)  # the cores are shared out among processes already
 
+TOLD = 60  # seconds of tests, of which a summary says where they went
+
 
 def pytest_collectstart():
     """What a test file draws while it is imported is the same in every run as well."""
@@ -22,6 +25,18 @@ def pytest_collectstart():
 @pytest.fixture(autouse=True)
 def fixed_seed():
     torch.manual_seed(0)
+
+
+def pytest_terminal_summary(terminalreporter):
+    """What all tests took, and which files most of it: what a push waits for."""
+    seconds = Counter()
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            if isinstance(report, pytest.TestReport):
+                seconds[report.nodeid.partition("::")[0]] += report.duration
+    if seconds.total() > TOLD:
+        most = ", ".join(f"{path} {took:.0f}" for path, took in seconds.most_common(5))
+        terminalreporter.write_line(f"{seconds.total():.0f} s of tests, the most in {most}")
 
 
 class Bomb:

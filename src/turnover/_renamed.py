@@ -83,6 +83,7 @@ NAMES = {
 SHARED = {
     "baselines.SolverStatus",
     "cleansing.two_pass_totals",
+    "data.hold_out_rows",
     "data.images.read_image",
     "estimators.PairAgreement",
     "leaks.Crosstalk",
@@ -94,6 +95,7 @@ SHARED = {
     "runs.RunLoader",
     "runs.TrainingJob",
     "runs.TrainingPipeline",
+    "runs.check_leaks",
     "runs.digits.LOADER",
     "runs.images.LOADER",
     "runs.measure_run",

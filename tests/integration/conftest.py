@@ -16,7 +16,8 @@ from typer.testing import CliRunner
 from turnover.cli import app
 from turnover.runs import Run
 
-EPOCHS = 2
+EPOCHS, MISTAKES = 2, 2
+DEMO = ("--epochs", str(EPOCHS), "--mistakes", str(MISTAKES), "--json")
 TURNOVER = Path(sys.executable).with_name("turnover")
 # Sums in another order give other bits, so all processes use the same number of threads.
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -112,7 +113,7 @@ def demo(tmp_path_factory):
     with open(shared / "demo.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not said.exists():
-            done = turnover("demo", "--out", folder, "--epochs", EPOCHS, "--json")
+            done = turnover("demo", "--out", folder, *DEMO)
             assert done.returncode == 0, done.stderr
             said.write_text(json.dumps(last_line(done)), encoding="utf-8")
     return folder, json.loads(said.read_text(encoding="utf-8"))

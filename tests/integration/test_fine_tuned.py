@@ -21,7 +21,7 @@ pytest.importorskip("matplotlib")
 WAYS = {"lora": ("--lora", 2), "adapters": ("--adapters", 8)}
 
 
-@pytest.fixture(scope="module", params=WAYS)
+@pytest.fixture(scope="module", params=["lora", pytest.param("adapters", marks=pytest.mark.slow)])
 def tuned(request, files, tiny, tmp_path_factory):  # noqa: F811
     folder = tmp_path_factory.mktemp("tuned")
     model = shutil.copytree(tiny, folder / "model")

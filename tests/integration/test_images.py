@@ -116,6 +116,7 @@ def test_nothing_unfinished_is_left(trained):
     assert {"manifest.json", "train.json", "test.json", "model.safetensors"} <= names
 
 
+@pytest.mark.slow
 def test_the_manifest_repeats_the_command(trained, tmp_path):
     words = Run.open(trained[0]).manifest["command"]
     said(invoke(*words, "--out", tmp_path / "run", "--json"))
@@ -159,6 +160,7 @@ def test_mistakes_that_are_all_saturated_are_not_explained(trained):
         assert explain_errors(asked, errors=5, k=2) == ()
 
 
+@pytest.mark.slow
 def test_layers_before_the_masks_leak_and_masks_from_the_first_do_not(trained, folders, tmp_path):
     result = invoke("check", trained[0], "--json")
     assert result.exit_code == 1, result.stderr
@@ -203,6 +205,7 @@ def test_the_audit_finds_planted_errors_and_copies(folders, tmp_path):
     assert len(rows) == TRAIN + 1 and "image" not in rows[0]
 
 
+@pytest.mark.slow
 def test_cleansing_is_tested_against_chance(copy, folders):
     command = ["cleanse", copy, "--target", folders[1], "--remove", 5, "--seeds", 2]
     found = said(invoke(*command, "--json"))
@@ -348,6 +351,7 @@ def test_a_run_of_other_pictures_is_not_overwritten(copy, folders):
     assert contents(copy) == before
 
 
+@pytest.mark.slow
 def test_an_unfinished_run_says_how_to_finish_it(copy, folders):
     edit(copy / "manifest.json", lambda manifest: manifest.update(state="unfinished"))
     result = invoke("ask", copy, "--query", 0)

@@ -23,7 +23,10 @@ def test_a_working_directory_that_is_gone_is_told(tmp_path, words):
     assert "Traceback" not in done.stderr and "MKL" not in done.stderr
 
 
-@pytest.mark.parametrize("name", ["a&b <i>", "[red]x[/red]", "é " * 20, "n" * 200])
+@pytest.mark.parametrize(
+    "name",
+    ["[red]a&b <i>", *(pytest.param(n, marks=pytest.mark.slow) for n in ("é " * 20, "n" * 200))],
+)
 def test_a_run_in_a_folder_of_any_name_is_asked_and_reported(demo, tmp_path, name):
     run = tmp_path / name
     shutil.copytree(demo[0], run)

@@ -47,6 +47,7 @@ def test_a_training_is_told_and_not_begun(data, run):
     assert plan["stored"] / FACTOR <= stored <= plan["stored"] * FACTOR
 
 
+@pytest.mark.slow
 def test_the_seconds_of_cleansing_are_within_a_factor_of_two(run, monkeypatch):
     classifier = open_run(run)
     aim = CleansingConfig(classifier.test, classifier.test, (0.05,), 2)

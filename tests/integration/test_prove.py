@@ -74,6 +74,7 @@ class MoreFiles:
         return len(list(self.folder.glob("training-*"))) >= self.count
 
 
+@pytest.mark.slow
 def test_ctrl_c_keeps_what_was_finished(run):
     command = ["prove", run, "--query", 0, "--trainings", 30, "--against", "random", "--json"]
     finished = len(list((run / "proofs").glob("training-*"))) + 1

@@ -36,7 +36,9 @@ def table(tmp_path_factory):
     return path
 
 
-@pytest.fixture(scope="session", params=["split-ensemble", "masks"])
+@pytest.fixture(
+    scope="session", params=["split-ensemble", pytest.param("masks", marks=pytest.mark.slow)]
+)
 def trained(request, table, tmp_path_factory):
     out = tmp_path_factory.mktemp("regression") / "run"
     words = ["train", table, *COLUMNS, "--regression", "--hold-out", 0.2, "--out", out]

@@ -14,6 +14,13 @@ PACKAGES = sorted(p.parent.name for p in PACKAGE.glob("*/__init__.py"))
 
 
 @pytest.mark.parametrize("name", [*PACKAGES, "errors"])
+def test_every_package_is_known_to_the_root(name):
+    """Asked past the attributes, which an import elsewhere sets."""
+    assert turnover.__getattr__(name) is importlib.import_module(f"turnover.{name}")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [*PACKAGES, "errors"])
 def test_every_package_is_an_attribute_of_the_root(name):
     """In a new process: an import elsewhere would hide that a name is missing."""
     code = f"import turnover; turnover.{name}"

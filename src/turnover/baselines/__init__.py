@@ -26,7 +26,7 @@ from turnover.baselines._random import Random
 from turnover.baselines._retraining import LeaveOneOut, Retraining, half_subsets
 from turnover.baselines._similarity import Similarity
 from turnover.baselines._solvers import CG, CurvatureWarning, LiSSA, SolverStatus as SolverStatus
-from turnover.baselines._trace import TrainingTrace, record_training
+from turnover.baselines._trace import TrainingTrace as TrainingTrace, record_training
 from turnover.baselines._tracin import GradDot, TracIn
 from turnover.baselines._truth import Truth
 
@@ -44,7 +44,6 @@ __all__ = [
     "Similarity",
     "TracIn",
     "TrainingLoss",
-    "TrainingTrace",
     "Truth",
     "UnseenLoss",
     "half_subsets",

@@ -12,15 +12,20 @@ says what follows, also when it is "no significant gain".
 
 from turnover import _renamed
 from turnover.cleansing._confident import label_errors
-from turnover.cleansing._inspection import Inspection, copies as copies, inspect_rows
-from turnover.cleansing._near import NearCopies, Overlap as Overlap, near_sets as near_sets, overlap
+from turnover.cleansing._inspection import Inspection as Inspection, copies as copies, inspect_rows
+from turnover.cleansing._near import (
+    NearCopies as NearCopies,
+    Overlap as Overlap,
+    near_sets as near_sets,
+    overlap,
+)
 from turnover.cleansing._near_pictures import near_pictures
 from turnover.cleansing._near_texts import near_texts
 from turnover.cleansing._residuals import inspect_residuals, residual_errors as residual_errors
 from turnover.cleansing._sweep import (
     NONE as NONE,
     RANDOM as RANDOM,
-    Outcome,
+    Outcome as Outcome,
     Sweep,
     most_harmful as most_harmful,
 )
@@ -34,9 +39,6 @@ from turnover.cleansing._totals import (
 from turnover.cleansing._verdict import Cell as Cell, cells_of, conclude
 
 __all__ = [
-    "Inspection",
-    "NearCopies",
-    "Outcome",
     "Sweep",
     "cells_of",
     "conclude",

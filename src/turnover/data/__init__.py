@@ -11,15 +11,15 @@ measured, or loses rows.
 from turnover import _renamed
 from turnover.data import _duckdb, _folder  # noqa: F401  (they register their readers)
 from turnover.data._dataset import with_columns, without_rows
-from turnover.data._held_out import hold_out_rows
+from turnover.data._held_out import hold_out_rows as hold_out_rows
 from turnover.data._indexed import Indexed, Rows, are_examples as are_examples
 from turnover.data._labelled import (
-    Classes,
-    Labelled,
+    Classes as Classes,
+    Labelled as Labelled,
     OnBadRows as OnBadRows,
     id_of as id_of,
     labelled as labelled,
-    read_labelled,
+    read_labelled as read_labelled,
 )
 from turnover.data._noise import flip_labels
 from turnover.data._scale import Scale as Scale, number_of as number_of
@@ -33,14 +33,10 @@ from turnover.data._table import (
 )
 
 __all__ = [
-    "Classes",
     "DataWarning",
     "Indexed",
-    "Labelled",
     "Rows",
     "flip_labels",
-    "hold_out_rows",
-    "read_labelled",
     "with_columns",
     "without_rows",
 ]

@@ -10,11 +10,11 @@ over masks, from which significance follows.
 from turnover import _renamed
 from turnover.estimators._agreement import Agreement as Agreement, agreement as agreement
 from turnover.estimators._answer import (
-    Answer,
+    Answer as Answer,
     PairAgreement as PairAgreement,
-    TopInstances,
+    TopInstances as TopInstances,
 )
-from turnover.estimators._attribute import Attribution, attribute, index
+from turnover.estimators._attribute import Attribution as Attribution, attribute, index
 from turnover.estimators._ensemble import (
     Ensemble,
     average as average,
@@ -24,9 +24,9 @@ from turnover.estimators._estimator import Estimator, Fitted, PairwiseEstimator,
 from turnover.estimators._explain import explain
 from turnover.estimators._external import ExternalScores
 from turnover.estimators._ranks import top_by_ranks as top_by_ranks
-from turnover.estimators._select import Selection, SourceSum as SourceSum, select
+from turnover.estimators._select import Selection as Selection, SourceSum as SourceSum, select
 from turnover.estimators._stored import StoredScores as StoredScores
-from turnover.estimators.kernel._fitted import FittedKernel
+from turnover.estimators.kernel._fitted import FittedKernel as FittedKernel
 from turnover.estimators.kernel._index import is_index as is_index
 from turnover.estimators.kernel._keep import SHARD_ROWS as SHARD_ROWS
 from turnover.estimators.kernel._kernel import GateKernel, GradientKernel
@@ -50,15 +50,12 @@ from turnover.estimators.masked._topk import (
 from turnover.estimators.masked._two_pass import TwoPass
 
 __all__ = [
-    "Answer",
-    "Attribution",
     "DampingWarning",
     "Ensemble",
     "Estimator",
     "ExternalScores",
     "FirstOrder",
     "Fitted",
-    "FittedKernel",
     "GateKernel",
     "GradientKernel",
     "LinkWarning",
@@ -66,8 +63,6 @@ __all__ = [
     "MaskNull",
     "PairwiseEstimator",
     "SaturatedQueryWarning",
-    "Selection",
-    "TopInstances",
     "TwoPass",
     "as_rows",
     "attribute",

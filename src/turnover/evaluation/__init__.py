@@ -21,24 +21,16 @@ SciPy and scikit-learn come with ``pip install 'turnover[eval]'``.
 """
 
 from turnover import _renamed
-from turnover.evaluation._additivity import Additivity, additivity
-from turnover.evaluation._brittleness import Brittleness, brittleness
-from turnover.evaluation._lds import Lds, lds, lds_difference
-from turnover.evaluation._loo import LooAgreement, loo_agreement
-from turnover.evaluation._mislabel import Mislabel, mislabel
-from turnover.evaluation._reliability import Reliability, ceiling, reliability
-from turnover.evaluation._same_class import SameClass, same_class
-from turnover.evaluation._tracing import Tracing, tracing
+from turnover.evaluation._additivity import Additivity as Additivity, additivity
+from turnover.evaluation._brittleness import Brittleness as Brittleness, brittleness
+from turnover.evaluation._lds import Lds as Lds, lds, lds_difference
+from turnover.evaluation._loo import LooAgreement as LooAgreement, loo_agreement
+from turnover.evaluation._mislabel import Mislabel as Mislabel, mislabel
+from turnover.evaluation._reliability import Reliability as Reliability, ceiling, reliability
+from turnover.evaluation._same_class import SameClass as SameClass, same_class
+from turnover.evaluation._tracing import Tracing as Tracing, tracing
 
 __all__ = [
-    "Additivity",
-    "Brittleness",
-    "Lds",
-    "LooAgreement",
-    "Mislabel",
-    "Reliability",
-    "SameClass",
-    "Tracing",
     "additivity",
     "brittleness",
     "ceiling",

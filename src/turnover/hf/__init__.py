@@ -27,7 +27,11 @@ Nothing of transformers, PEFT or Lightning is imported before it is used.
 
 from turnover import _renamed
 from turnover.hf._adapters import Adapter as Adapter, add_adapters
-from turnover.hf._ensemble import AdapterEnsemble, load_split_ensemble, split_ensemble
+from turnover.hf._ensemble import (
+    AdapterEnsemble as AdapterEnsemble,
+    load_split_ensemble,
+    split_ensemble,
+)
 from turnover.hf._identity import KEY as ID_COLUMN
 from turnover.hf._lightning import lightning_callback
 from turnover.hf._loss import IGNORED as IGNORED, loss, token_losses
@@ -46,7 +50,6 @@ from turnover.hf._trunk import linear_heads as linear_heads, unwrapped as unwrap
 
 __all__ = [
     "ID_COLUMN",
-    "AdapterEnsemble",
     "Houlsby",
     "LeakWarning",
     "Packer",

@@ -7,8 +7,13 @@ trains pairs of networks with and without some instances. Both compare bits, and
 from turnover import _renamed
 from turnover.leaks._check import check
 from turnover.leaks._ensemble import check_split_ensemble
-from turnover.leaks._report import Crosstalk as Crosstalk, Drift as Drift, Leak as Leak, LeakReport
+from turnover.leaks._report import (
+    Crosstalk as Crosstalk,
+    Drift as Drift,
+    Leak as Leak,
+    LeakReport as LeakReport,
+)
 
-__all__ = ["LeakReport", "check", "check_split_ensemble"]
+__all__ = ["check", "check_split_ensemble"]
 
 __getattr__ = _renamed.old_name(__name__)

@@ -17,21 +17,23 @@ torch.Size([3, 2])
 
 from turnover import _renamed
 from turnover.nn._contexts import full, gated as gated, seen, unseen
-from turnover.nn._convert import Conversion, convert
-from turnover.nn._dropout import TurnoverDropout, is_converted as is_converted, masked_layers
+from turnover.nn._convert import Conversion as Conversion, convert
+from turnover.nn._dropout import (
+    TurnoverDropout,
+    is_converted as is_converted,
+    masked_layers as masked_layers,
+)
 from turnover.nn._modes import evaluating as evaluating
 from turnover.nn._places import after, instead_of_dropout
 from turnover.nn._split_ensemble import SplitEnsemble
 
 __all__ = [
-    "Conversion",
     "SplitEnsemble",
     "TurnoverDropout",
     "after",
     "convert",
     "full",
     "instead_of_dropout",
-    "masked_layers",
     "seen",
     "unseen",
 ]

@@ -18,14 +18,14 @@ to Flip this Prediction?"; Ilyas et al. 2022, "Datamodels" (data support); Park 
 """
 
 from turnover import _renamed
-from turnover.proof._change import Change
-from turnover.proof._proof import Answers, Control, Proof
+from turnover.proof._change import Change as Change
+from turnover.proof._proof import Answers as Answers, Control as Control, Proof
 from turnover.proof._prove import most_of as most_of, prove, prove_all
 from turnover.proof._question import Question as Question
 from turnover.proof._retrain import Retrainings as Retrainings
 from turnover.proof._similar import similarity_to as similarity_to, unit_features as unit_features
 from turnover.proof._support import support_of as support_of
 
-__all__ = ["Answers", "Change", "Control", "Proof", "prove", "prove_all"]
+__all__ = ["Proof", "prove", "prove_all"]
 
 __getattr__ = _renamed.old_name(__name__)

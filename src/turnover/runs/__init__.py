@@ -18,11 +18,15 @@ from turnover.runs._audit import (
     audit_run,
     inspection_csv as inspection_csv,
 )
-from turnover.runs._check import batch_rows as batch_rows, check_leaks, sample_rows as sample_rows
+from turnover.runs._check import (
+    batch_rows as batch_rows,
+    check_leaks as check_leaks,
+    sample_rows as sample_rows,
+)
 from turnover.runs._classifier import (
-    ClassifierRun,
+    ClassifierRun as ClassifierRun,
     ExternalData,
-    Query,
+    Query as Query,
     Side as Side,
     row_losses as row_losses,
 )
@@ -92,15 +96,12 @@ from turnover.runs._verify import (
 )
 
 __all__ = [
-    "ClassifierRun",
     "CleansingConfig",
     "Decisions",
     "ExternalData",
-    "Query",
     "Run",
     "answer",
     "audit_run",
-    "check_leaks",
     "cleanse_run",
     "open_run",
     "prove_run",

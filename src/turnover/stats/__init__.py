@@ -12,7 +12,7 @@ from turnover.stats._extras import (
     stats as stats,
 )
 from turnover.stats._intervals import (
-    Estimate,
+    Estimate as Estimate,
     Statistic as Statistic,
     bootstrap_draws as bootstrap_draws,
     estimate as estimate,
@@ -39,12 +39,12 @@ from turnover.stats._ranks import (
 )
 from turnover.stats._significance import (
     EmpiricalNull,
-    Significance,
+    Significance as Significance,
     benjamini_hochberg,
     testable as testable,
 )
 from turnover.stats._student import student as student, t_of as t_of
 
-__all__ = ["EmpiricalNull", "Estimate", "Significance", "benjamini_hochberg"]
+__all__ = ["EmpiricalNull", "benjamini_hochberg"]
 
 __getattr__ = _renamed.old_name(__name__)

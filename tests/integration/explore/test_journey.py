@@ -128,6 +128,7 @@ def texts(few_texts, tmp_path):
     return type(few_texts)(tmp_path / "run", few_texts.truth, few_texts.wrong)
 
 
+@pytest.mark.slow
 def test_the_planted_errors_of_a_few_texts_are_found(browser, texts):
     share, made = journey(browser, texts, kind_of_text, 1280, text_of, 60)
     assert share >= 0.9 and made < 40
@@ -196,6 +197,7 @@ def first_wrong(browser, url):
     return browser.current_url.rpartition("/query/")[2].partition("?")[0].partition("#")[0]
 
 
+@pytest.mark.slow
 def test_a_map_lists_what_a_line_is_drawn_around(browser, texts):
     from selenium.webdriver import ActionChains
 

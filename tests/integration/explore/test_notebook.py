@@ -36,7 +36,7 @@ def notebook(monkeypatch):
     server.server_close()
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+@pytest.mark.parametrize("host", ["127.0.0.1", pytest.param("localhost", marks=pytest.mark.slow)])
 def test_a_notebook_shows_the_run_in_a_frame(browser, notebook, tmp_path, host):
     pages, port = notebook
     folder = planted_texts(tmp_path / "few", 120, 4, pairs=1, units=8).folder

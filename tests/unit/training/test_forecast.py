@@ -62,7 +62,9 @@ def loss(model, batch):
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="a system that tells no memory")
-@pytest.mark.parametrize(("width", "pairs"), [(1024, 4), (2048, 3)])
+@pytest.mark.parametrize(
+    ("width", "pairs"), [(1024, 4), pytest.param(2048, 3, marks=pytest.mark.slow)]
+)
 def test_a_forecast_is_right_within_a_factor_of_two(width, pairs):
     done = subprocess.run(
         [sys.executable, "-c", MEASURED, str(width), str(pairs)],

@@ -59,7 +59,14 @@ print(json.dumps({"told": forecast.bytes, "took": peak[0] - before, "seconds": s
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="a system that tells no memory")
-@pytest.mark.parametrize(("count", "kind"), [(2500, "dense"), (5000, "dense"), (2500, "conv")])
+@pytest.mark.parametrize(
+    ("count", "kind"),
+    [
+        (2500, "dense"),
+        pytest.param(5000, "dense", marks=pytest.mark.slow),
+        pytest.param(2500, "conv", marks=pytest.mark.slow),
+    ],
+)
 def test_a_forecast_of_bytes_is_right_within_a_factor_of_two(count, kind):
     done = subprocess.run(
         [sys.executable, "-c", MEASURED, str(count), kind],
