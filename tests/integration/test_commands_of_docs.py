@@ -28,19 +28,17 @@ PAGES = [
 ]
 # Other pages train for minutes, by commands that the tests of those commands run on less.
 QUICK = {"attribute-a-model-you-have.md", "select-data.md"}
-
-
-def cases():
-    for page in PAGES:
-        marks = () if page.name in QUICK else pytest.mark.slow
-        yield pytest.param(page, marks=marks, id=page.name)
+CASES = [
+    pytest.param(page, marks=() if page.name in QUICK else pytest.mark.slow, id=page.name)
+    for page in PAGES
+]
 
 
 def test_pages_with_commands_are_found():
     assert len(PAGES) >= 3 and {page.name for page in PAGES} > QUICK
 
 
-@pytest.mark.parametrize("page", cases())
+@pytest.mark.parametrize("page", CASES)
 def test_the_commands_run(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     session = {"__name__": "__main__"}

@@ -43,6 +43,7 @@ def trained(request, table, tmp_path_factory):
     out = tmp_path_factory.mktemp("regression") / "run"
     words = ["train", table, *COLUMNS, "--regression", "--hold-out", 0.2, "--out", out]
     pairs = ["--pairs", 2] if request.param == "split-ensemble" else ["--units", 512]
+    pairs += ["--epochs", 40]
     return out, said(invoke(*words, "--method", request.param, *pairs, "--json")), request.param
 
 
@@ -175,7 +176,7 @@ def test_images_have_numbers_too(tmp_path):
     data, out = tmp_path / "digits.parquet", tmp_path / "run"
     base.execute(f"COPY t TO '{data}' (FORMAT parquet)")
     words = ["train", data, "--image", "picture", "--label", "ink", "--id", "name", "--regression"]
-    words += ["--size", 16, "--no-augment", "--epochs", 25, "--pairs", 1, "--no-control"]
+    words += ["--size", 8, "--no-augment", "--epochs", 25, "--pairs", 1, "--no-control"]
     found = said(invoke(*words, "--out", out, "--json"))
     assert found["r2_turnover"] > 0.5
     asked = said(invoke("ask", out, "--query", 0, "--json"))
