@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from turnover.cli import app
 from turnover.cli._train import FOR_IMAGES, FOR_TEXTS, holds_images
 
-OPTION = re.compile(r"^│\s+(?:\*\s+)?(--[a-z][a-z-]*)", re.MULTILINE)
+OPTION = re.compile(r"^│\s+(?:\*\s+)?(?:-[a-z], )?(--[a-z][a-z-]*)", re.MULTILINE)
 
 
 def shown(*arguments, columns="100"):
