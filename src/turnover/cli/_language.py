@@ -92,7 +92,8 @@ def train_language(context: typer.Context, options: Mapping[str, Any]) -> "Run |
     folder = options["out"] or Path("runs") / data.stem
     tell(
         f"training {2 * plan.pairs} LoRA adapters of one model, each on its half of "
-        f"{len(talks.train):,} examples. That costs about {plan.pairs} trainings."
+        f"{len(talks.train):,} examples. That costs about {plan.pairs} "
+        f"training{'' if plan.pairs == 1 else 's'}."
     )
     with progress_bar(steps_of(plan)) as tick:
         more: dict[str, Any] = {"command": typed(context), "progress": tick}

@@ -186,7 +186,7 @@ class Answer:
             return (
                 f"No single training instance matters for this prediction: among "
                 f"{self.instances:,} no score stands out from those of instances that were never "
-                f"trained (smallest q = {smallest:.2g}; discoveries need q ≤ {q:g})."
+                f"trained (smallest q = {_above(smallest, q)}; discoveries need q ≤ {q:g})."
             )
         if not self.agreement.tests:
             return (
@@ -196,8 +196,15 @@ class Answer:
         return (
             f"No single training instance stands out for this prediction: among {self.instances:,} "
             f"there is no score of which {self.agreement.pairs} pairs of networks are sure "
-            f"(smallest q = {smallest:.2g}; discoveries need q ≤ {q:g}). More pairs are surer."
+            f"(smallest q = {_above(smallest, q)}; discoveries need q ≤ {q:g}). More pairs are "
+            "surer."
         )
+
+
+def _above(found: float, limit: float) -> str:
+    """A number above a limit, with the digits that it takes to be read so."""
+    texts = (f"{found:.{digits}g}" for digits in range(2, 17))
+    return next((text for text in texts if float(text) > limit), repr(found))
 
 
 def rank_scored(

@@ -111,7 +111,8 @@ def plan_training(
     seconds = before + share * sum(forecast.seconds for forecast in each)
     at_once = min(workers, max(members)) if max(members) > 1 else 1
     return Plan(
-        f"Training {sum(members)} networks on {rows[0]:,} {row_word}s, {recipe.epochs} epochs.",
+        f"Training {sum(members)} networks on {rows[0]:,} {row_word}s, {recipe.epochs} epoch"
+        f"{'' if recipe.epochs == 1 else 's'}.",
         sum(members),
         at_once,
         seconds,

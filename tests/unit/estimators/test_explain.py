@@ -11,7 +11,14 @@ from torch import nn
 
 from turnover.data import Rows
 from turnover.errors import ScoreError
-from turnover.estimators import GradientKernel, PairAgreement, SameGroup, explain
+from turnover.estimators import (
+    Answer,
+    GradientKernel,
+    PairAgreement,
+    SameGroup,
+    TopInstances,
+    explain,
+)
 from turnover.estimators._explain import _by_pairs
 from turnover.scores import Scores
 from turnover.stats import benjamini_hochberg, student
@@ -146,6 +153,13 @@ def test_one_pair_says_that_nothing_is_known(rows, queries):
     assert found.helpful.z.isnan().all() and (found.helpful.q == 1).all()
     assert "unknown" in found.verdict(0) and found.significant(0) == []
     assert found.agreement == PairAgreement(1, None)
+
+
+@pytest.mark.parametrize(("found", "says"), [(0.1004, "0.1004"), (0.55, "0.55")])
+def test_a_q_above_the_limit_is_read_as_above_it(found, says):
+    listed = [torch.tensor([[v]]) for v in (0, 1.0, 0, 1.0, 0.5, found)]
+    answer = Answer(TopInstances(*listed), TopInstances(*listed), 9, "kernel", PairAgreement(2, 0))
+    assert f"smallest q = {says};" in answer.verdict(0, q=0.1)
 
 
 def test_verdicts_name_what_the_pairs_agree_on(ensemble, rows, queries):

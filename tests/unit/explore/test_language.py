@@ -371,7 +371,7 @@ def test_the_agreement_is_told_once_the_gradients_were_read(talk):
     assert "Read the gradients" in talk.client.get("/").text
     assert talk.post("/prepare").status_code == 303
     assert talk.wait("kernel").state == "done"
-    agreement = talk.explorer.fitted.agreement
+    agreement = talk.explorer.worth.agreement
     assert f"Agreement of the pairs: <b>{agreement:.2f}</b>" in talk.client.get("/worth").text
     again = opened_at(talk.explorer.folder)
     assert again.wait("kernel").state == "done", "what was read before is opened at once"

@@ -18,7 +18,7 @@ from torch import Tensor
 from turnover import __version__, _store
 from turnover._progress import listening
 from turnover.errors import RunError
-from turnover.estimators import FittedKernel
+from turnover.estimators import FittedKernel, PairAgreement
 from turnover.explore._jobs import Job, Jobs, Tick
 from turnover.explore._search import Haystack
 from turnover.runs import EXPLORER, Decision, Decisions
@@ -152,9 +152,10 @@ class LanguageExplorer:
         return self._fitted
 
     @property
-    def fitted(self) -> FittedKernel | None:
-        """The kernel, once it was read."""
-        return self._fitted
+    def worth(self) -> PairAgreement | None:
+        """What the pairs say of scores, once the gradients were read."""
+        found = self._fitted
+        return None if found is None else PairAgreement(found.pairs, found.agreement)
 
     def begin(self, asked: Asked) -> str:
         """Begin an answer, where it is not known; its key, which names it in addresses."""

@@ -93,7 +93,8 @@ def plan_language_proof(
     seconds = SETS * each + (0.0 if kernel is None else kernel.seconds)
     held = 0 if kernel is None else kernel.bytes
     return Plan(
-        f"A kernel of {len(train):,} examples, and {SETS} sets of {trainings} trainings.",
+        f"A kernel of {len(train):,} examples, and {SETS} sets of {trainings} "
+        f"training{'' if trainings == 1 else 's'}.",
         SETS * trainings,
         workers,
         seconds,
