@@ -276,6 +276,8 @@ def test_the_cleaned_file_is_read_again_without_the_removed_examples(trained, tm
     assert again.ids[0].tolist() == [id for id in ids if id != ids[3]]
     told = (tmp_path / "decisions.csv").read_text(encoding="utf-8")
     assert told.count("remove") == 1 and opened.talks["train"][3].name in told
+    said = " ".join(invoke("apply", run, "--out", out).stdout.split())
+    assert "1 removed, in the columns instruction, output, id" in said
     assert invoke("apply", run, "--out", out, "--suspects", "remove").exit_code == 2
     assert_refused(invoke("apply", run, "--out", tmp_path / "x.xlsx"), 2, "chooses the format")
 

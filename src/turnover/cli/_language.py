@@ -156,7 +156,8 @@ def apply_language(run: Path, out: Path, told: Path, *, as_json: bool) -> None:
         count = len(decided)
         print_json({"out": str(out), "decisions": str(told), "rows": kept, "decided": count})
         return
-    print(f"{kept:,} examples, {len(ids) - kept:,} removed: {out}")
+    columns = ", ".join(map(str, opened.manifest["columns"].values()))
+    print(f"{kept:,} examples, {len(ids) - kept:,} removed, in the columns {columns}: {out}")
     print(f"Decisions: {told}")
 
 
