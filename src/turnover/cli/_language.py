@@ -153,8 +153,8 @@ def apply_language(run: Path, out: Path, told: Path, *, as_json: bool) -> None:
     kept = write_cleaned_talks(opened, decided, out)
     write_talk_decisions(opened, decided, told)
     if as_json:
-        count = len(decided)
-        print_json({"out": str(out), "decisions": str(told), "rows": kept, "decided": count})
+        found = {"out": str(out), "decisions": str(told), "rows": kept, "decided": len(decided)}
+        print_json({**found, "held_out": None})
         return
     columns = ", ".join(map(str, opened.manifest["columns"].values()))
     print(f"{kept:,} examples, {len(ids) - kept:,} removed, in the columns {columns}: {out}")
