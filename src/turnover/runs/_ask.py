@@ -117,7 +117,7 @@ def answer(
 
     Args:
         classifier: whom to ask.
-        query: the row; see :meth:`Subject.query`.
+        query: the row; see :meth:`ClassifierRun.query`.
         label: name of the class to ask about; None for the predicted one.
         k: how many helpful and how many harmful instances.
         estimator: ``"first-order"``; ``"exact"`` ranks the best of these again by exact scores;
@@ -333,10 +333,11 @@ def _describe(
     found: TopInstances = getattr(answer, kind)
     told = answer.agreement
     tested = TESTED if not isinstance(told, PairAgreement) or told.tests else ()
+    sign = 1 if kind == "helpful" else -1
     described = []
     for place, row in enumerate(found.positions[query].tolist()):
-        if float(found.scores[query, place]) == 0:
-            continue  # no influence at all: it is neither helpful nor harmful
+        if sign * float(found.scores[query, place]) <= 0:
+            continue  # fewer than k instances are of this kind
         shown = classifier.show("train", row)
         shared = classifier.mark(asked, shown)
         numbers: dict[str, Any] = {
