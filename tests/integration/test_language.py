@@ -99,6 +99,9 @@ def answer(*command):
     return json.loads(result.stdout.splitlines()[-1])
 
 
+READ = Columns(prompt="instruction", response="output", id="id")
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("language")
@@ -270,8 +273,10 @@ def test_the_cleaned_file_is_read_again_without_the_removed_examples(trained, tm
     out = tmp_path / f"clean.{suffix}"
     found = answer("apply", run, "--out", out)
     assert (found["rows"], found["decided"]) == (len(ids) - 1, 2)
-    columns = Columns(prompt="instruction", response="output", id="id")
-    again = read_talks(out, columns, evaluation=out)
+    assert found["held_out"] == str(tmp_path / f"held-out.{suffix}")
+    apart = read_talks(tmp_path / f"held-out.{suffix}", READ, evaluation=out)
+    assert list(apart.train) == opened.talks["test"]
+    again = read_talks(out, READ, evaluation=out)
     assert list(again.train) == [talk for n, talk in enumerate(opened.talks["train"]) if n != 3]
     assert again.ids[0].tolist() == [id for id in ids if id != ids[3]]
     told = (tmp_path / "decisions.csv").read_text(encoding="utf-8")
@@ -336,7 +341,12 @@ def test_chats_go_through_the_template_and_plain_texts_are_learned_whole(tmp_pat
         tokens[classifier.train.batch["attention_mask"][0] == 1]
     )
     assert text.startswith("user") and "assistant the capital" in text
-    assert answer("apply", tmp_path / "run", "--out", tmp_path / "again.jsonl")["rows"] == 18
+    applied = answer("apply", tmp_path / "run", "--out", tmp_path / "again.jsonl")
+    assert applied["rows"] == 18 and applied["held_out"] == str(tmp_path / "held-out.jsonl")
+    apart = [json.loads(line) for line in (tmp_path / "held-out.jsonl").read_text().splitlines()]
+    assert [row["talk"][-1]["content"] for row in apart] == [
+        talk.response for talk in classifier.talks["test"]
+    ]
     again = [json.loads(line) for line in (tmp_path / "again.jsonl").read_text().splitlines()]
     assert all(list(row) == ["talk"] for row in again)
     assert [row["talk"][-1]["content"] for row in again] == [

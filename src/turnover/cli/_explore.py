@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from turnover.cli._language import apply_language, refuse_options
+from turnover.cli._language import apply_language, refuse_options, tell_held_out
 from turnover.cli._options import RunFolder
 from turnover.errors import DataError
 
@@ -143,7 +143,7 @@ def apply(
         raise DataError(f"{out} is the name of a file beside it. Give the cleaned data another.")
     if is_language(run):
         refuse_options(context, ("suspects", "proved"), "a language model")
-        apply_language(run, out, told, as_json=as_json)
+        apply_language(run, out, told, apart, as_json=as_json)
         return
     with waiting("Writing"):
         classifier, decided = _decided(run)
@@ -162,9 +162,7 @@ def apply(
     changed = sum(made.action == "relabel" for made in decided.values())
     print(f"{kept:,} {word}s, {removed:,} removed, {changed:,} with another label: {out}")
     print(f"Decisions: {told}")
-    if held:
-        print(f"The {held:,} {word}s that were held out, as they are: {apart}")
-        print(f"To test the next training on the same ones: --eval {apart}")
+    tell_held_out(held, word, apart)
 
 
 def export(

@@ -22,6 +22,7 @@ __all__ = [
     "learns_responses",
     "prove_language",
     "refuse_options",
+    "tell_held_out",
     "train_language",
 ]
 
@@ -141,24 +142,38 @@ def audit_language(run: Path, *, top: int, as_json: bool) -> None:
     render_language_audit(found, console(), top, as_it_is=classifier.as_it_is)
 
 
-def apply_language(run: Path, out: Path, told: Path, *, as_json: bool) -> None:
+def apply_language(run: Path, out: Path, told: Path, apart: Path, *, as_json: bool) -> None:
     """Write the training examples after the decisions, and the decisions beside them."""
     from turnover.cli._output import print_json
     from turnover.runs import Decisions, Run
-    from turnover.runs.language import examples_of, write_cleaned_talks, write_talk_decisions
+    from turnover.runs.language import (
+        examples_of,
+        write_cleaned_talks,
+        write_held_out_talks,
+        write_talk_decisions,
+    )
 
     opened = Run.open(run)
     ids = examples_of(opened, "train")[0].ids.tolist()
     decided = Decisions(opened.folder, ids, ()).current
     kept = write_cleaned_talks(opened, decided, out)
     write_talk_decisions(opened, decided, told)
+    held = write_held_out_talks(opened, apart)
     if as_json:
         found = {"out": str(out), "decisions": str(told), "rows": kept, "decided": len(decided)}
-        print_json({**found, "held_out": None})
+        print_json({**found, "held_out": str(apart) if held else None})
         return
     columns = ", ".join(map(str, opened.manifest["columns"].values()))
     print(f"{kept:,} examples, {len(ids) - kept:,} removed, in the columns {columns}: {out}")
     print(f"Decisions: {told}")
+    tell_held_out(held, "example", apart)
+
+
+def tell_held_out(count: int, word: str, path: Path) -> None:
+    """Where the rows are that were held out to test on, if any, and what they are good for."""
+    if count:
+        print(f"The {count:,} {word}s that were held out, as they are: {path}")
+        print(f"To test the next training on the same ones: --eval {path}")
 
 
 def prove_language(run: Path, asked: Mapping[str, Any], options: Mapping[str, Any]) -> None:

@@ -16,6 +16,7 @@ from turnover.runs.language._audit import (
 )
 from turnover.runs.language._cleaned import (
     write_cleaned_talks as write_cleaned_talks,
+    write_held_out_talks as write_held_out_talks,
     write_talk_decisions as write_talk_decisions,
 )
 from turnover.runs.language._data import Columns, Talk as Talk, read_talks

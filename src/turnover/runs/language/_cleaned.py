@@ -12,7 +12,7 @@ from turnover.runs._folder import Run
 from turnover.runs.language._data import RESPONDS, Talk
 from turnover.runs.language._opened import examples_of
 
-__all__ = ["write_cleaned_talks", "write_talk_decisions"]
+__all__ = ["write_cleaned_talks", "write_held_out_talks", "write_talk_decisions"]
 
 NUMBER = re.compile(r"0|[1-9]\d{0,17}", re.ASCII)
 
@@ -29,17 +29,33 @@ def write_cleaned_talks(run: Run, decided: Decided, path: Path) -> int:
         RunError: when the run is damaged, or the file cannot be written.
         MissingExtra: for Parquet without DuckDB and pandas.
     """
-    refuse_suffix(path)
     rows, talks = examples_of(run, "train")
     removed = {id for id, made in decided.items() if made.action == "remove"}
     kept = [talk for id, talk in zip(rows.ids.tolist(), talks, strict=True) if id not in removed]
     if not kept:
         raise DataError("Every training example was decided to be removed. Nothing is left.")
-    found = _rows(run, kept)
+    _write(run, kept, path)
+    return len(kept)
+
+
+def write_held_out_talks(run: Run, path: Path) -> int:
+    """Write the examples of the data file that were held out to test on, as they are; how many.
+
+    Raises:
+        DataError, RunError, MissingExtra: as :func:`write_cleaned_talks`.
+    """
+    count = int(run.manifest.get("held_out", 0))
+    if count:
+        _write(run, examples_of(run, "test")[1], path)
+    return count
+
+
+def _write(run: Run, talks: Sequence[Talk], path: Path) -> None:
+    refuse_suffix(path)
+    found = _rows(run, talks)
     if path.suffix == ".csv":
         _refuse_changed(found, path)
     write_table(found, path)
-    return len(kept)
 
 
 def _rows(run: Run, talks: Sequence[Talk]) -> list[dict[str, Any]]:

@@ -109,4 +109,5 @@ def _manifest(talks: Talks, plan: LanguageIndexConfig, command: Sequence[str]) -
         "arguments": {**asdict(plan), "checkpoint": True, "examples": talks.fingerprint()},
         "command": list(command),
         "columns": {n: v for n, v in asdict(talks.columns).items() if v is not None},
+        "held_out": len(talks.test) if talks.held_out else 0,
     }

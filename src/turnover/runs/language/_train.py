@@ -175,5 +175,6 @@ def _manifest(talks: Talks, plan: LanguageConfig, command: Sequence[str]) -> dic
         "arguments": {**asdict(plan), "examples": talks.fingerprint()},
         "command": list(command),
         "columns": {n: v for n, v in asdict(talks.columns).items() if v is not None},
+        "held_out": len(talks.test) if talks.held_out else 0,
         "seeds": {"all": plan.seed},
     }
