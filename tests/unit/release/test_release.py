@@ -14,6 +14,7 @@ from tests.shape.tree import ROOT
 
 pytest.importorskip("cyclonedx")  # a tool, which make test-lowest does without
 from release import dist, lowest, version
+from release.address import absolute, with_urls
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 CONSTRAINTS = (ROOT / "constraints.txt").read_text(encoding="utf-8")
@@ -138,3 +139,24 @@ def test_workflows_call_make_targets_that_exist_on_the_pythons_that_are_promised
     assert {run.split()[1] for run in runs if run.startswith("make")} <= targets
     assert release["jobs"]["publish"]["permissions"] == {"id-token": "write"}
     assert "secrets." not in (folder / "release.yml").read_text()
+
+
+ADDRESS = "https://host.example/owner/turnover"
+
+
+def test_on_an_index_no_link_of_the_readme_is_relative():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    shown = absolute(text, ADDRESS, "v1.2.3")
+    links = re.findall(r"(!?)\[[^\]]*\]\(([^)]+)\)", shown)
+    assert links and all(link.startswith("https://") for _, link in links)
+    assert ("!", f"{ADDRESS}/raw/v1.2.3/docs/images/proof.png") in links
+    assert ("", f"{ADDRESS}/blob/v1.2.3/docs/start.md") in links
+    files = [link.split("v1.2.3/")[1].partition("#")[0] for _, link in links if ADDRESS in link]
+    assert all((ROOT / file).exists() for file in files)
+
+
+def test_the_project_file_gets_its_addresses_and_nothing_else():
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    before, after = tomllib.loads(text), tomllib.loads(with_urls(text, ADDRESS, "v1.2.3"))
+    urls = after["project"].pop("urls")
+    assert after == before and urls["Source"] == ADDRESS
