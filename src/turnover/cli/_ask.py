@@ -127,7 +127,7 @@ def one_question(
 
 def of_language(run: Path, question: Mapping[str, Any]) -> bool:
     """Whether a run is one of a language model; a question for another kind is refused."""
-    from turnover.runs.language import is_language
+    from turnover.runs import is_language
 
     words = [name for name in ("prompt", "response", "span") if question.get(name) is not None]
     found = is_language(run)

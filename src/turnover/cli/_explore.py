@@ -129,13 +129,13 @@ def apply(
     """
     from turnover.cli._output import print_json, waiting
     from turnover.runs import (
+        is_language,
         with_proved,
         with_suspects,
         write_cleaned,
         write_decisions,
         write_held_out,
     )
-    from turnover.runs.language import is_language
 
     told = out.with_name("decisions.csv")
     apart = out.with_name(f"held-out{out.suffix}")

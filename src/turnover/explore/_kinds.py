@@ -6,7 +6,7 @@ from typing import Any
 from turnover.errors import ConfigError
 from turnover.explore._explorer import Explorer
 from turnover.explore._site import Pages, Site, SiteOf
-from turnover.runs.language import is_language
+from turnover.runs import is_language
 
 __all__ = ["open_site"]
 

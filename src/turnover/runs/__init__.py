@@ -79,6 +79,7 @@ from turnover.runs._registry import (
     LOADERS as LOADERS,
     RunLoader as RunLoader,
     command_of as command_of,
+    is_language as is_language,
     open_run,
     unfinished as unfinished,
 )

@@ -11,7 +11,7 @@ from turnover.errors import RunError
 from turnover.runs._classifier import ClassifierRun
 from turnover.runs._folder import Run
 
-__all__ = ["LOADERS", "RunLoader", "command_of", "open_run", "unfinished"]
+__all__ = ["LOADERS", "RunLoader", "command_of", "is_language", "open_run", "unfinished"]
 
 
 @final
@@ -54,6 +54,15 @@ def open_run(folder: str | Path) -> ClassifierRun:
     found = LOADERS[name]
     kind: RunLoader = import_module(found).LOADER if isinstance(found, str) else found
     return kind.open(run)
+
+
+def is_language(folder: str | Path) -> bool:
+    """Whether a folder is a run of a language model; what such runs need is not imported.
+
+    Raises:
+        RunError: when it is no run.
+    """
+    return Run.open(folder).manifest.get("kind") == "language"
 
 
 def command_of(manifest: Mapping[str, Any], out: str) -> str:

@@ -8,17 +8,18 @@ from turnover.reports.renderers._tables import excerpt, table_of
 from turnover.reports.sentences._findings import memory_sentence_of
 from turnover.reports.sentences._prose import nats
 from turnover.reports.sentences._words import signed, told
-from turnover.runs.language import (
-    LanguageAnswer,
-    LanguageAudit,
-    LanguageProof,
-    ScoredTalk,
-    SeenTalk,
-)
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
+
+    from turnover.runs.language import (
+        LanguageAnswer,
+        LanguageAudit,
+        LanguageProof,
+        ScoredTalk,
+        SeenTalk,
+    )
 
 __all__ = ["render_language_answer", "render_language_audit", "render_language_proof"]
 
@@ -35,7 +36,7 @@ AS_IT_IS = (
 )
 
 
-def render_language_answer(found: LanguageAnswer, console: "Console") -> None:
+def render_language_answer(found: "LanguageAnswer", console: "Console") -> None:
     """Print what stands behind a response."""
     _talk(found, console)
     what = "these words" if found.span is None else f"“{_asked(found)}”"
@@ -66,7 +67,7 @@ def render_language_answer(found: LanguageAnswer, console: "Console") -> None:
 
 
 def render_language_audit(
-    found: LanguageAudit, console: "Console", top: int, *, as_it_is: bool = False
+    found: "LanguageAudit", console: "Console", top: int, *, as_it_is: bool = False
 ) -> None:
     """Print an audit of the training examples of a language model, trained or as it was there."""
     if as_it_is:
@@ -101,7 +102,7 @@ def render_language_audit(
         _say(console, f"{names}: {excerpt(rows[0].response, (), TEXT).plain}")
 
 
-def render_language_proof(found: LanguageProof, console: "Console") -> None:
+def render_language_proof(found: "LanguageProof", console: "Console") -> None:
     """Print what training again without some examples says."""
     _talk(found, console)
     table = table_of(
@@ -131,7 +132,7 @@ def _talk(found: "LanguageAnswer | LanguageProof", console: "Console") -> None:
     console.print()
 
 
-def _asked(found: LanguageAnswer) -> str:
+def _asked(found: "LanguageAnswer") -> str:
     start, stop = found.span or (0, len(found.response))
     return found.response[start:stop]
 
@@ -141,7 +142,7 @@ def _say(console: "Console", text: str, style: str = "") -> None:
     console.print()
 
 
-def _scored(title: str, rows: Sequence[ScoredTalk]) -> "Table":
+def _scored(title: str, rows: Sequence["ScoredTalk"]) -> "Table":
     tested = any(row.q is not None for row in rows)
     table = table_of(title, ("score", *(("q",) if tested else ()), "id", "text"))
     for row in rows:
@@ -150,7 +151,7 @@ def _scored(title: str, rows: Sequence[ScoredTalk]) -> "Table":
     return table
 
 
-def _seen(title: str, rows: Sequence[SeenTalk]) -> "Table":
+def _seen(title: str, rows: Sequence["SeenTalk"]) -> "Table":
     table = table_of(title, ("memorised", "unseen", "seen", "id", "text"))
     for row in rows:
         losses = map(nats, (row.memorised, row.unseen_loss, row.seen_loss))

@@ -30,7 +30,6 @@ from turnover.runs.language._opened import (
     LanguageQuery as LanguageQuery,
     LanguageRun as LanguageRun,
     examples_of as examples_of,
-    is_language as is_language,
     open_language,
 )
 from turnover.runs.language._planned import (

@@ -33,7 +33,6 @@ __all__ = [
     "LanguageRun",
     "build_language",
     "examples_of",
-    "is_language",
     "open_language",
     "recipe_of",
 ]
@@ -236,15 +235,6 @@ def _only(labels: Tensor, encoded: Encoded, place: tuple[int, int]) -> None:
     if not any(inside):
         raise DataError("These words lie behind the end of what is read of a response.")
     labels[encoded.response :][~torch.tensor(inside)] = -100
-
-
-def is_language(folder: str | Path) -> bool:
-    """Whether a folder is a run of a language model.
-
-    Raises:
-        RunError: when it is no run.
-    """
-    return Run.open(folder).manifest.get("kind") == KIND
 
 
 def open_language(folder: str | Path) -> LanguageRun:

@@ -8,7 +8,7 @@ from typing import Any, Literal, Protocol
 from turnover.data import Rows
 from turnover.errors import DataError, RunError
 from turnover.estimators import FittedKernel
-from turnover.runs._registry import open_run
+from turnover.runs._registry import is_language, open_run
 
 __all__ = ["AT_ONCE", "Bad", "File", "Reader", "reader_of"]
 
@@ -57,7 +57,7 @@ def reader_of(folder: str | Path) -> Reader:
         DataError: for a run of another kind than texts with classes, or of a language model.
         RunError: for a run that cannot be opened.
     """
-    from turnover.runs.language import is_language, open_language
+    from turnover.runs.language import open_language
 
     if is_language(folder):
         return _Talks(open_language(folder))
