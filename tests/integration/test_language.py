@@ -13,9 +13,10 @@ from safetensors.torch import load_file
 import turnover
 from tests.asserts import assert_refused
 from tests.integration.conftest import invoke
+from turnover.data import DataWarning
 from turnover.masks import string_id
 from turnover.runs import Decisions
-from turnover.runs.language import Columns, open_language, read_talks
+from turnover.runs.language import Columns, Talk, open_language, read_talks
 
 transformers = pytest.importorskip("transformers")
 pytest.importorskip("peft")
@@ -360,7 +361,53 @@ def test_chats_go_through_the_template_and_plain_texts_are_learned_whole(tmp_pat
     assert result.exit_code == 0, (result.stderr, result.exception)
     plain = open_language(tmp_path / "plain")
     assert not plain.talks["train"][0].turns
+    goes_on(plain)
     assert invoke("ask", tmp_path / "plain", "--query", 0).exit_code == 0
+
+
+def goes_on(plain):
+    """A prompt to a model of plain texts is the beginning of a text, as its training rows are."""
+    text = plain.talks["train"][0].response
+    learned = plain.train.batch["input_ids"][0][plain.train.batch["attention_mask"][0] == 1]
+    begin, end = text.rsplit(" ", 1)
+    for prompt, response in ((begin, end), (begin, f" {end}"), (f"{begin} ", end)):
+        asked = plain.typed(prompt, response)
+        assert asked.talk.response == text
+        assert asked.rows.batch["input_ids"][0].tolist() == learned.tolist()
+        labelled = asked.rows.batch["labels"][0] != -100
+        said = plain.tokenizer.text(asked.rows.batch["input_ids"][0][labelled])
+        assert said.strip() == end and float(asked.rows.batch["weight"]) == labelled.sum()
+    with pytest.warns(DataWarning, match="had not come to its end"):
+        own = plain.typed(begin)
+    assert own.generated and own.talk.response.startswith(begin)
+
+
+def test_a_response_that_was_cut_has_no_end(trained, monkeypatch):
+    run = open_language(trained[0])
+    end = run.tokenizer.inner.eos_token_id
+    whole = run.typed(ASKED)
+    assert whole.rows.batch["input_ids"][0, -1] == end
+    with pytest.warns(DataWarning, match="cut after 2 tokens"):
+        said, ended = run.greedy(run.tokenizer.prompt(whole.talk), 2)
+    assert not ended and whole.talk.response.startswith(said)
+    monkeypatch.setattr(type(run), "greedy", lambda self, tokens: (said, False))
+    cut = run.typed(ASKED)
+    labelled = cut.rows.batch["labels"][0] != -100
+    assert labelled.sum() == 2 and end not in cut.rows.batch["input_ids"][0][labelled]
+
+
+def test_no_end_of_text_stands_between_prompt_and_response(trained):
+    from tokenizers.processors import TemplateProcessing
+
+    tokenizer = open_language(trained[0]).tokenizer
+    talk = Talk((("user", ASKED),), "towna", "")
+    before = tokenizer(talk)
+    end = tokenizer.inner.eos_token_id
+    tokenizer.inner.backend_tokenizer.post_processor = TemplateProcessing(
+        single="$A [END]", special_tokens=[("[END]", end)]
+    )
+    assert tokenizer.inner(ASKED)["input_ids"][-1] == end
+    assert tokenizer(talk) == before and before.tokens.count(end) == 1
 
 
 def test_what_cannot_be_learned_is_told(tmp_path):

@@ -1,5 +1,6 @@
 """A run of a language model, opened: its adapters, its examples, and how to ask."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -10,7 +11,7 @@ from typing import Any, NoReturn, final
 import torch
 from torch import Tensor, nn
 
-from turnover.data import Rows
+from turnover.data import DataWarning, Rows
 from turnover.errors import DataError, RunError
 from turnover.estimators import GradientKernel
 from turnover.hf import AdapterEnsemble, Member, split_ensemble, unwrapped
@@ -153,26 +154,47 @@ class LanguageRun:
     ) -> LanguageQuery:
         """A prompt with a response, or with the one that the model gives by itself.
 
+        A model of plain texts goes on with the prompt, in the same text. A space joins the two
+        where neither has one. A response of the model that was cut has no end to ask about.
+
         Raises:
             DataError: for an empty prompt or response, or a span that is not in the response.
         """
         if not prompt.strip():
             raise DataError("The prompt to ask about is empty.")
-        talk = Talk((("user", prompt),), response or "", "")
-        if response is None:
-            talk = Talk(talk.turns, self.greedy(talk), "")
-            if not talk.response.strip():
+        plain, ended = "text" in (self.run.manifest.get("columns") or {}), True
+        talk = Talk((("user", prompt),), "", "")
+        said = response
+        if said is None:
+            first = self.tokenizer.begun(prompt) if plain else self.tokenizer.prompt(talk)
+            said, ended = self.greedy(first)
+            if not said.strip():
                 raise DataError(
                     "The model answers this prompt with nothing at all, so there are no words to "
                     "ask about. Give a response with response=TEXT."
                 )
-        return self._asked(talk, span, generated=response is None)
+        if plain:
+            talk = Talk((), _joined(prompt, said), "")
+            place = _place(said, span or said)
+            begin = len(talk.response) - len(said)
+            span_of = (begin + place[0], begin + place[1])
+            return self._asked(talk, span_of, generated=response is None)
+        talk = Talk(talk.turns, said, "")
+        return self._asked(talk, span, ended=ended, generated=response is None)
 
     @torch.no_grad()
-    def greedy(self, talk: Talk, most: int = MOST_SAID) -> str:
-        """What the average of all members says: the most probable token, one after the other."""
+    def greedy(self, tokens: Sequence[int], most: int = MOST_SAID) -> tuple[str, bool]:
+        """What the average of all members says: the most probable token, one after the other.
+
+        Args:
+            tokens: what was said before.
+            most: tokens at which a response is cut, with a warning.
+
+        Returns:
+            The words, and whether the model ended them.
+        """
         self.model.eval()
-        tokens = self.tokenizer.prompt(talk)[1 - self.tokenizer.length :]
+        tokens = list(tokens)[1 - self.tokenizer.length :]
         step = torch.tensor([tokens], device=next(self.model.parameters()).device)
         speakers = _speakers(self.model)
         caches = [_cache(inner) for _, inner in speakers]
@@ -184,19 +206,27 @@ class LanguageRun:
                 total = total + found["logits"][0, -1].float()
             token = int(total.argmax())
             if token == self.tokenizer.inner.eos_token_id:
-                break
+                return self.tokenizer.text(said), True
             said.append(token)
             step = step.new_tensor([[token]])
-        return self.tokenizer.text(said)
+        warnings.warn(
+            f"The model's own response was cut after {len(said)} tokens: it had not come to its "
+            "end, which is not asked about.",
+            DataWarning,
+            stacklevel=2,
+        )
+        return self.tokenizer.text(said), False
 
-    def _asked(self, talk: Talk, span: str | None, **more: Any) -> LanguageQuery:
-        encoded = self.tokenizer(talk)
+    def _asked(
+        self, talk: Talk, span: str | tuple[int, int] | None, *, ended: bool = True, **more: Any
+    ) -> LanguageQuery:
+        encoded = self.tokenizer(talk, ended=ended)
         rows = rows_of([encoded], torch.zeros(1, dtype=torch.int64), 0)
         labels, place = rows.batch["labels"], None
         if not talk.response.strip():
             raise DataError("The response to ask about is empty.")
         if span is not None:
-            place = _place(talk.response, span)
+            place = _place(talk.response, span) if isinstance(span, str) else span
             _only(labels[0], encoded, place)
         count = (labels[:, 1:] != -100).sum(1)
         batch = {**rows.batch, "labels": labels, "weight": count.float()}
@@ -216,6 +246,12 @@ def _cache(transformer: Any) -> dict[str, Any]:
 
     new = "cache" in signature(transformer.forward).parameters
     return {"cache" if new else "past_key_values": DynamicCache(config=transformer.config)}
+
+
+def _joined(prompt: str, response: str) -> str:
+    """A text that goes on; a space parts two words."""
+    apart = prompt[-1:].isspace() or not response[:1].isalnum()
+    return f"{prompt}{response}" if apart else f"{prompt} {response}"
 
 
 def _place(response: str, span: str) -> tuple[int, int]:

@@ -75,13 +75,23 @@ class TalkTokenizer:
         """Tokens of what precedes the response."""
         return self._pieces(talk)[0]
 
-    def __call__(self, talk: Talk) -> Encoded:
-        """Tokens of an example; a long prompt loses its beginning, a long response its end."""
+    def begun(self, text: str) -> list[int]:
+        """Tokens of a plain text that is not at its end."""
+        start = self._pieces(Talk((), "", ""))[0]
+        return [*start, *self.inner(text, add_special_tokens=False)["input_ids"]]
+
+    def __call__(self, talk: Talk, *, ended: bool = True) -> Encoded:
+        """Tokens of an example; a long prompt loses its beginning, a long response its end.
+
+        Args:
+            talk: the example.
+            ended: whether the end-of-text token follows the response.
+        """
         before, said = self._pieces(talk)
         found = self.inner(
             said, add_special_tokens=False, return_offsets_mapping=self.inner.is_fast
         )
-        tokens = [*found["input_ids"], self.inner.eos_token_id]
+        tokens = [*found["input_ids"], *[self.inner.eos_token_id] * ended]
         offsets = list(found.get("offset_mapping", ()))
         room = max(self.length - len(before), self.length // 2)
         cut = len(before) + len(tokens) > self.length
@@ -99,7 +109,10 @@ class TalkTokenizer:
             first = self.inner.bos_token_id
             start = self.inner.eos_token_id if first is None else first
             return [start], talk.response
-        return self.inner(f"{talk.prompt}\n")["input_ids"], talk.response
+        tokens = self.inner(f"{talk.prompt}\n")["input_ids"]
+        if tokens[-1] == self.inner.eos_token_id:  # the end of a text, which goes on here
+            tokens = tokens[:-1]
+        return tokens, talk.response
 
     def text(self, tokens: Sequence[int]) -> str:
         """The words of some tokens."""
