@@ -29,19 +29,16 @@ def language_tracing() -> str:
             *(f"{row['recall'][k]['value']:.2f}" for k in ("1", "10")),
             f"{row['mrr']['value']:.2f}",
             f"{row['lds']['value']:.2f} ({row['lds']['low']:.2f} to {row['lds']['high']:.2f})",
-            f"{row['ms per example']:.1f} ms",
         ]
         for row in found["results"]
     ]
-    header = ["method", "recall at 1", "at 10", "MRR", "LDS (95 %)", "time, an example"]
+    header = ["method", "recall at 1", "at 10", "MRR", "LDS (95 %)"]
     peers = ", ".join(f"{name} {release}" for name, release in found["peers"].items())
     said = (
         f"\n{found['facts']} sentences, {found['queries']} questions, "
         f"{found['trainable']:,} trained numbers. The truth of LDS is re-training on "
         f"{found['subsets']} random halves with one seed, so that its ceiling is not known. "
-        f"Agreement within the pairs: {found['agreement']:.2f}. With {peers}. The time of the "
-        "split ensemble has its trainings in it, and other times do not. Other work ran on the "
-        "machine, so that all times are too long.\n"
+        f"Agreement within the pairs: {found['agreement']:.2f}. With {peers}.\n"
     )
     return table(header, rows) + said + origin(found["machine"], "language_tracing")
 

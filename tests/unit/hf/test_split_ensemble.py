@@ -209,6 +209,29 @@ def test_members_trained_side_by_side_are_single_adapters_trained_alone(parts):
             assert torch.equal(value, twin.state_dict()[name]), name
 
 
+def test_accelerate_trains_what_a_plain_loop_trains(parts):
+    accelerate = pytest.importorskip("accelerate")
+    batch = parts[2]
+    plain, ids = shaken(ensemble(parts)).train(), torch.arange(ROWS)
+    prepared = deepcopy(plain)
+    loop = sgd(plain.parameters())
+    helper = accelerate.Accelerator(cpu=True)
+    model, optimizer = helper.prepare(prepared, sgd(prepared.parameters()))
+    for rows in ids.split(4):
+        part = {name: value[rows] for name, value in batch.items()}
+        with seen(plain, rows):
+            plain(**part).loss.backward()
+        loop.step()
+        loop.zero_grad()
+        with seen(prepared, rows):
+            helper.backward(model(**part).loss)
+        optimizer.step()
+        optimizer.zero_grad()
+    trained = [p for p in plain.parameters() if p.requires_grad]
+    others = [p for p in prepared.parameters() if p.requires_grad]
+    assert all(torch.equal(one, other) for one, other in zip(trained, others, strict=True))
+
+
 def test_no_row_reaches_its_unseen_members(parts):
     recipe = Recipe(1, 4, optimizer=sgd)
     rows = Rows(parts[2], torch.arange(ROWS))
