@@ -58,6 +58,7 @@ from benchmarks.tables._texts import (
 )
 from benchmarks.tables._transformers import (
     adapters_agnews,
+    adapters_agnews_houlsby,
     adapters_houlsby,
     adapters_memory,
     adapters_sst2,
@@ -135,6 +136,7 @@ MAKERS = (
     explore_scale,
     adapters_sst2,
     adapters_agnews,
+    adapters_agnews_houlsby,
     adapters_houlsby,
     adapters_memory,
     adapters_time,

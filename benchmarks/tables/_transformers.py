@@ -20,6 +20,11 @@ def adapters_agnews() -> str:
     return _against_training("adapters_agnews")
 
 
+def adapters_agnews_houlsby() -> str:
+    """Houlsby adapters on AG News."""
+    return _against_training("adapters_agnews_houlsby")
+
+
 def language_tracing() -> str:
     """Which sentence taught the fact, and what re-training says, of a LoRA-tuned language model."""
     found = result("language_tracing")
