@@ -117,7 +117,7 @@ def test_ask_by_kernel(copy):
     assert kernel["estimator"] == "kernel"
     scores = [row["score"] for row in kernel["helpful"]]
     assert scores == sorted(scores, reverse=True)
-    z = {row["id"]: row["z"] for row in plain["helpful"]}
+    z = {row["id"]: row["z"] for row in (*plain["helpful"], *plain["harmful"])}
     assert [row["id"] for row in kernel["helpful"]] != [row["id"] for row in plain["helpful"]]
     for row in kernel["helpful"][:20]:
         assert row["z"] == pytest.approx(z[row["id"]], abs=1e-3)

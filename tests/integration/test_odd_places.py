@@ -54,5 +54,5 @@ def test_a_training_that_does_not_fit_into_memory_is_refused(tmp_path, monkeypat
 
 def test_cleaned_data_are_not_overwritten_by_the_decisions(demo, tmp_path):
     result = invoke("apply", demo[0], "--out", tmp_path / "decisions.csv")
-    assert_refused(result, 2, "is for the decisions themselves")
+    assert_refused(result, 2, "is the name of a file beside it")
     assert not (tmp_path / "decisions.csv").exists()
