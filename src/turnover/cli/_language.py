@@ -173,6 +173,7 @@ def tell_held_out(count: int, word: str, path: Path) -> None:
     """Where the rows are that were held out to test on, if any, and what they are good for."""
     if count:
         print(f"The {count:,} {word}s that were held out, as they are: {path}")
+    if count and word != "image":  # of images it lists names, and no file to train on
         print(f"To test the next training on the same ones: --eval {path}")
 
 

@@ -16,13 +16,11 @@ from turnover.data import Rows
 from turnover.errors import DataError, MissingExtra, RunError
 from turnover.runs._classifier import ClassifierRun, Side
 from turnover.runs._decisions import Decision
-from turnover.runs._folder import Run
 from turnover.runs._verify import refuse_numbers
 
 __all__ = [
     "Decided",
     "decided_rows",
-    "held_out",
     "refuse_suffix",
     "write_cleaned",
     "write_decisions",
@@ -100,17 +98,12 @@ def write_held_out(classifier: ClassifierRun, path: Path) -> int:
     Raises:
         DataError, RunError, MissingExtra: as :func:`write_cleaned`.
     """
-    count = held_out(classifier.run)
+    count = int(classifier.run.arguments.get("held_out", 0))
     labels = classifier.test.batch["label"].tolist()
     rows = [_columns(classifier, "test", row, labels[row]) for row in range(count)]
     if rows:
         write_table(rows, path)
     return count
-
-
-def held_out(run: Run) -> int:
-    """How many rows of the run's data file were held out to test on."""
-    return int(run.arguments.get("held_out", 0))
 
 
 def _columns(classifier: ClassifierRun, side: Side, row: int, label: int) -> dict[str, Any]:
