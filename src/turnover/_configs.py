@@ -53,7 +53,12 @@ EXTRA_DROPOUT = partial(
 EPOCHS = partial(setting, help="Passes over the data; 0 chooses by its size.", least=0)
 LR = partial(setting, help="Learning rate; 0 chooses by what is trained.", least=0, most=1e3)
 SEED = partial(setting, help="Seed of everything that is random.", least=0, most=2**63 - 1)
-CONTROL = partial(setting, help="Also train with ordinary dropout, to know the cost.")
+CONTROL = partial(
+    setting,
+    help="Also train one ordinary network, to know the cost; of a language model one adapter on "
+    "all examples, to deploy it alone.",
+    shown="control; of a language model no-control",
+)
 PIECES = partial(setting, help="Word pieces read of a text.", least=8)
 
 

@@ -90,11 +90,11 @@ def train_language(context: typer.Context, options: Mapping[str, Any]) -> "Run |
     engine = options["executor"]
     if options["dry_run"]:
         return plan_language(talks, plan, engine)
-    folder = options["out"] or Path("runs") / data.stem
+    folder, cost = options["out"] or Path("runs") / data.stem, plan.pairs + plan.control
     tell(
         f"training {2 * plan.pairs} LoRA adapters of one model, each on its half of "
-        f"{len(talks.train):,} examples. That costs about {plan.pairs} "
-        f"training{'' if plan.pairs == 1 else 's'}."
+        f"{len(talks.train):,} examples{', and one on all of them' if plan.control else ''}. That "
+        f"costs about {cost} training{'' if cost == 1 else 's'}."
     )
     with progress_bar(steps_of(plan)) as tick:
         more: dict[str, Any] = {"command": typed(context), "progress": tick}

@@ -20,6 +20,7 @@ from rich.progress import (
 
 from turnover._progress import listening
 from turnover.cli._options import QUIET
+from turnover.cli._settings import was_typed
 from turnover.errors import MissingExtra
 
 if TYPE_CHECKING:
@@ -97,13 +98,13 @@ def show_run(run: "Run", page: str | None, *, as_json: bool) -> None:
 
 
 def typed(context: typer.Context) -> list[str]:
-    """The words of this command, without options of their usual value and the run folder."""
+    """The words of this command as they were typed, without the run folder."""
     words = [str(context.info_name)]
     for parameter in context.command.params:
         name, value = str(parameter.name), context.params.get(str(parameter.name))
         if parameter.param_type_name == "argument":
             words.append(str(value))
-        elif name not in UNSAID and value != parameter.get_default(context):
+        elif name not in UNSAID and was_typed(context, name):
             if isinstance(value, bool):
                 words.append((parameter.opts if value else parameter.secondary_opts)[0])
             else:

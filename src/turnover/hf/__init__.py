@@ -45,6 +45,7 @@ from turnover.hf._members import (
 )
 from turnover.hf._packing import Packer, instance_losses, unpack
 from turnover.hf._prefix import split_prefix
+from turnover.hf._saved import save_member as save_member
 from turnover.hf._trainer import LeakWarning, attach
 from turnover.hf._trunk import linear_heads as linear_heads, unwrapped as unwrapped
 

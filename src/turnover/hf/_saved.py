@@ -25,7 +25,7 @@ from turnover.errors import RunError
 from turnover.hf._members import Houlsby, Member, base_fingerprint
 from turnover.masks import MASK_VERSION, check_mask_version
 
-__all__ = ["adapters_in", "load_member", "refuse_other_base", "save_members"]
+__all__ = ["adapters_in", "load_member", "refuse_other_base", "save_member", "save_members"]
 
 ABOUT = "ensemble.json"
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -45,15 +45,13 @@ def save_members(
     folder = Path(folder)
     about = {"format": FORMAT, "mask_version": MASK_VERSION, "pairs": len(members) // 2, **said}
     about["base"] = base_fingerprint(members[0])
+    for number, member in enumerate(members):
+        save_member(cast(Member, member), adapters, folder / f"member-{number}")
     try:
-        for number, member in enumerate(members):
-            place = folder / f"member-{number}"
-            place.mkdir(parents=True, exist_ok=True)
-            _save(cast(Member, member), adapters, place)
         with replacing(folder / ABOUT) as fresh:
             fresh.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
         _remove_others(folder, len(members))
-    except (OSError, SafetensorError) as error:
+    except OSError as error:
         raise RunError(f"Cannot write the adapters to {folder}: {error}") from error
 
 
@@ -143,14 +141,23 @@ def load_member(member: Member, folder: Path) -> None:
     set_peft_model_state_dict(cast(Any, member.module), tensors)
 
 
-def _save(member: Member, adapters: Any, place: Path) -> None:
-    write_tensors(place / WEIGHTS, _tensors(member))
+def save_member(member: Member, adapters: Any, place: Path) -> None:
+    """Write one member's own tensors and its configuration; LoRA as PEFT writes an adapter.
+
+    Raises:
+        RunError: for a folder that cannot be written.
+    """
     if isinstance(adapters, Houlsby):
         text = json.dumps(asdict(adapters), indent=1)
     else:
         text = json.dumps(_plain(cast(Any, member.module).peft_config["default"]), indent=1)
-    with replacing(place / CONFIG) as fresh:
-        fresh.write_text(text + "\n", encoding="utf-8")
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        write_tensors(place / WEIGHTS, _tensors(member))
+        with replacing(place / CONFIG) as fresh:
+            fresh.write_text(text + "\n", encoding="utf-8")
+    except (OSError, SafetensorError) as error:
+        raise RunError(f"Cannot write the adapter to {place}: {error}") from error
 
 
 def _plain(config: Any) -> dict[str, Any]:

@@ -49,6 +49,10 @@ COSTS = {
     "train_plain_s": "Training, turn-over dropout alone",
     "train_control_s": "Training, ordinary dropout (control)",
 }
+ADAPTER_COSTS = {
+    "train_model_s": "Training, pairs of adapters",
+    "train_control_s": "Training, one adapter on all examples (control)",
+}
 
 
 def summary(run: Run) -> dict[str, Any]:
@@ -242,12 +246,13 @@ def _facts(manifest: Mapping[str, Any], results: Results) -> tuple[Fact, ...]:
             for name, m in (manifest.get("masks") or {}).items()
         ),
         *((f"SHA-256: {name}", digest) for name, digest in (manifest.get("data") or {}).items()),
-        *(_cost(name, value) for name, value in results.cost.items()),
+        *(_cost(name, value, results.kind) for name, value in results.cost.items()),
         ("Made", manifest.get("created", "unknown")),
     ]
     return tuple(Fact(name, str(value)) for name, value in facts)
 
 
-def _cost(name: str, value: Any) -> tuple[str, str]:
-    title = COSTS.get(name, name.removesuffix("_s").replace("_", " ").capitalize())
+def _cost(name: str, value: Any, kind: str | None) -> tuple[str, str]:
+    known = ADAPTER_COSTS if kind == "language" else COSTS
+    title = known.get(name, name.removesuffix("_s").replace("_", " ").capitalize())
     return title, f"{value:,.1f} s" if name.endswith("_s") else f"{value:,}"

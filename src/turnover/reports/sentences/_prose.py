@@ -89,6 +89,12 @@ def deck(results: Results, detection: Detection | None, row_word: str) -> str:
                 "of one such network on all data",
             )
         parts.append(f"{what} {price} test accuracy here: {ours} instead of {plain} {than}.")
+    if results.control_test_loss is not None and results.full_test_loss is not None:
+        mean, one = map(nats, (results.full_test_loss, results.control_test_loss))
+        parts.append(
+            f"One adapter, trained on all {row_word}s, loses {one} nats per token on test "
+            f"{row_word}s; the average of {2 * (results.pairs or 0)} adapters loses {mean}."
+        )
     return " ".join(parts)
 
 
@@ -209,6 +215,13 @@ def tiles(results: Results, detection: Detection | None, row_word: str) -> tuple
     for loss, (name, meaning) in zip(losses, meanings, strict=True):
         if loss is not None:
             found.append(Tile(nats(loss), name, meaning.format(row_word=row_word)))
+    if results.control_test_loss is not None and results.full_test_loss is not None:
+        for loss, who in (
+            (results.full_test_loss, f"average of {2 * (results.pairs or 0)} adapters"),
+            (results.control_test_loss, "one adapter"),
+        ):
+            meaning = f"What the {who} loses on fresh {row_word}s."
+            found.append(Tile(nats(loss), f"Test loss, {who}", meaning))
     if results.seconds is not None:
         found.append(
             Tile(

@@ -41,8 +41,12 @@ def plan_language(
     count = len(talks.train)
     some = torch.linspace(0, count - 1, min(count, max(PROBED, 4 * plan.batch_size))).long()
     few, seconds = _encoded(tokenizer, [talks.train[n] for n in some.tolist()], talks.ids[0][some])
+    networks = [
+        build_language(asdict(plan), plan.seed, turnover=pairs)
+        for pairs in (True, False)[: 1 + plan.control]
+    ]
     return plan_training(
-        [build_language(asdict(plan), plan.seed, turnover=True)],
+        networks,
         few,
         (count, len(talks.test)),
         language_loss,

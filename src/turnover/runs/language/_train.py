@@ -6,14 +6,17 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, final
+from typing import Any, cast, final
 
 import torch
+from torch import nn
 
 from turnover.data import Rows
 from turnover.errors import ConfigError
 from turnover.executors import opened
+from turnover.hf import Member, save_member
 from turnover.runs._check import batch_rows, check_leaks, sample_rows
 from turnover.runs._fine_tuned import about_base
 from turnover.runs._folder import Run, describe_masks, fingerprint
@@ -23,12 +26,14 @@ from turnover.runs.language._opened import KIND, build_language, recipe_of
 from turnover.runs.language._tokens import TalkTokenizer, language_loss, rows_of
 from turnover.runs.results import Results
 from turnover.runs.text._encoders import source_of
-from turnover.training import refuse_large_training
+from turnover.training import Curve, losses_of, refuse_large_training
 
 __all__ = ["LanguageConfig", "encoded_rows", "run_language", "steps_of"]
 
 Progress = Callable[[str, int], None]
+Build = Callable[..., nn.Module]
 STEPS_BESIDES, MEASURED, CHECKED = 3, 500, 16
+CONTROL = "control"
 
 
 @final
@@ -46,6 +51,7 @@ class LanguageConfig:
         batch_size: examples of a step.
         lr: learning rate of AdamW, which falls to zero along a cosine.
         seed: seed of weights, order and coins.
+        control: also train one adapter on all examples, to deploy it alone.
     """
 
     model: str
@@ -57,6 +63,7 @@ class LanguageConfig:
     batch_size: int = 8
     lr: float = 5e-4
     seed: int = 0
+    control: bool = False
 
     def __post_init__(self) -> None:
         if self.lora < 1 or self.pairs < 1:
@@ -68,7 +75,7 @@ class LanguageConfig:
 
 def steps_of(plan: LanguageConfig) -> int:
     """How many steps :func:`run_language` reports to ``progress``."""
-    return plan.epochs + STEPS_BESIDES
+    return plan.epochs * (1 + plan.control) + STEPS_BESIDES
 
 
 def run_language(
@@ -112,15 +119,17 @@ def run_language(
     small = replace(recipe, batch_size=min(recipe.batch_size, len(few)))
     checked = check_leaks(build(turnover=True), few, language_loss, small, instances=2)
     progress("Training", 1)
-    model = build(turnover=True)
-    if executor is None:
-        refuse_large_training(model, rows[0], language_loss, recipe)
     order = torch.randperm(len(rows[0]), generator=torch.Generator("cpu").manual_seed(0))
     measured = rows[0].select(order[:MEASURED].sort()[0])
-    start = time.perf_counter()
+    tested, times = None, [time.perf_counter()]
     with opened(executor) as engine:
         course = TrainingJob(language_loss, recipe, rows[0], rows[1], measured, engine)
-        curves = train(run, "model", model, course, partial(progress, "Training", 1))
+        curves, about = _train_pairs(run, build, course, progress)
+        times.append(time.perf_counter())
+        if plan.control:
+            tested = _train_control(run, build, replace(course, measured=None), progress)
+            times.append(time.perf_counter())
+    names = ("train_model_s", "train_control_s")
     last = curves[-1]
     results = Results(
         kind=KIND,
@@ -132,16 +141,38 @@ def run_language(
         unseen_train_loss=last.unseen_train,
         test_loss=last.unseen_test,
         full_test_loss=last.full_test,
+        control_test_loss=tested,
         curves=tuple(curves),
         leak_check=checked,
         bad_rows=talks.bad,
-        cost={"train_model_s": round(time.perf_counter() - start, 2)},
+        cost={n: round(b - a, 2) for n, (a, b) in zip(names, pairwise(times), strict=False)},
         seconds=round(time.perf_counter() - began, 2),
     )
     run.save(results)
     progress("Done", 2)
     data = {name: fingerprint(found) for name, found in zip(("train", "test"), rows, strict=True)}
-    return run.finish(masks=describe_masks(model), data=data, **about_base(model))
+    return run.finish(data=data, **about)
+
+
+def _train_pairs(
+    run: Run, build: Build, course: TrainingJob, progress: Progress
+) -> tuple[list[Curve], dict[str, Any]]:
+    """Train the pairs of adapters; their learning curve, and what the manifest says of them."""
+    model = build(turnover=True)
+    if course.executor is None:
+        refuse_large_training(model, course.train, language_loss, course.recipe)
+    curves = train(run, "model", model, course, partial(progress, "Training", 1))
+    losses_of(model, language_loss, course.train.select(slice(0, 1)))  # a layer learns its units
+    return curves, {"masks": describe_masks(model), **about_base(model)}
+
+
+def _train_control(run: Run, build: Build, course: TrainingJob, progress: Progress) -> float:
+    """Train one adapter on all examples, into ``RUN/control`` as PEFT writes it; its test loss."""
+    control = build(turnover=False)
+    refuse_large_training(control, course.train, language_loss, course.recipe)
+    train(run, CONTROL, control, course, partial(progress, "Training one adapter on all", 1))
+    save_member(cast(Member, control), None, run.folder / CONTROL)
+    return float(losses_of(control, course.loss, course.test).mean())
 
 
 def encoded_rows(
@@ -169,10 +200,15 @@ def encoded_rows(
     return found
 
 
+def _arguments(plan: LanguageConfig) -> dict[str, Any]:
+    """The plan as the manifest has it; runs from before there was a control go on as they were."""
+    return {n: v for n, v in asdict(plan).items() if n != CONTROL or v}
+
+
 def _manifest(talks: Talks, plan: LanguageConfig, command: Sequence[str]) -> dict[str, Any]:
     return {
         "kind": KIND,
-        "arguments": {**asdict(plan), "examples": talks.fingerprint()},
+        "arguments": {**_arguments(plan), "examples": talks.fingerprint()},
         "command": list(command),
         "columns": {n: v for n, v in asdict(talks.columns).items() if v is not None},
         "held_out": len(talks.test) if talks.held_out else 0,

@@ -163,6 +163,8 @@ class Results(Section):
         fit: how well a regression predicts; None of a classifier.
         seen_train_loss, unseen_train_loss: mean losses of the halves on training rows.
         test_loss, full_test_loss: mean losses of a half and the full network on test rows.
+        control_test_loss: mean loss on test rows of one adapter of a language model that was
+            trained on all rows; None where there is none.
         proofs: what became of the surest mistakes without the rows behind them.
         detection: how planted errors are found.
         screening: how many labels are suspected.
@@ -194,6 +196,7 @@ class Results(Section):
     unseen_train_loss: float | None = None
     test_loss: float | None = None
     full_test_loss: float | None = None
+    control_test_loss: float | None = None
     proofs: ProofSummary | None = field(default=None, metadata=AMONG)
     detection: Detection | None = field(default=None, metadata=AMONG)
     screening: Screening | None = field(default=None, metadata=AMONG)
