@@ -10,6 +10,7 @@ from torch import Tensor
 from turnover._html import block, table
 from turnover.errors import ScoreError
 from turnover.estimators._agreement import Agreement
+from turnover.estimators.kernel._reached import ReadGradients
 from turnover.scores import Ranking
 from turnover.stats import benjamini_hochberg
 
@@ -100,6 +101,7 @@ class Answer:
         agreement: measured agreement of the first-order scores with exact ones; for split
             ensembles, which are not asked by masks, what their pairs say of the kernel's scores.
         weight: of a kernel, the share of the listed instances in Σ abs(score), ``[query]``.
+        read: of a kernel, what of the gradients is left out or projected; None where all is read.
     """
 
     helpful: TopInstances
@@ -108,6 +110,7 @@ class Answer:
     estimator: str
     agreement: Agreement | PairAgreement
     weight: Tensor | None = None
+    read: ReadGradients | None = None
 
     def significant(self, query: int, q: float = 0.1) -> list[int]:
         """Ids of the listed instances that matter for a query at false discovery rate ``q``.
@@ -126,7 +129,7 @@ class Answer:
 
     def _repr_html_(self) -> str:
         """What a notebook shows: verdict and tables of the first queries."""
-        parts = []
+        parts = [] if self.read is None else [block(str(self.read))]
         if isinstance(self.agreement, PairAgreement) and self.agreement.agreement is not None:
             said = f"Agreement of the pairs: {self.agreement.agreement:.2f}."
             parts.append(block(f"{said} {self.agreement.meaning}"))

@@ -113,6 +113,11 @@ def _why_kernel(model: nn.Module, scores: Scores) -> str:
         )
     if others := [name for name in names if name not in left_out]:
         read += f", {len(others)} of them row by row, which is slower"
+    if share := scores.about.get("share_projected"):
+        read += (
+            f", gradients of {share:.1%} of the trainable numbers are projected to "
+            f"{scores.about['most_per_weight']:,} for each weight"
+        )
     if (landmarks := scores.about["landmarks"]) and isinstance(landmarks, int):
         covered = scores.about["covered_by_landmarks"]
         read += (

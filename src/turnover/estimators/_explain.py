@@ -30,6 +30,7 @@ from turnover.estimators._estimator import Estimator, Fitted, FittedRows, as_row
 from turnover.estimators._stored import StoredScores
 from turnover.estimators._streamed import against_null, explain_streamed, near_null_ids
 from turnover.estimators.kernel._fitted import FittedKernel
+from turnover.estimators.kernel._reached import ReadGradients
 from turnover.estimators.masked._first_order import FirstOrder, FittedFirstOrder
 from turnover.estimators.masked._mask_null import MaskNull
 from turnover.estimators.masked._scan import scan
@@ -122,7 +123,8 @@ def explain(
     listed = _extremes(scores, k, keep)
     helpful, harmful = (_found(ranking, *every) for ranking in listed)
     weight = _weight(scores.values, listed)
-    return Answer(helpful, harmful, len(scores.train_ids), test.name, test.agreement, weight)
+    about, read = (test.name, test.agreement), ReadGradients.of(scores.about)
+    return Answer(helpful, harmful, len(scores.train_ids), *about, weight, read)
 
 
 @dataclass(frozen=True)

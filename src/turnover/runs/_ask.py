@@ -158,6 +158,7 @@ def answer(
         agreement=None if isinstance(found.agreement, PairAgreement) else found.agreement,
         pairs=found.agreement if isinstance(found.agreement, PairAgreement) else None,
         weight=None if found.weight is None else float(found.weight[0]),
+        read=found.read,
         helpful=_describe(found, "helpful", 0, classifier, query.shown, doubt),
         harmful=_describe(found, "harmful", 0, classifier, query.shown, doubt),
     )

@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 from turnover.data import BadRow
+from turnover.estimators import ReadGradients
 from turnover.runs._ask import explain_errors
 from turnover.runs._audit import audit_results, audit_run
 from turnover.runs._classifier import ClassifierRun
@@ -32,7 +33,7 @@ def measure_run(
     listed = audit_results(classifier, found, SUSPECTS)
     fit = cache(lambda: classifier.kernel().fit(classifier.train))
     explained = explain_errors(classifier, errors=ERRORS, k=BEHIND, fit=fit)
-    chosen = fit().damping if classifier.pairs > 1 and fit.cache_info().currsize else None
+    known = fit() if fit.cache_info().currsize else None
     return Results(
         kind=classifier.run.manifest.get("kind"),
         row_word=classifier.row_word,
@@ -47,7 +48,8 @@ def measure_run(
         screening=listed.screening,
         curves=tuple(curves),
         explanations=explained,
-        damping=chosen,
+        damping=known.damping if known is not None and classifier.pairs > 1 else None,
+        read=None if known is None else ReadGradients.of(known.about),
         suspects=listed.suspects,
     )
 
@@ -62,6 +64,7 @@ def measure_as_it_is(classifier: ClassifierRun, seconds: float, bad: Sequence[Ba
     """
     found = audit_run(classifier)
     listed = audit_results(classifier, found, SUSPECTS)
+    known = classifier.kernel().fit(classifier.train)
     tested = float(losses_of(classifier.model, classifier.loss, classifier.test).mean())
     return Results(
         kind=classifier.run.manifest.get("kind"),
@@ -75,7 +78,8 @@ def measure_as_it_is(classifier: ClassifierRun, seconds: float, bad: Sequence[Ba
         test_loss=tested,
         full_test_loss=tested,
         screening=listed.screening,
-        explanations=explain_errors(classifier, errors=ERRORS, k=BEHIND),
+        explanations=explain_errors(classifier, errors=ERRORS, k=BEHIND, fit=lambda: known),
+        read=ReadGradients.of(known.about),
         suspects=listed.suspects,
         bad_rows=tuple(bad),
         seconds=round(seconds, 2),

@@ -26,6 +26,7 @@ from turnover.estimators.kernel._keep import Keeper, Memory, PartRows
 from turnover.estimators.kernel._known import Known, Plan, Solve, make_known
 from turnover.estimators.kernel._links import Link
 from turnover.estimators.kernel._plan import Said, networks_of, resolved, said_of
+from turnover.estimators.kernel._reached import ReadGradients, about_projected
 from turnover.estimators.kernel._together import top_of_parts, top_of_ranks
 from turnover.nn import SplitEnsemble, evaluating
 from turnover.scores import Ranking, Scores
@@ -132,9 +133,10 @@ class FittedKernel:
 
     def __repr__(self) -> str:
         agreement = "" if self.agreement is None else f", agreement {self.agreement:.2f}"
+        read = ReadGradients.of(self.about)
         return (
             f"FittedKernel({len(self.train_ids):,} instances, {len(self.networks)} networks, "
-            f"damping {self.damping:g}{agreement})"
+            f"damping {self.damping:g}{agreement}){'' if read is None else f'. {read}'}"
         )
 
     @property
@@ -327,6 +329,7 @@ def fit_parts(config: KernelConfig, parts: PartRows, keep: Keeper) -> FittedKern
     del known  # kernels that only the search for the damping needs
     about = {**config.about, "damping": damping, "agreement": agreement, "networks": len(networks)}
     about["covered_by_landmarks"] = round(covered, 4)
+    about |= about_projected(networks[0], config.reading)
     return FittedKernel(
         state.ids,
         damping,

@@ -37,6 +37,7 @@ from turnover.estimators.kernel._keep import Folder, Part, PartRows, Stored, dig
 from turnover.estimators.kernel._known import Solve, few_of, unpacked, work_of
 from turnover.estimators.kernel._landmarks import Basis, LandmarkRidge
 from turnover.estimators.kernel._plan import losses_on_sides, networks_of
+from turnover.estimators.kernel._reached import about_projected
 from turnover.estimators.kernel._ridge import Ridge
 from turnover.nn import SplitEnsemble
 
@@ -243,15 +244,15 @@ def _opened(config: KernelConfig, manifest: Manifest, folder: Path) -> FittedKer
         files = [own / f"rows-{p['name']}.safetensors" for p in manifest["parts"]]
         curvature = config.link.curvature(residuals.mean(dim=0))
         solves.append(_solve(network, own, kept, files, curvature, damping))
-    about = {**config.about, "damping": damping, "agreement": manifest["agreement"]}
+    about = {name: manifest[name] for name in ("agreement", "covered_by_landmarks")}
+    about |= {**config.about, "damping": damping, "networks": len(networks)}
     return FittedKernel(
         ids,
         damping,
         manifest["agreement"],
         manifest["slope"],
         manifest["bytes_per_instance"],
-        about
-        | {"networks": len(networks), "covered_by_landmarks": manifest["covered_by_landmarks"]},
+        about | about_projected(networks[0], config.reading),
         config,
         tuple(networks),
         tuple(solves),

@@ -44,7 +44,7 @@ def render_language_answer(found: "LanguageAnswer", console: "Console") -> None:
         console,
         f"−log p of {what}: {told(found.loss)} nats over {found.tokens} tokens "
         f"({told(found.loss / max(1, found.tokens))} each). Kernel scores of {found.train:,} "
-        "training examples.",
+        f"training examples.{'' if found.read is None else f' {found.read}'}",
     )
     for title, rows in (
         ("Training examples that lowered this loss most", found.helpful),

@@ -39,7 +39,8 @@ def answer_sentence(found: AskResults) -> str:
         f"{who}{says}{right}. Asked about label {found.asked}, loss {told(found.loss)} nats; "
         f"{found.estimator} scores of {found.train:,} training instances."
     )
-    return sentence[0].upper() + sentence[1:]
+    sentence = f"{sentence[0].upper()}{sentence[1:]}"
+    return sentence if found.read is None else f"{sentence} {found.read}"
 
 
 def reading(found: AskResults) -> str:

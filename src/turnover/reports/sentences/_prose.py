@@ -71,7 +71,12 @@ def headline(results: Results, detection: Detection | None, row_word: str) -> st
 
 
 def deck(results: Results, detection: Detection | None, row_word: str) -> str:
-    """What to know before believing the headline: the control, and the price."""
+    """What to know before believing the headline: control, price, and what scores leave out."""
+    said = _deck(results, detection, row_word)
+    return said if results.read is None else f"{said} {results.read}".strip()
+
+
+def _deck(results: Results, detection: Detection | None, row_word: str) -> str:
     if results.proofs:
         return _proved(results, results.proofs, detection, row_word)
     if results.fit is not None:

@@ -69,6 +69,7 @@ def answer_response(
         verdict=found.verdict(0, name=lambda id: _called(classifier, id)),
         significant=tuple(found.significant(0)),
         pairs=told,
+        read=found.read,
         helpful=listed(found.helpful, 1),
         harmful=listed(found.harmful, -1),
     )

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, final
 
-from turnover.estimators import GradientKernel
+from turnover.estimators import GradientKernel, ReadGradients
 from turnover.runs._folder import Run, fingerprint
 from turnover.runs.language._checkpoint import load_causal
 from turnover.runs.language._data import Talks
@@ -94,6 +94,7 @@ def index_language(
             unseen_train_loss=float((seen + known.self_scores().clamp_min(0)).mean()),
             test_loss=float(tested.mean()),
             full_test_loss=float(tested.mean()),
+            read=ReadGradients.of(known.about),
             bad_rows=talks.bad,
             seconds=round(time.perf_counter() - began, 2),
         )

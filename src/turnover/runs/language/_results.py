@@ -1,10 +1,10 @@
 """What is said of a response and of the training examples, typed; losses and scores in nats."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, final
 
-from turnover.estimators import PairAgreement
-from turnover.runs.results import Section
+from turnover.estimators import PairAgreement, ReadGradients
+from turnover.runs.results import AMONG, Section
 
 __all__ = [
     "LanguageAnswer",
@@ -66,6 +66,7 @@ class LanguageAnswer(Section):
         verdict: what can be said, in words.
         significant: ids of the examples whose scores stand out from chance.
         pairs: agreement of the pairs of adapters.
+        read: what the kernel leaves out or projects of the gradients; None where it reads all.
         helpful, harmful: training examples, the strongest first.
     """
 
@@ -80,6 +81,7 @@ class LanguageAnswer(Section):
     verdict: str
     significant: tuple[int, ...]
     pairs: PairAgreement
+    read: ReadGradients | None = field(default=None, metadata=AMONG)
     helpful: tuple[ScoredTalk, ...]
     harmful: tuple[ScoredTalk, ...]
 

@@ -30,6 +30,7 @@ from turnover.runs.results._rows import (
     ScoredRow as ScoredRow,
 )
 from turnover.runs.results._schema import (
+    AMONG as AMONG,
     VERSION as VERSION,
     Section as Section,
     manifest_of_today as manifest_of_today,

@@ -11,7 +11,7 @@ from typing import ClassVar, final
 
 from turnover.cleansing import Cell
 from turnover.data import BadRow
-from turnover.estimators import Agreement, PairAgreement
+from turnover.estimators import Agreement, PairAgreement, ReadGradients
 from turnover.leaks import LeakReport
 from turnover.runs.results._copies import Copies
 from turnover.runs.results._rows import (
@@ -176,6 +176,7 @@ class Results(Section):
         suspects: the most suspicious training rows, the first first.
         leak_check: does an instance reach its unseen half?
         damping: of the kernel, as its pairs chose it, so that a question need not choose again.
+        read: what the kernel leaves out or projects of the gradients; None where it reads all.
         bad_rows: rows that were left out.
         cost: what each training took, in seconds.
     """
@@ -208,6 +209,7 @@ class Results(Section):
     suspects: tuple[InspectedRow | PlantedRow, ...] = ()
     leak_check: LeakReport | None = field(default=None, metadata=stored("audit", beside=("ok",)))
     damping: float | None = None
+    read: ReadGradients | None = field(default=None, metadata=AMONG)
     bad_rows: tuple[BadRow, ...] | None = None
     cost: Mapping[str, float] = field(default_factory=dict)
 
@@ -314,6 +316,7 @@ class AskResults(Section):
         agreement: agreement of the scores with exact ones, for scores by masks.
         pairs: agreement of the pairs of networks, for a split ensemble.
         weight: weight of the query in a kernel.
+        read: what a kernel leaves out or projects of the gradients; None where it reads all.
         helpful, harmful: training rows, the strongest first.
     """
 
@@ -334,6 +337,7 @@ class AskResults(Section):
     agreement: Agreement | None = None
     pairs: PairAgreement | None = None
     weight: float | None = None
+    read: ReadGradients | None = field(default=None, metadata=AMONG)
     helpful: tuple[ScoredRow, ...]
     harmful: tuple[ScoredRow, ...]
 
