@@ -7,14 +7,15 @@ setting is for Python alone.
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
-from typing import Literal, final
+from typing import Literal, final, get_args
 
 from turnover._settings import refuse_out_of_bounds, setting
 from turnover.errors import ConfigError, DataError
 
-__all__ = ["ImageConfig", "IndexConfig", "Method", "TextConfig", "pairs_of"]
+__all__ = ["ImageConfig", "IndexConfig", "Method", "RecipeConfig", "TextConfig", "pairs_of"]
 
 Method = Literal["split-ensemble", "masks"]
+Schedule = Literal["linear", "cosine", "constant"]
 
 # Of texts
 TEXT_PAIRS = (
@@ -59,6 +60,7 @@ CONTROL = partial(
     "all examples, to deploy it alone.",
     shown="control; of a language model no-control",
 )
+FALLS = partial(setting, help="How the learning rate falls.")
 PIECES = partial(setting, help="Word pieces read of a text.", least=8)
 
 
@@ -220,6 +222,50 @@ class IndexConfig:
 
     def __post_init__(self) -> None:
         refuse_out_of_bounds(self)
+
+
+@final
+@dataclass(frozen=True)
+class RecipeConfig:
+    """How a model that is indexed was fine-tuned, so that it can be trained again.
+
+    The defaults are those of transformers' Trainer, but for its clipping of gradients.
+
+    Attributes:
+        base: the model before it was fine-tuned; None for the one that an adapter of PEFT names.
+        epochs: passes over the data.
+        lr: learning rate of AdamW at the beginning.
+        batch_size: rows per step.
+        schedule: how the learning rate falls to zero, or ``"constant"``.
+        weight_decay: of AdamW.
+    """
+
+    epochs: int | None = setting(None, "Passes over the data.", least=1, shown="must be given")
+    lr: float | None = setting(
+        None,
+        "Learning rate of AdamW at the beginning.",
+        least=1e-12,
+        most=1e3,
+        shown="must be given",
+    )
+    base: str | None = setting(
+        None, "The model before it was fine-tuned.", shown="the one that an adapter names"
+    )
+    batch_size: int = setting(8, "Rows of a step.", least=1)
+    schedule: Schedule = FALLS("linear")  # noqa: RUF009 (a field of the dataclass)
+    weight_decay: float = setting(0.0, "Weight decay of AdamW.", least=0)
+
+    def __post_init__(self) -> None:
+        if self.epochs is None or self.lr is None:
+            raise ConfigError(
+                "Training again takes the number of epochs and the learning rate by which the "
+                "model was fine-tuned. Give both: epochs=N and lr=RATE."
+            )
+        refuse_out_of_bounds(self)
+        if self.schedule not in (known := get_args(Schedule)):
+            raise ConfigError(
+                f"schedule={self.schedule!r} is unknown: give one of {', '.join(known)}."
+            )
 
 
 def pairs_of(method: Method | None, pairs: int, *, usual: int, whole: bool = False) -> int:

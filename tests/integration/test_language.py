@@ -476,7 +476,7 @@ def test_a_language_model_that_is_there_is_asked_by_its_own_kernel(indexed, kind
     assert "no agreement" in said.stdout and "--pairs 4" in said.stdout
 
 
-def test_an_index_of_a_language_model_is_audited_reported_and_not_proved(indexed):
+def test_an_index_of_a_language_model_is_audited_reported_and_proved_by_a_recipe(indexed):
     run = indexed["lora"]
     result = invoke("audit", run, "--json")
     assert result.exit_code == 0, (result.stderr, result.exception)
@@ -493,6 +493,15 @@ def test_an_index_of_a_language_model_is_audited_reported_and_not_proved(indexed
     for text in told:
         assert not re.search(r"\b(half|halves|adapters)\b", text), "there are none of these"
     assert_refused(invoke("prove", run, "--query", 0), 2, "cannot be trained again")
+    how = ("--epochs", 1, "--lr", 1e-3, "--rows", 3, "--trainings", 2, "--quiet", "--json")
+    result = invoke("prove", run, *words, *how)
+    assert result.exit_code == 0, (result.stderr, result.exception)
+    proof = json.loads(result.stdout)
+    assert proof["recipe"]["near"], "LoRA that learned nothing, and one that learned next to it"
+    again = open_language(run).build(0)
+    assert {n for n, p in again.named_parameters() if p.requires_grad} == {
+        n for n, p in open_language(run).model.named_parameters() if p.requires_grad
+    }
 
 
 def test_models_without_a_next_word_are_not_indexed_for_prompts(tmp_path):

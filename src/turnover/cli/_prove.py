@@ -1,10 +1,14 @@
 """``turnover prove``: take rows out, train again, and see whether the prediction is gone."""
 
 from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from turnover._configs import RecipeConfig
+from turnover._settings import settings_of
 from turnover.cli._language import prove_language, refuse_options
 from turnover.cli._options import (
     AskImage,
@@ -16,6 +20,7 @@ from turnover.cli._options import (
     Engine,
     RunFolder,
 )
+from turnover.cli._settings import typed_settings, was_typed, with_settings
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -25,6 +30,7 @@ __all__ = ["prove"]
 LISTED, WIDTH = 12, 76
 
 
+@with_settings({"texts": RecipeConfig}, first={}, more="against", panel="Of an index")
 def prove(
     context: typer.Context,
     run: RunFolder,
@@ -64,15 +70,19 @@ def prove(
     executor: Engine = None,
     dry_run: DryRun = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the proof as JSON.")] = False,
+    **settings: Any,
 ) -> None:
     """Name the fewest training rows behind a prediction, train again without them, and compare.
 
     Plain networks are trained again, from scratch and with several seeds. Finished trainings stay
     in the run folder: interrupt it with Ctrl-C, and repeat the command to go on.
+
+    The model of an index is trained again as it was: say once with --epochs, --lr and --base how.
     """
     from turnover.cli._ask import of_language, one_question, query_of
 
     question = one_question(query=query, text=text, image=image, prompt=prompt)
+    _keep_recipe(context, run)
     if of_language(run, {**question, "response": response}):
         own = ("to", "until", "against", "budget")
         refuse_options(context, own, "a language model")
@@ -126,6 +136,8 @@ def _show(found: Mapping[str, Any], words: str, out: "Console") -> None:
     lead = f"The model says {found['predicted']}{sure}{own}."
     out.print(lead, markup=False, highlight=False)
     out.print(words, markup=False, highlight=False)
+    if "recipe" in found and found["recipe"]["near"]:  # else a warning said it
+        out.print(f"\n{found['recipe']['told']}", markup=False, highlight=False)
     if found["removed"]:
         out.print("\nRemoved, the strongest support first:", markup=False, highlight=False)
     for row in found["removed"][:LISTED]:
@@ -136,6 +148,18 @@ def _show(found: Mapping[str, Any], words: str, out: "Console") -> None:
         who = name if "text" in row else row["id"]
         line = f"  {who}  {row['label']}{wrong}  {seen}"
         out.print(line[:WIDTH], markup=False, highlight=False)
+
+
+def _keep_recipe(context: typer.Context, run: Path) -> None:
+    """Keep what was typed of how the model of an index was trained."""
+    if not any(was_typed(context, name) for name in settings_of(RecipeConfig)):
+        return
+    from turnover.runs import keep_recipe
+
+    recipe = RecipeConfig(**typed_settings(context, RecipeConfig))
+    if recipe.base is not None and Path(recipe.base).is_dir():
+        recipe = replace(recipe, base=str(Path(recipe.base).resolve()))
+    keep_recipe(run, recipe)
 
 
 def _minutes(seconds: float) -> str:

@@ -16,18 +16,19 @@ MORE = "More"
 
 
 def with_settings(
-    configs: Mapping[str, type], *, first: Mapping[str, str], more: str
+    configs: Mapping[str, type], *, first: Mapping[str, str], more: str, panel: str = MORE
 ) -> Callable[[Command], Command]:
     """A decorator: the settings of configurations are options of a command, in its ``**settings``.
 
     Args:
         configs: dataclasses, by what they train on. A setting that several have is one option.
         first: settings of the first panel of the help, by the parameter that follows them.
-        more: the parameter that follows the others, which stand under More.
+        more: the parameter that follows the others.
+        panel: of the help, where these stand.
     """
 
     def decorate(command: Command) -> Command:
-        shape, added = signature(command), _parameters(configs, tuple(first))
+        shape, added = signature(command), _parameters(configs, tuple(first), panel)
         places = {name: first.get(name, more) for name in added}
         found: list[Parameter] = []
         for own in shape.parameters.values():
@@ -41,15 +42,19 @@ def with_settings(
     return decorate
 
 
-def _parameters(configs: Mapping[str, type], first: tuple[str, ...]) -> dict[str, Parameter]:
+def _parameters(
+    configs: Mapping[str, type], first: tuple[str, ...], panel: str
+) -> dict[str, Parameter]:
     found: dict[str, dict[str, type]] = {}
     for rows, config in configs.items():
         for name in settings_of(config):
             found.setdefault(name, {})[rows] = config
-    return {name: _parameter(name, of, first) for name, of in found.items()}
+    return {
+        name: _parameter(name, of, None if name in first else panel) for name, of in found.items()
+    }
 
 
-def _parameter(name: str, configs: Mapping[str, type], first: tuple[str, ...]) -> Parameter:
+def _parameter(name: str, configs: Mapping[str, type], panel: str | None) -> Parameter:
     """One option, of one or several configurations; None where their defaults differ."""
     told = [settings_of(config)[name] for config in configs.values()]
     defaults = [f.default for config in configs.values() for f in fields(config) if f.name == name]
@@ -66,7 +71,7 @@ def _parameter(name: str, configs: Mapping[str, type], first: tuple[str, ...]) -
         min=said.least,
         max=said.most,
         show_default=shown or True,
-        rich_help_panel=None if name in first else MORE,
+        rich_help_panel=panel,
     )
     return Parameter(
         name,

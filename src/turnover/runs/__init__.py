@@ -74,6 +74,7 @@ from turnover.runs._prove import (
     prove_run,
     summary_of as summary_of,
 )
+from turnover.runs._recipe import keep_recipe as keep_recipe
 from turnover.runs._redecided import retrain_with_decisions as retrain_with_decisions
 from turnover.runs._registry import (
     LOADERS as LOADERS,

@@ -1,20 +1,25 @@
 """Which rows of a run made it say that? The same proof for every kind of run."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import replace
+from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from turnover.data import DataWarning, Rows
 from turnover.errors import DataError, RunError
 from turnover.estimators import Fitted
 from turnover.proof import Proof, Retrainings, prove, prove_all, similarity_to
 from turnover.runs._classifier import ClassifierRun, Query
 from turnover.runs._prove_number import goal_of, goal_shown, in_units
-from turnover.runs.results import ProofSummary
+from turnover.runs._recipe import refuse_unknown_recipe
+from turnover.runs.results import ProofSummary, RecipeCheck
 from turnover.training import outputs, probabilities
 
 __all__ = ["CONTROLS", "proof_json", "prove_mistakes", "prove_run", "summary_of"]
@@ -65,7 +70,7 @@ def prove_run(
         DataError, ScoreError, LossError, RunError: as :func:`turnover.prove`.
     """
     if classifier.run.arguments.get("checkpoint"):
-        classifier.build(0)  # refuses: nobody knows how to train it again
+        refuse_unknown_recipe(classifier.run)
     if against is None:
         against = [name for name in CONTROLS if classifier.scale is None or name != "same-label"]
     if unknown := sorted(set(against) - set(CONTROLS)):
@@ -103,7 +108,32 @@ def prove_run(
     )
     names = dict(enumerate(classifier.classes))
     proof = replace(proof, names=names, row_word=classifier.row_word)
+    checked = _recipe_checked(classifier, query, proof)
+    if checked is not None and not checked.near:
+        warnings.warn(checked.told, DataWarning, stacklevel=2)
     return proof if classifier.scale is None else in_units(proof, classifier.scale)
+
+
+def _recipe_checked(classifier: ClassifierRun, query: Query, proof: Proof) -> RecipeCheck | None:
+    """Of an index: do trainings on all rows lose what the model loses that was there?"""
+    if not classifier.run.arguments.get("checkpoint"):
+        return None
+    of_test = "query" in query.shown
+    asked = classifier.test if of_test else query.rows
+    question: Any = proof.question
+    labels = asked.batch["label"] if of_test else torch.tensor([question.said])
+    own = torch.log_softmax(outputs(classifier.model, classifier.logits, asked), dim=1)
+    farm = _farm(classifier.to_send(), asked, proof.trainings, classifier.run.folder / FOLDER)
+    answers = farm.without(torch.empty(0, dtype=torch.int64))
+    losses = [F.nll_loss(p.cpu(), labels, reduction="none") for p in (own, *answers)]
+    what = f"the test {classifier.row_word}s" if of_test else f"this {classifier.row_word}"
+    there, *again = (float(each.mean()) for each in losses)
+    return RecipeCheck.of(there, torch.tensor(again), what)
+
+
+def _farm(classifier: ClassifierRun, asked: Rows, trainings: int, folder: Path) -> Retrainings:
+    networks = (classifier.build, classifier.loss, classifier.logits, classifier.recipe)
+    return Retrainings(*networks, classifier.train, asked, range(trainings), folder)
 
 
 def _goal(classifier: ClassifierRun, query: Query, to: str | None) -> dict[str, Any]:
@@ -137,8 +167,7 @@ def prove_mistakes(
         DataError, ScoreError, LossError, RunError: as :func:`turnover.prove`.
     """
     folder, test = classifier.run.folder / FOLDER, classifier.test
-    networks = (classifier.build, classifier.loss, classifier.logits, classifier.recipe)
-    farm = Retrainings(*networks, classifier.train, test, range(trainings), folder)
+    farm = _farm(classifier, test, trainings, folder)
     rows, said = _surest(farm.without(torch.empty(0, dtype=torch.int64)), test.batch["label"])
     if not len(rows[:mistakes]):
         return []
@@ -203,12 +232,14 @@ def proof_json(classifier: ClassifierRun, query: Query, proof: Proof) -> dict[st
         RunError: when it cannot be written.
     """
     rows = classifier.train.rows_of(torch.tensor(proof.rows, dtype=torch.int64))
+    checked = _recipe_checked(classifier, query, proof)
     found = {
         **query.shown,
         **proof.to_dict(),
         "label": None if query.label is None else classifier.label_of(query.label),
         **_prediction(classifier, query),
         **({} if classifier.scale is None else goal_shown(proof)),
+        **({} if checked is None else {"recipe": checked.to_json()}),
         "row_word": classifier.row_word,
         "removed": [
             {

@@ -17,7 +17,7 @@ from turnover.executors import Task, opened, refuse_unseen, run_tasks
 from turnover.runs._classifier import ClassifierRun
 from turnover.runs._cleaned import Decided, decided_rows
 from turnover.stats import Paired, compare_paired
-from turnover.training import fit, probabilities
+from turnover.training import describe_recipe, fit, probabilities
 
 __all__ = ["DecidedResults", "retrain_with_decisions"]
 
@@ -140,7 +140,7 @@ class _Again:
         """Which test rows a training on one of the two sides gets right, bool ``[test]``."""
         rows, test, classifier = self.sides[kind], self.test, self.classifier
         own = (rows.ids, *tensors_of(rows.batch), test.ids, *tensors_of(test.batch))
-        recipe = [classifier.recipe.epochs, classifier.recipe.batch_size]
+        recipe = describe_recipe(classifier.recipe)
         model = classifier.build(seed)
         work = _store.fingerprint(
             seed, recipe, str(model), *(p.detach() for p in model.parameters()), *own

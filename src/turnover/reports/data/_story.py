@@ -243,7 +243,8 @@ class ProofCard:
         said: name of the class that the model says.
         wanted: name of the class that is wanted.
         headline: the result in one sentence.
-        consequence: what that means for the data, in one sentence; empty when nothing is known.
+        consequence: what that means for the data, and of an index what its recipe makes; empty
+            when nothing is known.
         removed: the rows that were taken out.
         sets: trainings on everything, without these rows, and without others.
     """

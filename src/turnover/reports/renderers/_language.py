@@ -119,6 +119,8 @@ def render_language_proof(found: "LanguageProof", console: "Console") -> None:
     console.print(table)
     console.print()
     _say(console, f"Scores predicted {signed(found.predicted, 3)} nats. {found.verdict}", "bold")
+    if found.recipe is not None and found.recipe.near:  # else a warning said it
+        _say(console, found.recipe.told)
     console.print(_scored("The examples that were taken out", found.removed))
 
 

@@ -44,7 +44,7 @@ def _card(found: ProofResults, word: str, test: Show, train: Show) -> ProofCard:
         said=str(found.said),
         wanted=str(found.wanted),
         headline=_headline(found, word),
-        consequence=_consequence(removed),
+        consequence=" ".join(filter(None, (_consequence(removed), _recipe(found)))),
         removed=removed,
         sets=_sets(found, word),
     )
@@ -88,6 +88,11 @@ def _headline(found: ProofResults, word: str) -> str:
         before = f"in {found.before.flipped} of {trainings} trainings"
         return f"Trained again on everything, it {goal} {before}: no {word}s stand behind it."
     return f"No {word} speaks for what the model says, so nothing was taken out."
+
+
+def _recipe(found: ProofResults) -> str:
+    """Of an index, what models trained by its recipe lose beside the one that was there."""
+    return "" if found.recipe is None else found.recipe.told
 
 
 def _consequence(removed: tuple[Instance, ...]) -> str:

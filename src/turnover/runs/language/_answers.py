@@ -1,6 +1,7 @@
 """What stands behind a response, and what re-training says."""
 
 import re
+import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
@@ -11,13 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from turnover._rows import Batch
-from turnover.data import Rows
+from turnover.data import DataWarning, Rows
 from turnover.errors import DataError
 from turnover.estimators import Fitted, PairAgreement, TopInstances, explain
 from turnover.executors import opened
 from turnover.proof import Retrainings
+from turnover.runs._recipe import refuse_unknown_recipe
 from turnover.runs.language._data import Talk
-from turnover.runs.language._opened import LanguageQuery, LanguageRun, build_language
+from turnover.runs.language._opened import LanguageQuery, LanguageRun, untrained_language
 from turnover.runs.language._results import (
     LanguageAnswer,
     LanguageProof,
@@ -25,6 +27,7 @@ from turnover.runs.language._results import (
     Trial,
 )
 from turnover.runs.language._tokens import language_loss
+from turnover.runs.results import RecipeCheck
 from turnover.training import losses_of
 
 __all__ = [
@@ -155,7 +158,8 @@ def prove_response(
         executor: trains elsewhere; see :mod:`turnover.executors`.
 
     Raises:
-        DataError: when no example helped, or none would be left, and of an index.
+        DataError: when no example helped, or none would be left, and of an index whose recipe
+            nobody told.
         LossError, RunError, ConfigError: as :class:`turnover.proof.Retrainings`.
     """
     count = len(classifier.train)
@@ -177,6 +181,11 @@ def prove_response(
     with opened(executor) as engine:
         farm = trainings_of(classifier, query.rows, trainings, engine)
         losses = [part[:, 0, 0].double() for part in farm.without_each(sets, tick)]
+    checked = None
+    if classifier.as_it_is:
+        checked = RecipeCheck.of(found.loss, losses[0], "this response")
+        if not checked.near:
+            warnings.warn(checked.told, DataWarning, stacklevel=2)
     trials = [_trial(len(rows), part, losses[0]) for rows, part in zip(sets, losses, strict=True)]
     return LanguageProof(
         prompt=found.prompt,
@@ -190,6 +199,7 @@ def prove_response(
         predicted=sum(row.score for row in ours),
         verdict=_verdict(trials[1], trials[2], losses[1] - losses[2]),
         removed=tuple(ours),
+        recipe=checked,
     )
 
 
@@ -198,7 +208,7 @@ def trainings_of(
 ) -> Retrainings:
     """Trainings of single adapters, which answer with losses in nats; no model is sent for them."""
     return Retrainings(
-        partial(build_language, classifier.run.arguments),
+        partial(untrained_language, classifier.run),
         language_loss,
         _column,
         classifier.recipe,
@@ -217,13 +227,13 @@ def _column(model: nn.Module, batch: Batch) -> Tensor:
 
 
 def refuse_nothing_left(classifier: LanguageRun, most: int | None) -> int:
-    """How many examples are taken out; of an index, and where none would be left, an error."""
+    """How many examples are taken out.
+
+    Raises:
+        DataError: of an index whose recipe nobody told, and where none would be left.
+    """
     if classifier.as_it_is:
-        raise DataError(
-            f"{classifier.run.folder} is an index of a model that was trained elsewhere, by a "
-            "recipe that is not known here, so that it cannot be trained again. Train a run with "
-            "lora=RANK for proofs."
-        )
+        refuse_unknown_recipe(classifier.run)
     count = len(classifier.train)
     most = max(10, count // 100) if most is None else most
     if most >= count:

@@ -18,6 +18,7 @@ from turnover.hf import AdapterEnsemble, Member, split_ensemble, unwrapped
 from turnover.runs._fine_tuned import lora_config, refuse_other_base
 from turnover.runs._folder import Run, describe_masks, fingerprint
 from turnover.runs._job import cosine
+from turnover.runs._recipe import recipe_to_train_by
 from turnover.runs._registry import RunLoader, unfinished
 from turnover.runs.language._checkpoint import load_causal
 from turnover.runs.language._data import Talk
@@ -25,6 +26,7 @@ from turnover.runs.language._tokens import Encoded, TalkTokenizer, language_loss
 from turnover.runs.text._checkpoint import same_weights, tokenizer_of
 from turnover.runs.text._classifier import is_checkpoint
 from turnover.runs.text._encoders import pretrained, source_of
+from turnover.runs.text._untrained import untrained
 from turnover.training import Recipe
 
 __all__ = [
@@ -36,6 +38,7 @@ __all__ = [
     "examples_of",
     "open_language",
     "recipe_of",
+    "untrained_language",
 ]
 
 KIND = "language"
@@ -71,6 +74,13 @@ def build_language(arguments: Mapping[str, Any], seed: int, *, turnover: bool = 
     else:
         made = Member.of(base, lora, seed)
     return made.to("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def untrained_language(run: Run, seed: int) -> nn.Module:
+    """One untrained network of the kind of a run; of an index, its model before fine-tuning."""
+    if is_checkpoint(run.arguments):
+        return untrained(run, "AutoModelForCausalLM", seed)
+    return build_language(run.arguments, seed)
 
 
 @final
@@ -130,12 +140,12 @@ class LanguageRun:
 
     def build(self, seed: int) -> nn.Module:
         """One untrained network of the same kind."""
-        return build_language(self.run.arguments, seed)
+        return untrained_language(self.run, seed)
 
     @cached_property
     def recipe(self) -> Recipe:
-        """How the adapters were trained."""
-        return recipe_of(self.run.arguments)
+        """How the adapters were trained; of an index as its owner told, or not at all."""
+        return recipe_to_train_by(self.run) if self.as_it_is else recipe_of(self.run.arguments)
 
     def query(self, number: int, span: str | None = None) -> LanguageQuery:
         """The response of a row of the test set.

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, final
 
 from turnover.estimators import PairAgreement, ReadGradients
-from turnover.runs.results import AMONG, Section
+from turnover.runs.results import AMONG, RecipeCheck, Section
 
 __all__ = [
     "LanguageAnswer",
@@ -166,6 +166,7 @@ class LanguageProof(Section):
         predicted: sum of the scores of these examples, in nats.
         verdict: what was found.
         removed: these examples.
+        recipe: of an index: what models trained by its recipe lose beside the one that was there.
     """
 
     prompt: str
@@ -179,3 +180,4 @@ class LanguageProof(Section):
     predicted: float
     verdict: str
     removed: tuple[ScoredTalk, ...]
+    recipe: RecipeCheck | None = None

@@ -20,6 +20,7 @@ from turnover.runs.results._files import (
     Screening as Screening,
     Variant as Variant,
 )
+from turnover.runs.results._recipe import RecipeCheck as RecipeCheck
 from turnover.runs.results._rows import (
     HarmfulRow as HarmfulRow,
     InspectedRow as InspectedRow,

@@ -14,6 +14,7 @@ from turnover.data import BadRow
 from turnover.estimators import Agreement, PairAgreement, ReadGradients
 from turnover.leaks import LeakReport
 from turnover.runs.results._copies import Copies
+from turnover.runs.results._recipe import RecipeCheck
 from turnover.runs.results._rows import (
     HarmfulRow,
     InspectedRow,
@@ -372,6 +373,7 @@ class ProofResults(Section):
         before, after: answers of trainings with and without them; the latter None without any.
         controls: by name, answers of trainings without as many other rows.
         removed: the removed rows.
+        recipe: of an index: what models trained by its recipe lose beside the one that was there.
     """
 
     id: int
@@ -391,3 +393,4 @@ class ProofResults(Section):
     after: ProofAnswers | None
     controls: Mapping[str, ProofAnswers]
     removed: tuple[Row, ...]
+    recipe: RecipeCheck | None = None

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from turnover._store import refuse_special, replacing
 from turnover.errors import DataError, RunError
 from turnover.runs._fine_tuned import lora_config
+from turnover.runs.text._checkpoint import pad_by_end
 from turnover.runs.text._encoders import Encoder, pretrained, tokenizer_json
 
 __all__ = ["CONFIG", "Adapted", "Tokens", "build_adapted", "trim"]
@@ -141,8 +142,7 @@ def _pretrained(plan: Adapted) -> Any:
         attn_implementation="eager",  # the only one that torch.vmap can map on a CPU
         use_safetensors=True,
     )
-    if model.config.pad_token_id is None:
-        model.config.pad_token_id = model.config.eos_token_id
+    pad_by_end(model)
     if not plan.sealed:
         _write_config(plan.folder / CONFIG, model.config.to_json_string())
     return model

@@ -18,8 +18,11 @@ from turnover.runs.text._encoders import pretrained, quiet, source_of
 
 __all__ = [
     "adapter_of",
+    "base_of",
+    "classes_in",
     "load_checkpoint",
     "open_checkpoint",
+    "pad_by_end",
     "refuse_missing",
     "same_weights",
     "tokenizer_of",
@@ -76,7 +79,7 @@ def load_checkpoint(name: str) -> tuple[nn.Module, tuple[str, ...]]:
         _whole(source)
         if adapter is None
         else with_adapter(
-            adapter, "AutoPeftModelForSequenceClassification", lambda: _classes_in(adapter)
+            adapter, "AutoPeftModelForSequenceClassification", lambda: classes_in(adapter)
         )
     )
     config = model.config
@@ -84,8 +87,15 @@ def load_checkpoint(name: str) -> tuple[nn.Module, tuple[str, ...]]:
     if count < 2:
         raise DataError(f"The model in {source} predicts numbers. An index is of classifiers.")
     names = tuple(str(config.id2label.get(number, number)) for number in range(count))
+    pad_by_end(model)
     model.eval()
     return model.to("cuda" if torch.cuda.is_available() else "cpu"), names
+
+
+def pad_by_end(model: Any) -> None:
+    """Let a classifier without a padding token pad by the end of text, as its tokens are."""
+    if model.config.pad_token_id is None:
+        model.config.pad_token_id = model.config.eos_token_id
 
 
 def adapter_of(source: str) -> str | None:
@@ -132,12 +142,21 @@ def tokenizer_of(name: str) -> str:
             _from_hub(source, file)
     if os.path.isfile(os.path.join(folder, TOKENIZER[0])):
         return folder
+    return base_of(folder)
+
+
+def base_of(adapter: str) -> str:
+    """The model that an adapter of PEFT stands on, by its configuration.
+
+    Raises:
+        DataError: for an adapter that does not say what it is on.
+    """
     try:
-        with open(os.path.join(folder, CONFIG), encoding="utf-8") as text:
+        with open(os.path.join(adapter, CONFIG), encoding="utf-8") as text:
             return str(json.load(text)["base_model_name_or_path"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(
-            f"{CONFIG} of the adapter {name} names no base model: {error!r}."
+            f"{CONFIG} of the adapter {adapter} names no base model: {error!r}."
         ) from error
 
 
@@ -202,7 +221,7 @@ def with_adapter(
         raise DataError(f"Cannot load the adapter in {source}: {error}") from error
 
 
-def _classes_in(source: str) -> dict[str, Any]:
+def classes_in(source: str) -> dict[str, Any]:
     """How many classes the saved head has, as an option of loading; none where none is saved."""
     with safe_open(os.path.join(source, WEIGHTS), "pt") as file:
         rows = {file.get_slice(name).get_shape()[0] for name in file.keys() if HEAD.search(name)}  # noqa: SIM118

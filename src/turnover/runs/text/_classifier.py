@@ -32,12 +32,14 @@ from turnover.runs import (
     verify_rows,
 )
 from turnover.runs._fine_tuned import refuse_other_base, shares_base
+from turnover.runs._recipe import recipe_to_train_by
 from turnover.runs.text._adapted import CONFIG, Adapted, Tokens, build_adapted, trim
 from turnover.runs.text._checkpoint import open_checkpoint, tokenizer_of
 from turnover.runs.text._encoders import ENCODERS, Encoder, encoder_of, source_of
 from turnover.runs.text._features import encoded_rows
 from turnover.runs.text._head import build_head, logits
 from turnover.runs.text._names import load_words
+from turnover.runs.text._untrained import untrained_classifier
 from turnover.runs.text._words import COMMON, TOKENIZER, Pieces, pieces_of_run, shared_spans
 from turnover.training import Recipe, build_split_ensemble
 
@@ -62,9 +64,7 @@ def loss(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
 
 
 def recipe_of(arguments: Mapping[str, Any]) -> Recipe:
-    """How the networks of a run are trained; of an index nobody knows."""
-    if is_checkpoint(arguments):
-        return Recipe(0)
+    """How the networks of a run are trained."""
     return Recipe(
         arguments["epochs"],
         arguments["batch_size"],
@@ -120,11 +120,7 @@ def build(
     """
     arguments, classes = run.arguments, len(classes_of(run)) or 1
     if is_checkpoint(arguments):
-        raise DataError(
-            f"{run.folder} is an index of a model that was trained elsewhere, by a recipe that is "
-            "not known here, so that it cannot be trained again. Train a run with lora=RANK for "
-            "proofs and cleansing."
-        )
+        return untrained_classifier(run, seed)
     pairs = arguments.get("pairs", 0)
     if tunes(arguments):
         plan = Adapted(
@@ -263,15 +259,15 @@ def classifier_of(run: Run, model: nn.Module, train: Rows, test: Rows) -> TextRu
         RunError: for texts or a tokenizer in the run folder that are damaged.
     """
     sides = (("train", train), ("test", test))
-    kept = shares_base(model) or is_checkpoint(run.arguments)
+    indexed = is_checkpoint(run.arguments)
     return TextRun(
         run,
         model,
         train,
         test,
         classes_of(run).names,
-        recipe_of(run.arguments),
+        recipe_to_train_by(run) if indexed else recipe_of(run.arguments),
         {name: load_words(run, name, len(rows)) for name, rows in sides},
         scale=scale_of(run),
-        features=run.folder / FEATURES if kept else None,
+        features=run.folder / FEATURES if indexed or shares_base(model) else None,
     )
