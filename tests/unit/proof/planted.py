@@ -11,7 +11,7 @@ from turnover.estimators import GradientKernel
 from turnover.training import Recipe, fit_split_ensemble
 
 FEATURES = 6
-RECIPE = Recipe(20, 20, optimizer=partial(torch.optim.Adam, lr=0.05))
+RECIPE = Recipe(12, 31, optimizer=partial(torch.optim.Adam, lr=0.1))
 
 
 def logits(model, batch):

@@ -17,7 +17,7 @@ from turnover.training import Recipe, fit
 
 FEATURES, OUTLYING = 4, 5.0
 # Decay keeps the network from fitting outliers exactly, whose influence would vanish.
-RECIPE = Recipe(40, 16, optimizer=partial(torch.optim.Adam, lr=0.03, weight_decay=0.03))
+RECIPE = Recipe(40, 80, optimizer=partial(torch.optim.Adam, lr=0.1, weight_decay=0.03))
 
 
 def predict(model, batch):

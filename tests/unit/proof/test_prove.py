@@ -39,9 +39,13 @@ def prove(copies, **more):
     return turnover.prove(fitted, query, train, **HOW, **more)
 
 
+proved = cache(prove)
+"""The same, once for all tests that only read it."""
+
+
 @pytest.mark.parametrize("copies", [1, 2, 3, 5])
 def test_a_planted_cause_is_found_with_hardly_a_row_more(copies):
-    proof = prove(copies)
+    proof = proved(copies)
     assert proof.verdict == "flipped"
     assert set(range(100, 100 + copies)) <= set(proof.rows)
     assert len(proof.rows) <= copies + 1
@@ -66,7 +70,7 @@ def test_controls_do_not_flip_it_and_tests_say_so():
 
 
 def test_the_fewest_rows_that_flip_are_reported():
-    proof = prove(3)
+    proof = proved(3)
     tried = {removed: flipped for removed, flipped in proof.tried}
     assert tried[len(proof.rows)] >= proof.needed
     assert tried[len(proof.rows) - 1] < proof.needed
@@ -118,8 +122,8 @@ def test_by_default_a_class_is_left_with_a_row():
 
 
 def test_the_same_seed_gives_the_same_proof():
-    assert json.dumps(prove(2).to_dict()) == json.dumps(prove(2).to_dict())
-    assert prove(2, seed=1).before != prove(2).before
+    assert json.dumps(prove(2).to_dict()) == json.dumps(proved(2).to_dict())
+    assert prove(2, seed=1).before != proved(2).before
 
 
 @cache
@@ -182,7 +186,7 @@ def test_a_forecast_comes_first_and_a_small_budget_is_refused():
 
 
 def test_a_budget_that_suffices_changes_nothing():
-    assert prove(2, budget=600.0).to_dict() == prove(2).to_dict()
+    assert prove(2, budget=600.0).to_dict() == proved(2).to_dict()
 
 
 class Hurried:
@@ -209,20 +213,20 @@ def test_a_budget_that_runs_out_ends_the_search_and_says_so(copies, monkeypatch)
 
 def test_words_fit_into_eighty_columns():
     for copies in (1, 5):
-        text = str(prove(copies))
+        text = str(proved(copies))
         assert max(map(len, text.splitlines())) <= 80
         assert "trained again without" in text and "8 of 8" in text
 
 
 def test_numbers_are_plain_json():
-    found = json.loads(json.dumps(prove(2).to_dict(), allow_nan=False))
+    found = json.loads(json.dumps(proved(2).to_dict(), allow_nan=False))
     assert {"rows", "flipped", "trainings", "before", "after", "controls"} <= set(found)
     assert found["flipped"] == found["after"]["flipped"] == 8
 
 
 def test_the_predicted_effect_has_an_error_over_pairs():
     train, query, fitted = planted(2)
-    proof = prove(2)
+    proof = proved(2)
     batch = {"x": query.batch["x"].expand(2, -1), "label": torch.tensor([0, 1])}
     each = fitted.by_pair(Rows(batch)).double()
     rows = train.rows_of(torch.tensor(proof.rows))
