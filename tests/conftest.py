@@ -24,7 +24,8 @@ def pytest_collectstart():
 
 @pytest.fixture(autouse=True)
 def fixed_seed():
-    torch.manual_seed(0)
+    # Without an accelerator torch.manual_seed would note the call stack for it, before every test.
+    (torch if torch.accelerator.is_available() else torch.default_generator).manual_seed(0)
 
 
 def pytest_terminal_summary(terminalreporter):

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 from torch.optim import Optimizer
 
+from turnover._random import manual_seed
 from turnover._rows import Batch, Loss, count_rows, per_example, repeat_rows
 from turnover.errors import ConversionError, LossError
 from turnover.leaks._hidden import Hidden, alike
@@ -242,7 +243,7 @@ def same_state(one: State, other: State) -> bool:
 
 def seed_all(seed: int) -> None:
     """The same random numbers of torch, NumPy and Python, whatever was drawn before."""
-    torch.manual_seed(seed)
+    manual_seed(seed)
     np.random.seed(seed)
     random.seed(seed)
 

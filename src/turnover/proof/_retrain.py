@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from turnover import _store
 from turnover._memory import refuse_more
+from turnover._random import manual_seed
 from turnover._rows import Batch, Loss, contents_of, select_rows, to_device_of
 from turnover.data import Rows
 from turnover.errors import DataError, RunError
@@ -360,7 +361,7 @@ def _classes(said: Tensor) -> Tensor:
 
 
 def _seeded_losses(model: nn.Module, loss: Loss, batch: Batch, seed: int) -> Tensor:
-    torch.manual_seed(seed)
+    manual_seed(seed)
     return loss(model, to_device_of(model, batch)).cpu()
 
 

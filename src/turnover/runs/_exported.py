@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from turnover._progress import counted
+from turnover._random import manual_seed
 from turnover.proof import unit_features
 from turnover.runs._audit import audit_run
 from turnover.runs._classifier import ClassifierRun
@@ -26,7 +27,7 @@ def layout_of(features: Tensor, more: Tensor | None = None) -> Tensor:
     """
     mean = features.mean(dim=0)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+        manual_seed(0)
         found = features - mean
         _, _, directions = torch.pca_lowrank(found, q=min(6, *found.shape), center=False, niter=6)
     every = found if more is None else torch.cat([found, more - mean])

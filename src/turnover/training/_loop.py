@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from turnover._random import manual_seed
 from turnover._rows import Loss, per_example, select_rows, to_device_of
 from turnover.data import Rows
 from turnover.errors import ConversionError, DataError, LossError
@@ -113,7 +114,7 @@ def fit(
     with torch.random.fork_rng(), training(model) as set_modes:
         for epoch in range(done, recipe.epochs):
             set_modes()
-            torch.manual_seed(epoch_seed(recipe.seed, epoch))
+            manual_seed(epoch_seed(recipe.seed, epoch))
             batches = torch.randperm(len(rows), device="cpu").split(size)
             for number, batch in enumerate(batches):
                 set_rates(optimizer, rates, recipe, epoch + number / len(batches))

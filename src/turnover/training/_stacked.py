@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.func import vmap
 
 from turnover._functional import functional_loss, trainable
+from turnover._random import manual_seed
 from turnover._rows import Loss, count_rows, per_example, select_rows, to_device_of
 from turnover.data import Rows
 from turnover.errors import ConversionError, LossError
@@ -134,7 +135,7 @@ class Stack(nn.Module):
 
 def _batches(positions: Tensor, recipe: Recipe, epoch: int) -> Iterator[tuple[float, Tensor]]:
     """(share of the epoch, positions ``[model, batch]``), in the order in which ``fit`` goes."""
-    torch.manual_seed(epoch_seed(recipe.seed, epoch))
+    manual_seed(epoch_seed(recipe.seed, epoch))
     order = torch.randperm(positions.shape[1], device="cpu")
     parts = positions[:, order].split(recipe.batch_size, dim=1)
     yield from ((number / len(parts), part) for number, part in enumerate(parts))

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from turnover._random import manual_seed
 from turnover.nn import convert
 
 __all__ = ["Network", "cross_entropy", "logits"]
@@ -39,7 +40,7 @@ class Network:
     def build(self, seed: int) -> nn.Sequential:
         """The untrained network; equal seeds give equal weights in all three."""
         with torch.random.fork_rng():
-            torch.manual_seed(seed)
+            manual_seed(seed)
             layers: OrderedDict[str, nn.Module] = OrderedDict(
                 conv=nn.Conv2d(1, CHANNELS, 3),
                 act1=nn.ReLU(),

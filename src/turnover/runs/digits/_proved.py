@@ -10,6 +10,7 @@ from functools import partial
 import torch
 from torch import nn
 
+from turnover._random import manual_seed
 from turnover.nn import SplitEnsemble
 from turnover.runs import Run, TrainingJob, cosine, train
 from turnover.runs.digits._data import CLASSES, Digits
@@ -27,7 +28,7 @@ ADAM = partial(torch.optim.Adam, lr=0.015, fused=True)  # half the time for stac
 def build_plain(seed: int) -> nn.Sequential:
     """The untrained network that is trained again and again in proofs."""
     with torch.random.fork_rng():
-        torch.manual_seed(seed)
+        manual_seed(seed)
         layers = nn.Linear(PIXELS, UNITS), nn.ReLU(), nn.Linear(UNITS, CLASSES)
         return nn.Sequential(nn.Flatten(), *layers)
 

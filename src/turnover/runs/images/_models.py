@@ -25,6 +25,7 @@ from typing import final
 import torch
 from torch import nn
 
+from turnover._random import manual_seed
 from turnover.errors import ConversionError, DataError
 from turnover.nn import convert, instead_of_dropout
 from turnover.runs.images._layers import VGG11, VGG19, Drop, cnn, resnet9, vgg
@@ -103,7 +104,7 @@ def build_network(
     if not 0 <= dropout < 1:
         raise ConversionError(f"dropout is {dropout}, but it must lie in [0, 1).")
     with torch.random.fork_rng(range(torch.cuda.device_count())):
-        torch.manual_seed(seed)
+        manual_seed(seed)
         if name in ARCHITECTURES:
             model = _built(name, first, channels, classes, dropout)
         else:

@@ -12,6 +12,7 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
+from turnover._random import manual_seed
 from turnover._store import refuse_special, replacing
 from turnover.errors import DataError, RunError
 from turnover.runs._fine_tuned import lora_config
@@ -111,7 +112,7 @@ def build_adapted(plan: Adapted, *, seed: int, turnover: bool, weights: bool) ->
         MissingExtra: when transformers is not installed.
     """
     with torch.random.fork_rng():
-        torch.manual_seed(seed)
+        manual_seed(seed)
         model = _base(plan, weights)
         if plan.pairs:
             model = _shared(model, plan, seed, turnover)

@@ -11,6 +11,7 @@ from collections import OrderedDict
 import torch
 from torch import Tensor, nn
 
+from turnover._random import manual_seed
 from turnover.nn import convert
 from turnover.runs.text._adapted import trim
 
@@ -22,7 +23,7 @@ def build_head(
 ) -> nn.Sequential:
     """The untrained head; equal seeds give equal weights, with and without turn-over dropout."""
     with torch.random.fork_rng():
-        torch.manual_seed(seed)
+        manual_seed(seed)
         layers: OrderedDict[str, nn.Module] = OrderedDict(
             linear=nn.Linear(features, units),
             act=nn.ReLU(),
