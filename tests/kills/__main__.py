@@ -15,7 +15,7 @@ import signal
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import chdir, suppress
 from importlib import import_module
 from pathlib import Path
@@ -34,6 +34,7 @@ EVENTS = {
 }
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 NEVER = 10**9
+SLOW_IMPORTS = "sklearn.feature_extraction.text", "torch._dynamo", "turnover.masks._numba"
 PASSING = {"seconds", "created", "checksum", "checksums", "cost", "versions"}
 
 
@@ -65,15 +66,14 @@ class Trials:
         self.source, self.tried = folder / "source", folder / "tried"
         self.source.mkdir()
         job.make(self.source)
+        _imported(SLOW_IMPORTS)
         for command in job.before:
             assert _forked(lambda c=command: self._call(c, self.source)) == 0, command
         whole = folder / "whole"
         shutil.copytree(self.source, whole)
         log = folder / "events"
         assert _forked(lambda: self._counted(whole, log, NEVER, torn=False)) == 0
-        for name in (folder / "modules").read_text(encoding="utf-8").split():
-            with suppress(Exception):  # now no fork needs the seconds of an import
-                import_module(name)
+        _imported((folder / "modules").read_text(encoding="utf-8").split())
         self.told = log.read_text(encoding="utf-8").splitlines()
         self.events = len(self.told)
         self.flushes = {n for n, told in enumerate(self.told, 1) if told.startswith("fsync file")}
@@ -155,6 +155,13 @@ def _count_events(folder: Path, log: Path, event: int, *, torn: bool) -> None:
 
     os.fsync, _store.save_file = flushed, saved
     sys.addaudithook(hook)
+
+
+def _imported(names: Iterable[str]) -> None:
+    """Import what is there of these, so that no fork needs the seconds."""
+    for name in names:
+        with suppress(Exception):
+            import_module(name)
 
 
 def _forked(work: Callable[[], int]) -> int:
