@@ -39,6 +39,15 @@ def ask(
     text: AskText = None,
     image: AskImage = None,
     prompt: AskPrompt = None,
+    messages: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="JSON",
+            help="Ask about the response to a chat: a list of role and content as JSON, or a .json "
+            "file. A last turn of the assistant is the response.",
+            rich_help_panel=LANGUAGE,
+        ),
+    ] = None,
     response: AskResponse = None,
     span: Annotated[
         str | None,
@@ -67,7 +76,7 @@ def ask(
     A score is a difference of two losses, in nats: what the network would lose on the query without
     the instance, minus what it loses with it. Positive = it helped.
     """
-    question = one_question(query=query, text=text, image=image, prompt=prompt)
+    question = one_question(query=query, text=text, image=image, prompt=prompt, messages=messages)
     _refuse_other_formats(save)
     if of_language(run, {**question, "response": response, "span": span}):
         refuse_options(context, ("label", "save", "estimator", "dry_run"), "a language model")
@@ -112,9 +121,10 @@ def one_question(
     text: list[str] | None,
     image: list[Path] | None,
     prompt: list[str] | None = None,
+    messages: list[str] | None = None,
 ) -> dict[str, int | str | Path]:
     """What is asked, by the name of its option: no question and several are refused."""
-    given = {"query": query, "text": text, "image": image, "prompt": prompt}
+    given = {"query": query, "text": text, "image": image, "prompt": prompt, "messages": messages}
     found = [(name, value) for name, values in given.items() for value in values or ()]
     if len(found) != 1:
         several = f", not {len(found)} of them" if found else ""
@@ -129,11 +139,12 @@ def of_language(run: Path, question: Mapping[str, Any]) -> bool:
     """Whether a run is one of a language model; a question for another kind is refused."""
     from turnover.runs import is_language
 
-    words = [name for name in ("prompt", "response", "span") if question.get(name) is not None]
+    own = ("prompt", "messages", "response", "span")
+    words = [name for name in own if question.get(name) is not None]
     found = is_language(run)
     if words and not found:
         raise DataError(f"{run} is no run of a language model, and --{words[0]} is for these.")
-    if found and not ({"query", "prompt"} & set(question)):
+    if found and not ({"query", "prompt", "messages"} & set(question)):
         raise DataError(f"{run} is a run of a language model. Ask it with --query or --prompt.")
     return found
 

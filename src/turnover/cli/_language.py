@@ -1,5 +1,6 @@
 """Runs of language models on the command line: train, ask, audit and prove."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import fields, replace
 from pathlib import Path
@@ -105,7 +106,32 @@ def question_of(classifier: "LanguageRun", asked: Mapping[str, Any]) -> "Languag
     """The row of the test set with a number, or what was typed."""
     if asked.get("query") is not None:
         return classifier.query(asked["query"], asked.get("span"))
-    return classifier.typed(asked["prompt"], asked.get("response"), asked.get("span"))
+    prompt = asked["prompt"] if "prompt" in asked else _messages(asked["messages"])
+    return classifier.typed(prompt, asked.get("response"), asked.get("span"))
+
+
+def _messages(given: str) -> Any:
+    """What stands in JSON, typed or in a file."""
+    from turnover.errors import DataError
+
+    text, where = given, "The messages to ask about"
+    if not given.lstrip().startswith(("[", "{")):
+        where = given
+        try:
+            text = Path(given).read_text(encoding="utf-8")
+        except (OSError, ValueError) as error:
+            raise DataError(
+                f"Cannot read the messages to ask about: they are no JSON list, and no file that "
+                f"can be read has this name ({error}). Give "
+                '[{"role": "user", "content": "…"}], or a .json file with it.'
+            ) from error
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise DataError(
+            f"{where} cannot be read as JSON: {error}. Give "
+            '[{"role": "user", "content": "…"}], with double quotes inside.'
+        ) from error
 
 
 def ask_language(run: Path, asked: Mapping[str, Any], *, top: int, as_json: bool) -> None:

@@ -4,6 +4,7 @@ Only jobs ask the model, and there is one job at a time. Answers and measurement
 ``explorer`` of the run, where the next process finds them.
 """
 
+import json
 import re
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -30,6 +31,7 @@ from turnover.runs.language import (
     Measured,
     Talk,
     answer_response,
+    asked_turns,
     audit_language,
     copies_of,
     kept_measured,
@@ -55,12 +57,14 @@ class Asked:
         response: what is asked about; None for what the model says by itself.
         span: words of the response that are asked about; None for all.
         test: number of the test example that is asked about, instead of a prompt.
+        messages: a chat as JSON, instead of a prompt.
     """
 
     prompt: str = ""
     response: str | None = None
     span: str | None = None
     test: int | None = None
+    messages: str = ""
 
 
 @final
@@ -182,18 +186,22 @@ class LanguageExplorer:
     def _query(self, asked: Asked) -> LanguageQuery:
         if asked.test is not None:
             return self.classifier.query(asked.test, asked.span)
-        return self.classifier.typed(asked.prompt, asked.response, asked.span)
+        said = json.loads(asked.messages) if asked.messages else asked.prompt
+        return self.classifier.typed(said, asked.response, asked.span)
 
     def title(self, asked: Asked) -> str:
         """What a question is called."""
         if asked.test is not None:
             return f"Test example {asked.test}"
-        most = LONGEST_TITLE
-        return asked.prompt if len(asked.prompt) <= most else f"{asked.prompt[:most]} …"
+        most, said = LONGEST_TITLE, asked.prompt
+        if asked.messages:
+            said = asked_turns(asked.messages)[0][-1][1]
+        return said if len(said) <= most else f"{said[:most]} …"
 
     def _key(self, asked: Asked) -> str:
         checksums = sorted(self.classifier.run.manifest.get("checksums", {}).items())
-        return _store.fingerprint(__version__, TOP, checksums, asdict(asked))[:16]
+        told = {name: value for name, value in asdict(asked).items() if name != "messages" or value}
+        return _store.fingerprint(__version__, TOP, checksums, told)[:16]
 
     def _keep(self, key: str, found: LanguageAnswer) -> None:
         with self._lock:

@@ -17,6 +17,7 @@ from turnover.explore.language._explorer import KEY, Asked, LanguageExplorer
 from turnover.reports import memory_sentence_of
 from turnover.runs.language import (
     ScoredTalk,
+    asked_turns,
     outliers,
     write_cleaned_talks,
     write_talk_decisions,
@@ -107,15 +108,22 @@ def ask(site: Site, request: Request, form: Form) -> Response:
 def begin(site: Site, request: Request, form: Form) -> Response:
     """Begin an answer in the background; its page shows how far it is."""
     run = site.explorer
-    texts = [str(form.get(name) or "") for name in ("prompt", "response", "span")]
+    texts = [str(form.get(name) or "") for name in ("prompt", "response", "span", "messages")]
     if longest := max((t for t in texts if len(t) > LONGEST_TEXT), key=len, default=""):
         raise DataError(
             f"That text has {len(longest):,} letters; at most {LONGEST_TEXT:,} are read."
         )
-    prompt, response, span = (text.replace("\r\n", "\n") for text in texts)
+    prompt, response, span, messages = (text.replace("\r\n", "\n") for text in texts)
     if form.get("test") not in (None, ""):
         number = number_of(form.get("test"), len(run.classifier.test), "test example")
         asked, said = Asked(test=number, span=span.strip() or None), run.test(number).response
+    elif messages.strip():
+        if prompt.strip():
+            raise DataError("Both a prompt and a chat were given. Leave out one of the two.")
+        _, given = asked_turns(messages, response if response.strip() else None)
+        said = given or ""
+        own = response if response.strip() else None
+        asked = Asked(response=own, span=span.strip() or None, messages=messages.strip())
     elif not prompt.strip():
         raise DataError("The prompt to ask about is empty.")
     else:

@@ -19,7 +19,12 @@ from turnover.runs.language._cleaned import (
     write_held_out_talks as write_held_out_talks,
     write_talk_decisions as write_talk_decisions,
 )
-from turnover.runs.language._data import Columns, Talk as Talk, read_talks
+from turnover.runs.language._data import (
+    Columns,
+    Talk as Talk,
+    asked_turns as asked_turns,
+    read_talks,
+)
 from turnover.runs.language._index import (
     LanguageIndexConfig as LanguageIndexConfig,
     index_language as index_language,

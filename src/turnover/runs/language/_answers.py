@@ -65,6 +65,7 @@ def answer_response(
         prompt=query.talk.prompt,
         response=query.talk.response,
         generated=query.generated,
+        cut=query.cut,
         span=query.span,
         loss=float(losses_of(classifier.model, classifier.loss, query.rows)[0]),
         tokens=_tokens(query.rows),

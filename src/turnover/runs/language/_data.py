@@ -1,7 +1,7 @@
 """Examples of a language model: what was said before, and the response that is to be learned."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, final
@@ -12,9 +12,9 @@ from turnover import _store
 from turnover.data import BadRow, NoUsableRows, OnBadRows, Table, id_of, listing, read_table
 from turnover.errors import DataError
 
-__all__ = ["RESPONDS", "Columns", "Talk", "Talks", "read_talks", "talks_of"]
+__all__ = ["RESPONDS", "Columns", "Talk", "Talks", "asked_turns", "read_talks", "talks_of"]
 
-RESPONDS = "assistant"
+ASKS, RESPONDS = "user", "assistant"
 
 
 @final
@@ -188,24 +188,58 @@ def _talk(table: Table, row: int) -> Talk | str:
         prompt = values.get("prompt")
         if text is None or not isinstance(text, str) or not text.strip():
             return "empty text" if "text" in values else "empty response"
-        before = (("user", str(prompt)),) if prompt not in (None, "") else ()
+        before = ((ASKS, str(prompt)),) if prompt not in (None, "") else ()
         response = text
     if not response.strip():
         return "empty response"
     return Talk(before, response, name)
 
 
+def asked_turns(
+    messages: Any, response: str | None = None
+) -> tuple[tuple[tuple[str, str], ...], str | None]:
+    """What was said before, and the response: the last message where that is the assistant's.
+
+    Args:
+        messages: list of ``{"role": …, "content": …}``, or the same as JSON.
+        response: the response, in place of such a message.
+
+    Raises:
+        DataError: for other values, no turn of the user, or two responses.
+    """
+    turns = _turns(messages)
+    if turns is None:
+        raise DataError(
+            "The messages to ask about are no list of chat messages. Give "
+            '[{"role": "user", "content": "…"}], each with a role and a content that are texts.'
+        )
+    said = turns[-1][1] if turns and turns[-1][0] == RESPONDS else None
+    if said is not None:
+        turns = turns[:-1]
+    if not any(role == ASKS and content.strip() for role, content in turns):
+        raise DataError(
+            "The messages to ask about have no turn of the user with words in it, so that there is "
+            'nothing to respond to. Add {"role": "user", "content": "…"} before the response.'
+        )
+    if said is not None and response is not None:
+        raise DataError(
+            "The messages end with a response of the assistant, and another one was given. Leave "
+            "out one of the two."
+        )
+    return turns, response if said is None else said
+
+
 def _turns(value: Any) -> tuple[tuple[str, str], ...] | None:
     if isinstance(value, str):
         try:
             value = json.loads(value)
-        except ValueError:
+        except (ValueError, RecursionError):
             return None
     if not isinstance(value, Sequence) or isinstance(value, str):
         return None
     found = []
     for message in value:
-        if not isinstance(message, dict) or not all(
+        if not isinstance(message, Mapping) or not all(
             isinstance(message.get(key), str) for key in ("role", "content")
         ):
             return None

@@ -21,7 +21,7 @@ from turnover.runs._job import cosine
 from turnover.runs._recipe import recipe_to_train_by
 from turnover.runs._registry import RunLoader, unfinished
 from turnover.runs.language._checkpoint import load_causal
-from turnover.runs.language._data import Talk
+from turnover.runs.language._data import Talk, asked_turns
 from turnover.runs.language._tokens import Encoded, TalkTokenizer, language_loss, rows_of
 from turnover.runs.text._checkpoint import same_weights, tokenizer_of
 from turnover.runs.text._classifier import is_checkpoint
@@ -92,6 +92,7 @@ class LanguageQuery:
         rows: one row, whose loss is −log p of the words that are asked about.
         talk: what was said before, and the response.
         generated: whether the response is the model's own.
+        cut: whether that was cut before the model came to its end.
         span: begin and end in the response of what is asked about; None for all of it.
         number: of the row in the test set; None of what was typed.
     """
@@ -99,6 +100,7 @@ class LanguageQuery:
     rows: Rows
     talk: Talk
     generated: bool = False
+    cut: bool = False
     span: tuple[int, int] | None = None
     number: int | None = None
 
@@ -160,36 +162,56 @@ class LanguageRun:
         return self._asked(self.talks["test"][number], span, number=number)
 
     def typed(
-        self, prompt: str, response: str | None = None, span: str | None = None
+        self,
+        prompt: str | Sequence[Mapping[str, str]],
+        response: str | None = None,
+        span: str | None = None,
     ) -> LanguageQuery:
         """A prompt with a response, or with the one that the model gives by itself.
 
         A model of plain texts goes on with the prompt, in the same text. A space joins the two
         where neither has one. A response of the model that was cut has no end to ask about.
 
+        Args:
+            prompt: a text, or a chat: a list of ``{"role": …, "content": …}``, whose last message
+                is the response where the assistant says it.
+            response: what is asked about.
+            span: words of the response that are asked about; None for all.
+
         Raises:
-            DataError: for an empty prompt or response, or a span that is not in the response.
+            DataError: for an empty prompt or response, a span that is not in the response, and
+                messages without a turn of the user or to a model of plain texts.
         """
-        if not prompt.strip():
-            raise DataError("The prompt to ask about is empty.")
         plain, ended = "text" in (self.run.manifest.get("columns") or {}), True
-        talk = Talk((("user", prompt),), "", "")
+        if not isinstance(prompt, str):
+            if plain:
+                raise DataError(
+                    f"{self.run.folder} learned plain texts, which have no turns of a chat. Ask "
+                    "how a text goes on, with prompt=TEXT."
+                )
+            turns, response = asked_turns(prompt, response)
+        elif prompt.strip():
+            turns = (("user", prompt),)
+        else:
+            raise DataError("The prompt to ask about is empty.")
         said = response
         if said is None:
-            first = self.tokenizer.begun(prompt) if plain else self.tokenizer.prompt(talk)
-            said, ended = self.greedy(first)
+            before = self.tokenizer.prompt(Talk(turns, "", ""))
+            if plain and isinstance(prompt, str):
+                before = self.tokenizer.begun(prompt)
+            said, ended = self.greedy(before)
             if not said.strip():
                 raise DataError(
                     "The model answers this prompt with nothing at all, so there are no words to "
                     "ask about. Give a response with response=TEXT."
                 )
-        if plain:
+        if plain and isinstance(prompt, str):
             talk = Talk((), _joined(prompt, said), "")
             place = _place(said, span or said)
             begin = len(talk.response) - len(said)
             span_of = (begin + place[0], begin + place[1])
-            return self._asked(talk, span_of, generated=response is None)
-        talk = Talk(talk.turns, said, "")
+            return self._asked(talk, span_of, generated=response is None, cut=not ended)
+        talk = Talk(turns, said, "")
         return self._asked(talk, span, ended=ended, generated=response is None)
 
     @torch.no_grad()
@@ -240,7 +262,7 @@ class LanguageRun:
             _only(labels[0], encoded, place)
         count = (labels[:, 1:] != -100).sum(1)
         batch = {**rows.batch, "labels": labels, "weight": count.float()}
-        return LanguageQuery(Rows(batch, rows.ids), talk, span=place, **more)
+        return LanguageQuery(Rows(batch, rows.ids), talk, span=place, **{"cut": not ended, **more})
 
 
 def _speakers(model: nn.Module) -> list[tuple[nn.Module, Any]]:

@@ -59,6 +59,7 @@ class LanguageAnswer(Section):
         query: number of the row in the test set; None of what was typed.
         prompt, response: what was asked about.
         generated: whether the response is the model's own.
+        cut: whether that was cut before the model came to its end, which is not asked about.
         span: begin and end in the response of the words that were asked about; None for all.
         loss: −log p of these words, in nats.
         tokens: how many tokens they are.
@@ -74,6 +75,7 @@ class LanguageAnswer(Section):
     prompt: str
     response: str
     generated: bool
+    cut: bool = False
     span: tuple[int, int] | None = None
     loss: float
     tokens: int

@@ -103,7 +103,7 @@ class TalkTokenizer:
         """Tokens before the response, and the text of the response as it follows them."""
         if talk.turns and getattr(self.inner, "chat_template", None):
             turns = [{"role": role, "content": content} for role, content in talk.turns]
-            text = self.inner.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+            text = self._templated(turns)
             return self.inner(text, add_special_tokens=False)["input_ids"], talk.response
         if not talk.turns:
             first = self.inner.bos_token_id
@@ -113,6 +113,25 @@ class TalkTokenizer:
         if tokens[-1] == self.inner.eos_token_id:  # the end of a text, which goes on here
             tokens = tokens[:-1]
         return tokens, talk.response
+
+    def _templated(self, turns: list[dict[str, str]]) -> str:
+        """Turns in the form of the chat template, which ends where the assistant is to speak.
+
+        Raises:
+            DataError: for turns that the template refuses, such as an unknown role.
+        """
+        from jinja2 import TemplateError
+
+        try:
+            return str(
+                self.inner.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+            )
+        except TemplateError as error:
+            roles = ", ".join(turn["role"] for turn in turns)
+            raise DataError(
+                f"The tokenizer's chat template refuses turns of {roles}: {error}. Give roles in "
+                "the order that it takes, or set another template."
+            ) from error
 
     def text(self, tokens: Sequence[int]) -> str:
         """The words of some tokens."""
