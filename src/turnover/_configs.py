@@ -4,19 +4,28 @@ Torch is not needed for it, so that the command line prints its help at once. A 
 setting is for Python alone.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from itertools import count
-from typing import Literal, final, get_args
+from typing import Any, Literal, final, get_args
 
 from turnover._settings import refuse_out_of_bounds, setting
 from turnover.errors import ConfigError, DataError
 
-__all__ = ["ImageConfig", "IndexConfig", "Method", "RecipeConfig", "TextConfig", "pairs_of"]
+__all__ = [
+    "ImageConfig",
+    "IndexConfig",
+    "Method",
+    "RecipeConfig",
+    "TextConfig",
+    "arguments_of",
+    "pairs_of",
+]
 
 Method = Literal["split-ensemble", "masks"]
 Schedule = Literal["linear", "cosine", "constant"]
 
+LATER = ("control", "least_read")  # choices that manifests lack where they are as usual
 # Of texts
 TEXT_PAIRS = (
     4  # of one to eight, the best scores for their time: benchmarks/results/leaderboard.json
@@ -214,11 +223,15 @@ class IndexConfig:
         model: a folder, or a name at the hub: a sequence classifier, or LoRA of PEFT on one.
         max_length: pieces of a text that are read.
         damping: λ of the kernel, which no ensemble chooses here.
+        least_read: the least share of trainable parameters that the losses may depend on.
     """
 
     model: str = setting(help="Folder or hub name of a classifier, language model, or LoRA on one.")
     max_length: int = PIECES(128, shown="128; of a language model 512")
     damping: float = setting(0.3, "Damping of the kernel.", least=1e-6)
+    least_read: float = setting(
+        0.5, "Least share of trainable parameters that the losses may depend on.", least=0, most=1
+    )
 
     def __post_init__(self) -> None:
         refuse_out_of_bounds(self)
@@ -266,6 +279,12 @@ class RecipeConfig:
             raise ConfigError(
                 f"schedule={self.schedule!r} is unknown: give one of {', '.join(known)}."
             )
+
+
+def arguments_of(plan: Any) -> dict[str, Any]:
+    """A plan as a manifest has it; runs from before a choice was there go on as they were."""
+    usual = {each.name: each.default for each in fields(plan)}
+    return {n: v for n, v in asdict(plan).items() if n not in LATER or v != usual[n]}
 
 
 def pairs_of(method: Method | None, pairs: int, *, usual: int, whole: bool = False) -> int:

@@ -30,7 +30,10 @@ from turnover.estimators.kernel._fitted import FittedKernel as FittedKernel
 from turnover.estimators.kernel._index import is_index as is_index
 from turnover.estimators.kernel._keep import SHARD_ROWS as SHARD_ROWS
 from turnover.estimators.kernel._kernel import GateKernel, GradientKernel
-from turnover.estimators.kernel._reached import ReadGradients as ReadGradients
+from turnover.estimators.kernel._reached import (
+    LEAST_READ as LEAST_READ,
+    ReadGradients as ReadGradients,
+)
 from turnover.estimators.kernel._ridge import DampingWarning
 from turnover.estimators.kernel._told import LinkWarning
 from turnover.estimators.kernel._two_stage import Coarse as Coarse, best_rows as best_rows

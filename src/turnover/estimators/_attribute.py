@@ -3,7 +3,7 @@
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, final
+from typing import Any, Literal, final
 
 from torch import nn
 
@@ -14,6 +14,7 @@ from turnover.estimators._estimator import as_rows
 from turnover.estimators.kernel._factors import unchecked
 from turnover.estimators.kernel._fitted import FittedKernel, networks_of
 from turnover.estimators.kernel._kernel import GradientKernel, LinkName
+from turnover.estimators.kernel._reached import LEAST_READ
 from turnover.estimators.masked._first_order import FirstOrder
 from turnover.nn import SplitEnsemble, is_converted
 from turnover.scores import Scores
@@ -54,6 +55,7 @@ def attribute(
     damping: float | Literal["auto"] = "auto",
     folder: str | Path | None = None,
     budget: float | None = None,
+    least_read: float = LEAST_READ,
 ) -> Attribution:
     """Score every training instance for every query, with the best estimator for the budget.
 
@@ -70,16 +72,19 @@ def attribute(
         budget: seconds. A short fit of a few rows then forecasts the kernel. None (default) takes
             the kernel without a forecast. Split ensembles with few masks, and models without
             masks, take the kernel whatever the budget.
+        least_read: the least share of trainable numbers that the losses may depend on.
 
     Raises:
-        ConversionError: for a model without trainable parameters, or rows that reach each other.
+        ConversionError: for a model without trainable parameters or with too few that the losses
+            depend on, and rows that reach each other.
         LossError: for losses of a wrong shape, or that are not finite.
         ScoreError: for a link or damping that does not exist.
     """
     asked, rows = as_rows(queries), as_rows(rows)
     folder = None if folder is None else Path(folder)
     unchecked(networks_of(model)[0])  # refuses a model without trainable parameters
-    kernel = GradientKernel(model, loss, link=link, damping=damping, folder=folder)
+    how: dict[str, Any] = {"damping": damping, "folder": folder, "least_read": least_read}
+    kernel = GradientKernel(model, loss, link, **how)
     few_masks = isinstance(model, SplitEnsemble) and 2**model.pairs < len(rows)
     only = few_masks or not is_converted(model)
     expected = None if budget is None else kernel.forecast(rows).seconds
@@ -143,6 +148,7 @@ def index(
     *,
     link: LinkName = "log-odds",
     damping: float | Literal["auto"] = "auto",
+    least_read: float = LEAST_READ,
 ) -> FittedKernel:
     """The gradients of a model that is there already, kept in a folder and ready for queries.
 
@@ -157,6 +163,7 @@ def index(
         folder: makes the index there, or opens the one that is there.
         link: what the loss is; see :class:`turnover.GradientKernel`.
         damping: λ of the kernel.
+        least_read: as of :func:`attribute`.
 
     Raises:
         RunError: for an index of other rows, weights or losses.
@@ -173,5 +180,5 @@ def index(
         ...     known.scores(rows.select(slice(0, 1))).values.shape
         torch.Size([1, 4])
     """
-    kernel = GradientKernel(model, loss, link=link, damping=damping)
+    kernel = GradientKernel(model, loss, link=link, damping=damping, least_read=least_read)
     return kernel.fit(as_rows(dataset), folder=folder)

@@ -16,7 +16,7 @@ from turnover._rows import Batch
 from turnover.cleansing import NearCopies
 from turnover.data import BadRow, OnBadRows, Rows, Scale, number_of
 from turnover.errors import DataError, RunError
-from turnover.estimators import GradientKernel
+from turnover.estimators import LEAST_READ, GradientKernel
 from turnover.nn import SplitEnsemble
 from turnover.runs._folder import Run
 from turnover.runs.results import Label, Results
@@ -177,11 +177,11 @@ class ClassifierRun(ABC):
         damping = self.run.arguments.get("damping", "auto")
         if damping == "auto" and self.pairs > 1:
             damping = self._chosen_damping() or "auto"
+        least = self.run.arguments.get("least_read", LEAST_READ)
+        how: dict[str, Any] = {"damping": damping, "folder": self.features, "least_read": least}
         if self.scale is None:
-            return GradientKernel(self.model, self.loss, damping=damping, folder=self.features)
-        return GradientKernel(
-            self.model, self.error, link="residual", damping=damping, folder=self.features
-        )
+            return GradientKernel(self.model, self.loss, **how)
+        return GradientKernel(self.model, self.error, "residual", **how)
 
     def _chosen_damping(self) -> float | None:
         """What the pairs chose when the run was measured; None before, and of older runs."""

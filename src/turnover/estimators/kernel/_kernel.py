@@ -51,7 +51,7 @@ from turnover.estimators.kernel._index import (
 )
 from turnover.estimators.kernel._links import link_named
 from turnover.estimators.kernel._project import FEWEST, most_for
-from turnover.estimators.kernel._reached import refuse_little, share_read
+from turnover.estimators.kernel._reached import LEAST_READ, refuse_little, share_read
 from turnover.estimators.kernel._reading import reading_of
 from turnover.estimators.kernel._shards import fit_by_ranks, shard
 from turnover.estimators.kernel._told import LinkWarning, what_contradicts
@@ -100,7 +100,7 @@ class GradientKernel:
     landmarks: int | Literal["auto"] = "auto"
     folder: Path | None = None
     check: bool = True
-    least_read: float = 0.5
+    least_read: float = LEAST_READ
 
     def fit(
         self,

@@ -8,6 +8,7 @@ numbers alone (``_project``), unless they are products of two vectors.
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from math import floor
 from typing import Any, Self, final
 
 import torch
@@ -19,9 +20,17 @@ from turnover.errors import ConversionError
 from turnover.estimators.kernel._factors import Reading
 from turnover.estimators.kernel._rules import rule_of
 
-__all__ = ["ReadGradients", "about_projected", "refuse_little", "share_read", "without_gradient"]
+__all__ = [
+    "LEAST_READ",
+    "ReadGradients",
+    "about_projected",
+    "refuse_little",
+    "share_read",
+    "without_gradient",
+]
 
 FIRST, AT_ONCE, NAMED = 8, 16, 3
+LEAST_READ = 0.5
 TOLD = 1e-4  # a share that is told, and no smaller one
 
 
@@ -148,5 +157,5 @@ def refuse_little(model: nn.Module, left_out: Collection[str], least: float) -> 
         "A reentrant checkpoint of inputs that need no gradient does this (give it "
         "use_reentrant=False), so do torch.no_grad and detach. Freeze parameters that are not "
         "meant to be trained, by requires_grad_(False), or allow it by "
-        f"GradientKernel(least_read={share:.2g})."
+        f"least_read={floor(100 * share) / 100:g}."
     )

@@ -7,7 +7,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, final
 
-from turnover.estimators import GradientKernel, ReadGradients
+from torch import nn
+
+from turnover._configs import arguments_of
+from turnover.estimators import LEAST_READ, GradientKernel, ReadGradients
 from turnover.runs._folder import Run, fingerprint
 from turnover.runs.language._checkpoint import load_causal
 from turnover.runs.language._data import Talks
@@ -32,11 +35,18 @@ class LanguageIndexConfig:
         model: a folder, or a name at the hub: a causal language model, or LoRA of PEFT on one.
         max_length: tokens of an example that are read.
         damping: λ of the kernel, which no ensemble chooses here.
+        least_read: the least share of trainable parameters that the losses may depend on.
     """
 
     model: str
     max_length: int = 512
     damping: float = 0.3
+    least_read: float = LEAST_READ
+
+    def kernel(self, model: nn.Module) -> GradientKernel:
+        """The kernel of a model that is loaded."""
+        damping, least = self.damping, self.least_read
+        return GradientKernel(model, language_loss, "none", damping, least_read=least)
 
 
 def index_language_steps() -> int:
@@ -79,8 +89,7 @@ def index_language(
         encoded_rows(run, name, talks, tokenizer, progress)
     rows = [run.load_rows(name) for name in ("train", "test")]  # as they are when it is asked
     progress("Reading gradients of the examples", 1)
-    kernel = GradientKernel(model, language_loss, link="none", damping=plan.damping)
-    known = kernel.fit(rows[0], folder=run.folder / FEATURES, executor=executor)
+    known = plan.kernel(model).fit(rows[0], folder=run.folder / FEATURES, executor=executor)
     progress("Measuring", 1)
     seen, tested = (losses_of(model, language_loss, part) for part in rows)
     run.save(
@@ -107,7 +116,7 @@ def index_language(
 def _manifest(talks: Talks, plan: LanguageIndexConfig, command: Sequence[str]) -> dict[str, Any]:
     return {
         "kind": KIND,
-        "arguments": {**asdict(plan), "checkpoint": True, "examples": talks.fingerprint()},
+        "arguments": {**arguments_of(plan), "checkpoint": True, "examples": talks.fingerprint()},
         "command": list(command),
         "columns": {n: v for n, v in asdict(talks.columns).items() if v is not None},
         "held_out": len(talks.test) if talks.held_out else 0,

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from turnover.data import DataWarning, Rows
 from turnover.errors import DataError, RunError
-from turnover.estimators import GradientKernel
+from turnover.estimators import LEAST_READ, GradientKernel
 from turnover.hf import AdapterEnsemble, Member, split_ensemble, unwrapped
 from turnover.runs._fine_tuned import lora_config, refuse_other_base
 from turnover.runs._folder import Run, describe_masks, fingerprint
@@ -133,7 +133,8 @@ class LanguageRun:
         """The gradient kernel of the adapters, whose index stays in the run folder."""
         folder, damping = self.run.folder / FEATURES, self.run.arguments.get("damping", "auto")
         loss = language_loss if self.as_it_is else self.loss
-        return GradientKernel(self.model, loss, link="none", damping=damping, folder=folder)
+        least = self.run.arguments.get("least_read", LEAST_READ)
+        return GradientKernel(self.model, loss, "none", damping, folder=folder, least_read=least)
 
     @property
     def as_it_is(self) -> bool:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from turnover.data import Rows
-from turnover.estimators import GradientKernel, is_index
+from turnover.estimators import is_index
 from turnover.executors import opened, workers_of
 from turnover.runs._plan import HEADER, NUMBER, Plan, plan_index, plan_training, replace_epochs
 from turnover.runs.language._answers import refuse_nothing_left, trainings_of
@@ -67,9 +67,7 @@ def plan_language_index(
     """
     tokenizer = TalkTokenizer(tokenizer_of(plan.model), plan.max_length)
     rows, seconds = _encoded(tokenizer, talks.train, talks.ids[0])
-    kernel = GradientKernel(
-        load_causal(plan.model), language_loss, link="none", damping=plan.damping
-    )
+    kernel = plan.kernel(load_causal(plan.model))
     return plan_index(kernel, rows, len(talks.test), executor, row_word="example", before=seconds)
 
 

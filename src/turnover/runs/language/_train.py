@@ -13,6 +13,7 @@ from typing import Any, cast, final
 import torch
 from torch import nn
 
+from turnover._configs import arguments_of
 from turnover.data import Rows
 from turnover.errors import ConfigError
 from turnover.executors import opened
@@ -200,15 +201,10 @@ def encoded_rows(
     return found
 
 
-def _arguments(plan: LanguageConfig) -> dict[str, Any]:
-    """The plan as the manifest has it; runs from before there was a control go on as they were."""
-    return {n: v for n, v in asdict(plan).items() if n != CONTROL or v}
-
-
 def _manifest(talks: Talks, plan: LanguageConfig, command: Sequence[str]) -> dict[str, Any]:
     return {
         "kind": KIND,
-        "arguments": {**_arguments(plan), "examples": talks.fingerprint()},
+        "arguments": {**arguments_of(plan), "examples": talks.fingerprint()},
         "command": list(command),
         "columns": {n: v for n, v in asdict(talks.columns).items() if v is not None},
         "held_out": len(talks.test) if talks.held_out else 0,

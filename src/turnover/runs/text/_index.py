@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from turnover._configs import IndexConfig
+from turnover._configs import IndexConfig, arguments_of
 from turnover.data import Labelled
 from turnover.data.texts import Texts
 from turnover.errors import DataError
@@ -124,7 +124,7 @@ def _manifest(
     return {
         "kind": "text",
         "arguments": {
-            **asdict(plan),
+            **arguments_of(plan),
             "checkpoint": True,
             "adapters": 0,
             "held_out": len(texts.test) if texts.held_out else 0,

@@ -82,7 +82,7 @@ def plan_index_texts(
     start = time.perf_counter()
     batch = {**trim(tokens.encode(train.values)), "label": train.labels}
     seconds = (time.perf_counter() - start) * (1 + len(texts.test) / len(train))
-    kernel = GradientKernel(model, loss, damping=plan.damping)
+    kernel = GradientKernel(model, loss, damping=plan.damping, least_read=plan.least_read)
     rows = Rows(batch, train.ids)
     return plan_index(kernel, rows, len(texts.test), executor, row_word="text", before=seconds)
 

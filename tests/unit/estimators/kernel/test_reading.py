@@ -1,5 +1,7 @@
 """Gradients are those of single rows, whatever a model is made of; or it is refused in words."""
 
+import re
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -391,6 +393,21 @@ def test_what_a_kernel_leaves_out_is_told_and_limited():
     with pytest.raises(ConversionError, match=r"Only 31%.*'body.0.bias'.*use_reentrant=False"):
         GradientKernel(hidden, loss).fit(rows)
     assert GradientKernel(hidden, loss, least_read=0.3).fit(rows).about["share_read"] == 0.3103
+
+
+@OF_TORCH
+def test_the_share_that_the_error_names_is_allowed_everywhere(tmp_path):
+    torch.manual_seed(1)
+    rows, hidden = Rows((vectors(), torch.randint(0, CLASSES, (ROWS,)))), Checkpointed(True, False)
+    for ask in (
+        lambda **how: turnover.attribute(hidden, loss, rows, rows, **how).scores.about,
+        lambda **how: turnover.index(hidden, loss, rows, tmp_path / "index", **how).about,
+    ):
+        with pytest.raises(ConversionError) as told:
+            ask(least_read=0.9)
+        named = float(re.search(r"allow it by least_read=(0\.\d+)", str(told.value))[1])
+        share = ask(least_read=named)["share_read"]
+        assert 0 <= share - named < 0.01
 
 
 def test_a_module_that_few_rows_take_is_not_left_out():
