@@ -27,9 +27,9 @@ from turnover.estimators._ranks import top_by_ranks as top_by_ranks
 from turnover.estimators._select import Selection as Selection, SourceSum as SourceSum, select
 from turnover.estimators._stored import StoredScores as StoredScores
 from turnover.estimators.kernel._fitted import FittedKernel as FittedKernel
-from turnover.estimators.kernel._index import is_index as is_index
 from turnover.estimators.kernel._keep import SHARD_ROWS as SHARD_ROWS
 from turnover.estimators.kernel._kernel import GateKernel, GradientKernel
+from turnover.estimators.kernel._manifest import is_index as is_index
 from turnover.estimators.kernel._reached import (
     LEAST_READ as LEAST_READ,
     ReadGradients as ReadGradients,

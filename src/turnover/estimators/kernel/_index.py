@@ -12,10 +12,9 @@ removed that it no longer names.
 """
 
 import json
-import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -36,25 +35,22 @@ from turnover.estimators.kernel._forecast import forecast_kernel, refuse_large
 from turnover.estimators.kernel._keep import Folder, Part, PartRows, Stored, digits, mapped, near
 from turnover.estimators.kernel._known import Solve, few_of, unpacked, work_of
 from turnover.estimators.kernel._landmarks import Basis, LandmarkRidge
+from turnover.estimators.kernel._manifest import (
+    ANEW,
+    VERSION,
+    Manifest,
+    is_index,
+    read_manifest,
+    write_manifest,
+)
 from turnover.estimators.kernel._plan import losses_on_sides, networks_of
 from turnover.estimators.kernel._reached import about_projected
 from turnover.estimators.kernel._ridge import Ridge
 from turnover.nn import SplitEnsemble
 
-__all__ = ["build_index", "fit_index", "grow_index", "is_index", "open_index"]
-
-MANIFEST, VERSION = "index.json", 3
-ANEW = "Delete the folder, or give another one, and call fit"
-
-FILE = re.compile(r"(network-\d+/)?[a-z]+(-\d+)?\.safetensors")  # none leads out of the folder
+__all__ = ["build_index", "fit_index", "grow_index", "open_index"]
 
 Make = Callable[[Reading, int], KernelConfig]
-Manifest = dict[str, Any]
-
-
-def is_index(folder: Path) -> bool:
-    """Whether a finished index is there."""
-    return (folder / MANIFEST).exists()
 
 
 def build_index(config: KernelConfig, rows: Rows, folder: Path) -> FittedKernel:
@@ -68,7 +64,7 @@ def fit_index(make: Make, rows: Rows, folder: Path) -> FittedKernel:
     Raises:
         RunError: for a stale index: of other rows, weights, losses or settings.
     """
-    manifest = _read(folder)
+    manifest = read_manifest(folder)
     config = _current(make, manifest, folder)
     known = tuple((p["name"], p["rows"], p["print"]) for p in manifest["parts"])
     if len(rows) < (count := sum(size for _, size, _ in known)):
@@ -94,7 +90,7 @@ def grow_index(make: Make, rows: Rows, folder: Path) -> FittedKernel:
         IdError: for ids that are in it.
         ConfigError: for more rows than memory can solve.
     """
-    manifest = _read(folder)
+    manifest = read_manifest(folder)
     config = _current(make, manifest, folder)
     parts = [Part(p["name"], p["rows"], None, p["print"]) for p in manifest["parts"]]
     ids = torch.cat([mapped(folder / f"said-{p.name}.safetensors")["ids"] for p in parts])
@@ -114,7 +110,7 @@ def open_index(make: Make, folder: Path, *, verify: bool = False) -> FittedKerne
     Raises:
         RunError: for an index that is missing, damaged, newer than this release, or stale.
     """
-    manifest = _read(folder)
+    manifest = read_manifest(folder)
     config = _current(make, manifest, folder)
     if (asked := _damping(manifest)) != config.damping:
         raise _stale(folder, f"its damping was {asked!r}, and now it is {config.damping!r}")
@@ -156,7 +152,7 @@ def _fit(
     manifest = _manifest(fitted, config, parts, dict(sorted(files.items())))
     _refuse_changed(folder, grown, manifest)
     asked = config.landmarks if grown is None else grown["asked_landmarks"]
-    _write(folder, {**manifest, "asked_landmarks": asked, "solve": name})
+    write_manifest(folder, {**manifest, "asked_landmarks": asked, "solve": name})
     for old in set(grown["files"] if grown is not None else ()) - wanted:
         with suppress(OSError):
             (folder / old).unlink()
@@ -169,7 +165,7 @@ def _refuse_changed(folder: Path, begun: Manifest | None, made: Manifest) -> Non
     Raises:
         RunError: for a manifest that is neither the one begun with nor one of the same work.
     """
-    now = _read(folder) if is_index(folder) else None
+    now = read_manifest(folder) if is_index(folder) else None
     if now in (None, begun):
         return
     same = ("parts", "networks", "settings")
@@ -294,13 +290,7 @@ def _current(make: Make, manifest: Manifest, folder: Path) -> KernelConfig:
     Raises:
         RunError: for other weights or settings, and for files of other sizes or contents.
     """
-    reading = dict(manifest["reading"])
-    for name in ("modules", "by_row", "left_out"):
-        reading[name] = tuple(reading.get(name, ()))
-    for name in ("broadcast", "single"):
-        if reading[name] is not None:
-            reading[name] = frozenset(reading[name])
-    config = make(Reading(**reading), manifest["rows_per_block"])
+    config = _made(make, manifest, folder)
     settings = manifest["settings"]
     now = {"link": config.about["link"], "ensemble": _ensemble(config.model)}
     for name, value in now.items():
@@ -323,6 +313,31 @@ def _current(make: Make, manifest: Manifest, folder: Path) -> KernelConfig:
             )
     for name, wanted in manifest["files"].items():
         _refuse_other_file(folder / name, wanted)
+    return config
+
+
+def _made(make: Make, manifest: Manifest, folder: Path) -> KernelConfig:
+    """The configuration by the reading of an index, whose names must be those of the model.
+
+    Raises:
+        RunError: for a name that the model does not have.
+    """
+    kept = manifest["reading"]
+    reading = {field.name: kept[field.name] for field in fields(Reading)}
+    for name in ("modules", "by_row", "left_out"):
+        reading[name] = tuple(reading[name])
+    for name in ("broadcast", "single"):
+        reading[name] = None if reading[name] is None else frozenset(reading[name])
+    try:
+        config = make(Reading(**reading), manifest["rows_per_block"])
+    except KeyError as error:
+        raise _stale(folder, f"the model has no parameter {error}") from None
+    network = networks_of(config.model)[0]
+    parameters, modules = dict(network.named_parameters()), dict(network.named_modules())
+    named = [n for n in (*reading["by_row"], *reading["left_out"]) if n not in parameters]
+    named += [n for n in reading["modules"] if n not in modules]
+    if named:
+        raise _stale(folder, f"the model has no {named[0]!r}")
     return config
 
 
@@ -356,45 +371,3 @@ def _stale(folder: Path, reason: str) -> RunError:
         f"The index in {folder} is stale, it belongs to other work: {reason}. Scores from it would "
         f"be about something else. {ANEW}."
     )
-
-
-def _read(folder: Path) -> Manifest:
-    path = folder / MANIFEST
-    if not path.exists():
-        raise RunError(
-            f"There is no index in {folder}: it has no {MANIFEST}. Make one with "
-            "GradientKernel(...).fit(rows, folder=...)."
-        )
-    try:
-        found = json.loads(_store.read_text(path))
-        kind, number = found["format"], found["version"]
-        written = found.pop("checksum")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunError(f"{path} cannot be read: {error}. {ANEW}.") from error
-    if kind != "turnover kernel index" or not isinstance(number, int):
-        raise RunError(f"{path} is no manifest of an index. {ANEW}.")
-    if number < VERSION:
-        raise RunError(f"{path} was written by a preview of this release. {ANEW}.")
-    if number > VERSION:
-        raise RunError(
-            f"{path} was written by turnover {found.get('turnover')}, in version {number} of the "
-            f"format; this release reads up to {VERSION}. Upgrade turnover."
-        )
-    if written != _store.fingerprint(found):
-        raise RunError(f"{path} is damaged: its checksum differs. {ANEW}.")
-    names = [*found["files"], *(f"said-{part['name']}.safetensors" for part in found["parts"])]
-    names.append(f"{found['solve']}.safetensors")
-    if odd := [name for name in names if not FILE.fullmatch(name)]:
-        raise RunError(f"{path} names {odd[0]!r}, which is no file of an index. {ANEW}.")
-    manifest: Manifest = found
-    return manifest
-
-
-def _write(folder: Path, manifest: Manifest) -> None:
-    plain = json.loads(json.dumps(manifest))
-    whole = {**plain, "checksum": _store.fingerprint(plain)}
-    try:
-        with _store.replacing(folder / MANIFEST) as fresh:
-            fresh.write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise RunError(f"The index in {folder} cannot be written: {error}.") from error

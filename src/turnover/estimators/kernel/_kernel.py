@@ -46,10 +46,10 @@ from turnover.estimators.kernel._index import (
     build_index,
     fit_index,
     grow_index,
-    is_index,
     open_index,
 )
 from turnover.estimators.kernel._links import link_named
+from turnover.estimators.kernel._manifest import is_index
 from turnover.estimators.kernel._project import FEWEST, most_for
 from turnover.estimators.kernel._reached import LEAST_READ, refuse_little, share_read
 from turnover.estimators.kernel._reading import reading_of

@@ -20,9 +20,9 @@ from turnover.errors import RunError
 from turnover.estimators._ranks import each_its_share, first_says, in_turn
 from turnover.estimators.kernel._fitted import FittedKernel, KernelConfig, networks_of, planned
 from turnover.estimators.kernel._forecast import BLOCK_BYTES
-from turnover.estimators.kernel._index import is_index
 from turnover.estimators.kernel._keep import SHARD_ROWS, Folder, Part, PartRows
 from turnover.estimators.kernel._known import Plan, make_rows
+from turnover.estimators.kernel._manifest import is_index
 from turnover.estimators.kernel._plan import said_of
 from turnover.executors import Task, opened, refuse_crowded, refuse_unseen, run_tasks
 
