@@ -3,7 +3,7 @@
 import csv
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +67,8 @@ def _after(classifier: ClassifierRun, decided: Decided) -> tuple[Tensor, Tensor]
 def write_cleaned(classifier: ClassifierRun, decided: Decided, path: Path) -> int:
     """Write the training rows after the decisions, as CSV or Parquet by the suffix; how many.
 
-    The columns of a file of texts keep their names. A last column says what was decided.
+    The columns of a file of texts keep their names, and every text stays as it is. A last column
+    says what was decided.
 
     Args:
         classifier: an opened run, whose training rows are written.
@@ -88,7 +89,7 @@ def write_cleaned(classifier: ClassifierRun, decided: Decided, path: Path) -> in
         }
         for row in kept.tolist()
     ]
-    write_table(rows, path)
+    write_table(rows, path, as_data=True)
     return len(kept)
 
 
@@ -102,7 +103,7 @@ def write_held_out(classifier: ClassifierRun, path: Path) -> int:
     labels = classifier.test.batch["label"].tolist()
     rows = [_columns(classifier, "test", row, labels[row]) for row in range(count)]
     if rows:
-        write_table(rows, path)
+        write_table(rows, path, as_data=True)
     return count
 
 
@@ -142,13 +143,21 @@ def write_decisions(classifier: ClassifierRun, decided: Decided, path: Path) -> 
     return len(found)
 
 
-def write_table(rows: Sequence[Mapping[str, Any]], path: Path, columns: Sequence[str] = ()) -> None:
+def write_table(
+    rows: Sequence[Mapping[str, Any]],
+    path: Path,
+    columns: Sequence[str] = (),
+    *,
+    as_data: bool = False,
+) -> None:
     """Write rows as CSV, Parquet or JSON Lines by the suffix.
 
     Args:
         rows: each by the names of its columns.
         path: the file.
         columns: the names where there are no rows.
+        as_data: a CSV file is read by a training, so that every text stays as it is. Otherwise
+            people open it: no text is a formula of a spreadsheet or steers a terminal.
 
     Raises:
         DataError, RunError, MissingExtra: as :func:`write_cleaned`.
@@ -161,7 +170,8 @@ def write_table(rows: Sequence[Mapping[str, Any]], path: Path, columns: Sequence
                 with open(fresh, "w", newline="", encoding="utf-8") as file:
                     writer = csv.DictWriter(file, names)
                     writer.writeheader()
-                    writer.writerows({k: _cell(v) for k, v in row.items()} for row in rows)
+                    shown = _whole if as_data else cell
+                    writer.writerows({k: _cell(v, shown) for k, v in row.items()} for row in rows)
             elif path.suffix == ".jsonl":
                 lines = (json.dumps({k: _whole(v) for k, v in row.items()}) for row in rows)
                 fresh.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
@@ -202,9 +212,9 @@ def _parquet(rows: Sequence[Mapping[str, Any]], names: Sequence[str], path: Path
         ) from error
 
 
-def _cell(value: Any) -> object:
+def _cell(value: Any, shown: Callable[[Any], object]) -> object:
     """A value in a CSV file; lists and mappings are JSON."""
-    return json.dumps(value) if isinstance(value, list | dict) else cell(value)
+    return json.dumps(value) if isinstance(value, list | dict) else shown(value)
 
 
 def _whole(value: Any) -> Any:

@@ -13,6 +13,7 @@ from turnover.runs import (
     write_cleaned,
     write_decisions,
     write_held_out,
+    write_table,
 )
 from turnover.runs.text import TextConfig, run_texts
 
@@ -26,7 +27,7 @@ def data_file(folder, count=40):
         table = csv.writer(file)
         table.writerow(["category", "ticket", "body", "source"])
         for i in range(count):
-            word = ("refund", "crash")[i % 2]
+            word = ("-refund", "=crash")[i % 2]
             table.writerow([("billing", "technical")[i % 2], f"T{i}", f"{word} number {i}", "web"])
     return folder / "tickets.csv"
 
@@ -66,6 +67,23 @@ def test_columns_keep_their_names_and_every_row_of_the_file_is_written(run, tmp_
     }
     written = {(row["ticket"], row["body"], row["category"]) for row in [*cleaned, *apart]}
     assert written == given
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+def test_rows_of_data_are_read_again_as_they_were_written(tmp_path, suffix):
+    texts = ["=1+1", "+1", "-5 stars", "@all", "\ttab", "a\rb", 'said "no", and\nleft', "a\x1b[31m"]
+    path = tmp_path / f"rows.{suffix}"
+    write_table(
+        [{"body": t, "label": "ab"[i % 2]} for i, t in enumerate(texts)], path, as_data=True
+    )
+    found = read_texts(path, Columns("body", "label"), hold_out=0.2)
+    read = {*found.train.values, *found.test.values}
+    assert read == set(texts)
+
+
+def test_a_table_for_people_holds_no_formula(tmp_path):
+    write_table([{"body": "=1+1"}], tmp_path / "rows.csv")
+    assert rows_of(tmp_path / "rows.csv") == [{"body": "'=1+1"}]
 
 
 def test_the_cleaned_file_and_the_held_out_one_train_the_next_model(run, tmp_path):

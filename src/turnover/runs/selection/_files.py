@@ -91,7 +91,7 @@ def select_rows(
     found = select(reader.fitted(), whole, files.stream(progress), k, rows_at_once=AT_ONCE)
     best, written = files.best(found, [count for count, _ in counts])
     if out is not None:
-        write_table(written, Path(out))
+        write_table(written, Path(out), as_data=True)
     return SelectedRows(
         target=len(whole),
         rows=found.rows,
