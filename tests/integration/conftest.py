@@ -113,8 +113,8 @@ def demo(tmp_path_factory):
     with open(shared / "demo.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not said.exists():
-            done = turnover("demo", "--out", folder, *DEMO)
-            assert done.returncode == 0, done.stderr
+            done = invoke("demo", "--out", folder, *DEMO)
+            assert done.exit_code == 0, done.stderr
             said.write_text(json.dumps(last_line(done)), encoding="utf-8")
     return folder, json.loads(said.read_text(encoding="utf-8"))
 

@@ -26,6 +26,7 @@ def test_every_measurement_has_a_main(name):
     assert module.__doc__
 
 
+@pytest.mark.slow
 def test_a_scan_is_measured(tmp_path):
     target = tmp_path / "scan.json"
     command = [sys.executable, "-m", "benchmarks.scan", "--ids", "3000", "--units", "130"]
@@ -188,6 +189,7 @@ def test_the_front_is_what_nothing_surpasses():
     assert [row["method"] for row in front(rows)] == ["a", "b", "d"]
 
 
+@pytest.mark.slow
 def test_the_frontier_is_drawn(tmp_path):
     rows = ROOT / "benchmarks" / "results" / "leaderboard.json"
     targets = [tmp_path / "frontier.json", tmp_path / "frontier.svg"]

@@ -104,6 +104,7 @@ def test_another_base_is_refused(tuned, tmp_path):
     shutil.move(tmp_path / "moved", model)
 
 
+@pytest.mark.slow
 def test_an_interrupted_training_goes_on(files, tiny, tmp_path):  # noqa: F811
     how = ("train", files[0], *OPTIONS, "--model", tiny, "--lora", 2, "--pairs", 1, "--no-control")
     assert invoke(*how, "--epochs", 1, "--out", tmp_path / "run").exit_code == 0

@@ -191,6 +191,7 @@ def test_the_report_shows_pictures(trained):
     assert "turnover train" in page and "--images" in page and "data:image/" in page
 
 
+@pytest.mark.slow
 def test_the_audit_finds_planted_errors_and_copies(folders, tmp_path):
     shutil.copytree(folders[0], tmp_path / "train")
     shutil.copy(next((tmp_path / "train/two").iterdir()), tmp_path / "train/one/9999.png")

@@ -114,7 +114,7 @@ def test_a_prediction_is_proved(trained):
     run = open_run(trained[0])
     half = (found["label"] - found["predicted"]) / 2
     assert found["by"] == pytest.approx(half, rel=1e-2, abs=1e-3 * run.scale.deviation)
-    shown = invoke(*words)
+    shown = invoke(*words)  # from trainings that are kept
     assert shown.exit_code == 0 and "prediction" in shown.stdout and "goal" in shown.stdout
     assert invoke("report", trained[0]).exit_code == 0
     page = (trained[0] / "report.html").read_text(encoding="utf-8")
@@ -161,6 +161,7 @@ def test_a_column_of_measured_values_names_the_option(table, tmp_path):
     assert_refused(invoke(*words), 2, "--regression")
 
 
+@pytest.mark.slow
 def test_images_have_numbers_too(tmp_path):
     """How much ink is on a digit: a network of a few epochs knows."""
     pictures = load_digits().images[:240]

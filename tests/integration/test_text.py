@@ -463,6 +463,16 @@ def tiny(tmp_path_factory):
     return folder
 
 
+def test_adapters_are_trained_where_the_command_says(tiny, tmp_path):
+    data, out = write(tmp_path / "few.csv", reviews(0, 24)), tmp_path / "run"
+    words = ["train", data, *OPTIONS, "--model", tiny, "--adapters", 8, "--epochs", 1]
+    found = invoke(*words, "--hold-out", 0.25, "--no-control", "--out", out)
+    assert found.exit_code == 0, found.stderr
+    assert "Nothing leaked" in " ".join(found.stdout.split())
+    assert json.loads(invoke("ask", out, "--query", 0, "--json").stdout)["helpful"]
+
+
+@pytest.mark.slow
 def test_adapters_are_trained_in_the_transformer_itself(files, tiny, tmp_path):
     out = tmp_path / "run"
     result = invoke(

@@ -195,7 +195,7 @@ def test_memory_that_gives_out_is_tried_again(tmp_path):
         run_tasks(small.exhausted, task, SerialExecutor())
 
 
-@pytest.mark.parametrize("keep", [False, True], ids=["forgotten", "kept"])
+@pytest.mark.parametrize("keep", [slow(False), True], ids=["forgotten", "kept"])
 def test_a_training_without_memory_begins_again_from_its_seed(keep, tmp_path, monkeypatch):
     if keep:  # the ensemble of the failed task stays in the worker
         monkeypatch.setattr(_worker, "_unpacked", Stubborn())

@@ -14,6 +14,8 @@ from turnover.nn import is_converted, masked_layers, seen
 from turnover.runs.images import ARCHITECTURES, build_network, layers_of, maskable
 
 SMALL = ["cnn", "vgg11-slim"]
+HUGE = {"vgg19"}  # a second of weights each time
+EVERY = [pytest.param(n, marks=[pytest.mark.slow] if n in HUGE else []) for n in ARCHITECTURES]
 SLOW_TO_AUDIT = ["cnn", pytest.param("vgg11-slim", marks=pytest.mark.slow)]
 
 
@@ -35,14 +37,14 @@ def weights(model):
     return [module for module in model.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("name", EVERY)
 def test_layers_are_what_has_weights(name):
     model = build_network(name, classes=3, seed=0)
     assert len(weights(model)) == layers_of(name) == len(maskable(name)) + 1
     assert model(pictures(2)).shape == (2, 3)
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("name", EVERY)
 def test_masks_stand_after_the_first_layer_and_all_later_ones(name):
     begin = ARCHITECTURES[name].first
     assert len(masked_layers(build_network(name, classes=3, seed=0))) == layers_of(name) - begin
@@ -63,7 +65,7 @@ def test_vgg19_is_the_papers():
     ] * 8
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("name", EVERY)
 def test_equal_seeds_give_equal_weights_with_and_without_masks(name):
     state = torch.random.get_rng_state()
     one, other = (build_network(name, classes=3, seed=5, turnover=on) for on in (True, False))
@@ -78,7 +80,7 @@ def test_equal_seeds_give_equal_weights_with_and_without_masks(name):
     assert torch.equal(one.eval()(x), other.eval()(x))
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("name", EVERY)
 def test_ordinary_dropout_stands_at_the_same_places(name):
     plain = build_network(name, classes=3, seed=0, turnover=False, dropout=0.3)
     found = {n: m.p for n, m in plain.named_modules() if isinstance(m, nn.Dropout)}
@@ -88,7 +90,7 @@ def test_ordinary_dropout_stands_at_the_same_places(name):
     }
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("name", EVERY)
 def test_a_mask_drops_channels_as_a_whole(name):
     model = build_network(name, classes=3, seed=0, first=1).eval()
     found = {}
