@@ -43,7 +43,16 @@ from benchmarks.tables._judges import judges_found, judges_lds
 from benchmarks.tables._kernel import kernel_checkpoints, kernel_scale, landmarks, recipe
 from benchmarks.tables._lines import ROOT
 from benchmarks.tables._scale import billion, billion_scan, faiss, workers, workers_check
-from benchmarks.tables._speed import costs, demo, first_order, image_scores, projection, scan, speed
+from benchmarks.tables._speed import (
+    costs,
+    demo,
+    first_order,
+    image_scores,
+    low_rank,
+    projection,
+    scan,
+    speed,
+)
 from benchmarks.tables._texts import (
     cleanse_sentiment,
     cleanse_sweep,
@@ -94,6 +103,7 @@ MAKERS = (
     headline,
     costs,
     projection,
+    low_rank,
     section22,
     better_scores,
     half_trained,

@@ -137,6 +137,21 @@ def projection() -> str:
     return table(header, rows) + origin(found["machine"], "projection")
 
 
+def low_rank() -> str:
+    """What low-rank factors and projections of equal size keep of gradients of sequences."""
+    found = result("low_rank_gradients")
+    names = [row["method"] for row in found["cases"][0]["methods"]]
+    rows = []
+    for number, name in enumerate(names):
+        each = [case["methods"][number] for case in found["cases"]]
+        quality = [value for row in each for value in (row["error"], row["correlation"])]
+        rows.append([name, *quality, *(seconds(row["making_s"]) for row in each)])
+    header = ["kept of each weight"]
+    header += [f"{what}, {of}" for of in ("AG News", "GPT") for what in ("error", "correlation")]
+    header += [f"made, {of}" for of in ("AG News", "GPT")]
+    return table(header, rows) + origin(found["machine"], "low_rank_gradients")
+
+
 def image_scores() -> str:
     """Seconds for one query and 50,000 pictures of VGG19."""
     rows, machine = [], None
