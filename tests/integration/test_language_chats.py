@@ -128,3 +128,13 @@ def test_a_classifier_has_no_chats(tmp_path, monkeypatch):
     monkeypatch.setattr("turnover.runs.is_language", lambda folder: False)
     result = invoke("ask", tmp_path, "--messages", json.dumps(CHAT))
     assert_refused(result, 2, "--messages is for these")
+
+
+def test_a_proof_is_asked_for_by_a_chat_too(run):
+    how = ("--rows", 2, "--trainings", 2, "--quiet", "--json")
+    found = said(invoke("prove", run, "--messages", json.dumps(CHAT), *how))
+    assert found["response"] == SAYS["content"] and found["trainings"] == 2
+    assert (
+        found["prompt"]
+        == said(invoke("ask", run, "--messages", json.dumps(CHAT), "--json"))["prompt"]
+    )

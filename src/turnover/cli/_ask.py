@@ -10,6 +10,7 @@ from turnover.cli._language import ask_language, refuse_options
 from turnover.cli._options import (
     LANGUAGE,
     AskImage,
+    AskMessages,
     AskPrompt,
     AskQuery,
     AskResponse,
@@ -39,15 +40,7 @@ def ask(
     text: AskText = None,
     image: AskImage = None,
     prompt: AskPrompt = None,
-    messages: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="JSON",
-            help="Ask about the response to a chat: a list of role and content as JSON, or a .json "
-            "file. A last turn of the assistant is the response.",
-            rich_help_panel=LANGUAGE,
-        ),
-    ] = None,
+    messages: AskMessages = None,
     response: AskResponse = None,
     span: Annotated[
         str | None,

@@ -12,6 +12,7 @@ __all__ = [
     "LANGUAGE",
     "QUIET",
     "AskImage",
+    "AskMessages",
     "AskPrompt",
     "AskQuery",
     "AskResponse",
@@ -36,6 +37,15 @@ AskImage = Annotated[
     typer.Option(help="Ask about the picture in this file instead, in a run of images."),
 ]
 LANGUAGE = "Of language models"
+AskMessages = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="JSON",
+        help="Ask about the response to a chat: a list of role and content as JSON, or a .json "
+        "file. A last turn of the assistant is the response.",
+        rich_help_panel=LANGUAGE,
+    ),
+]
 AskPrompt = Annotated[
     list[str] | None,
     typer.Option(help="Ask about the response to this prompt.", rich_help_panel=LANGUAGE),

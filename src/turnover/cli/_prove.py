@@ -12,6 +12,7 @@ from turnover._settings import settings_of
 from turnover.cli._language import prove_language, refuse_options
 from turnover.cli._options import (
     AskImage,
+    AskMessages,
     AskPrompt,
     AskQuery,
     AskResponse,
@@ -39,6 +40,7 @@ def prove(
     text: AskText = None,
     image: AskImage = None,
     prompt: AskPrompt = None,
+    messages: AskMessages = None,
     response: AskResponse = None,
     to: Annotated[
         str | None,
@@ -81,7 +83,7 @@ def prove(
     """
     from turnover.cli._ask import of_language, one_question, query_of
 
-    question = one_question(query=query, text=text, image=image, prompt=prompt)
+    question = one_question(query=query, text=text, image=image, prompt=prompt, messages=messages)
     _keep_recipe(context, run)
     if of_language(run, {**question, "response": response}):
         own = ("to", "until", "against", "budget")
