@@ -62,7 +62,7 @@ class PairAgreement:
 @final
 @dataclass(frozen=True)
 class TopInstances:
-    """The first k instances of one kind for every query, best first; all ``[query, k]``.
+    """The first k instances from one end for every query, best first; all ``[query, k]``.
 
     Attributes:
         ids: ids of the instances.
@@ -87,6 +87,11 @@ class TopInstances:
         """The first ``k`` of each query."""
         return TopInstances(*(getattr(self, field.name)[:, :k] for field in fields(self)))
 
+    def _of(self, query: int, sign: int) -> "TopInstances":
+        places = torch.nonzero(sign * self.scores[query] > 0).flatten()
+        found = (getattr(self, field.name)[query : query + 1, places] for field in fields(self))
+        return TopInstances(*found)
+
 
 @final
 @dataclass(frozen=True)
@@ -94,8 +99,9 @@ class Answer:
     """What stands behind the queries.
 
     Attributes:
-        helpful: highest scores first.
-        harmful: lowest scores first.
+        helpful: the k highest scores, highest first. Where fewer than k instances helped, the last
+            of them did not: :meth:`of` leaves those out.
+        harmful: the k lowest scores, lowest first, likewise.
         instances: number of instances that were asked about.
         estimator: ``"first-order"``, ``"exact"`` after re-ranking, or ``"kernel"``.
         agreement: measured agreement of the first-order scores with exact ones; for split
@@ -111,6 +117,26 @@ class Answer:
     agreement: Agreement | PairAgreement
     weight: Tensor | None = None
     read: ReadGradients | None = None
+
+    def of(self, query: int) -> tuple[TopInstances, TopInstances]:
+        """The listed instances that helped one query, and those that harmed it; ``[1, at most k]``.
+
+        Raises:
+            ScoreError: for a query that does not exist.
+
+        >>> import torch
+        >>> ids, scores = torch.tensor([[7, 8]]), torch.tensor([[0.5, -0.1]])
+        >>> one = torch.ones(1, 2)
+        >>> both = TopInstances(ids, scores, ids, one, one, one)
+        >>> answer = Answer(both, both.first(0), 2, "kernel", PairAgreement(2, None))
+        >>> answer.of(0)[0].ids
+        tensor([[7]])
+        """
+        if not 0 <= query < len(self.helpful.ids):
+            raise ScoreError(
+                f"Asked about query {query}; there are {len(self.helpful.ids)} queries, from 0 on."
+            )
+        return self.helpful._of(query, 1), self.harmful._of(query, -1)
 
     def significant(self, query: int, q: float = 0.1) -> list[int]:
         """Ids of the listed instances that matter for a query at false discovery rate ``q``.
@@ -135,11 +161,11 @@ class Answer:
             parts.append(block(f"{said} {self.agreement.meaning}"))
         for query in range(min(NOTEBOOK, len(self.helpful.ids))):
             parts.append(block(self.verdict(query)))
-            for name, found in (("helped", self.helpful), ("harmed", self.harmful)):
+            for name, found in zip(("helped", "harmed"), self.of(query), strict=True):
                 listed = zip(
-                    found.ids[query].tolist(),
-                    found.scores[query].tolist(),
-                    found.q[query].tolist(),
+                    found.ids[0].tolist(),
+                    found.scores[0].tolist(),
+                    found.q[0].tolist(),
                     strict=True,
                 )
                 rows = [(id, score, f"{q:.2g}") for id, score, q in listed]

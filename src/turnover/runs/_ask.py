@@ -331,27 +331,22 @@ def _describe(
     asked: Mapping[str, Any],
     doubt: float | None,
 ) -> tuple[ScoredRow, ...]:
-    found: TopInstances = getattr(answer, kind)
+    found: TopInstances = answer.of(query)[kind == "harmful"]
     told = answer.agreement
     tested = TESTED if not isinstance(told, PairAgreement) or told.tests else ()
-    sign = 1 if kind == "helpful" else -1
     described = []
-    for place, row in enumerate(found.positions[query].tolist()):
-        if sign * float(found.scores[query, place]) <= 0:
-            continue  # fewer than k instances are of this kind
+    for place, row in enumerate(found.positions[0].tolist()):
         shown = classifier.show("train", row)
         shared = classifier.mark(asked, shown)
-        numbers: dict[str, Any] = {
-            name: float(getattr(found, name)[query, place]) for name in tested
-        }
+        numbers: dict[str, Any] = {name: float(getattr(found, name)[0, place]) for name in tested}
         described.append(
             ScoredRow(
                 id=int(classifier.train.ids[row]),
                 label=classifier.label_of(float(classifier.train.batch["label"][row])),
                 **shown,
                 shared=None if shared is None else tuple(shared),
-                score=float(found.scores[query, place]),
-                log_odds=None if doubt is None else float(found.scores[query, place]) / doubt,
+                score=float(found.scores[0, place]),
+                log_odds=None if doubt is None else float(found.scores[0, place]) / doubt,
                 **numbers,
             )
         )

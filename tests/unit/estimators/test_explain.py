@@ -179,6 +179,7 @@ def test_a_query_without_gradients_has_no_influence_and_no_discovery(ensemble, r
     assert not found.helpful.scores[0].any() and not found.helpful.z[0].any()
     assert (found.helpful.q[0] == 1).all() and found.weight[0] == 0
     assert found.helpful.scores[1].any() and found.weight[1] > 0
+    assert not found.of(0)[0].ids.numel() and not found.of(0)[1].ids.numel()
 
 
 def test_what_is_listed_has_a_weight(ensemble, rows, queries):
@@ -229,3 +230,21 @@ def test_pairs_that_are_alike_to_the_last_bit_have_finite_tests():
     t, p = _by_pairs(same, 4)
     assert torch.isfinite(t).all() and torch.isfinite(p).all()
     assert t[0, 0] == -t[0, 1] > 1e6 and t[0, 2] == 0
+
+
+def test_what_did_not_help_is_not_among_the_helpful(ensemble, rows, queries):
+    """With k of all rows both lists hold every row, and each row stands on one side of them."""
+    found = explain(GradientKernel(ensemble, loss), queries, rows, len(rows))
+    for query in range(3):
+        helped, harmed = found.of(query)
+        assert (helped.scores > 0).all() and (harmed.scores < 0).all()
+        both = torch.cat([helped.ids[0], harmed.ids[0]]).tolist()
+        zero = int((found.helpful.scores[query] == 0).sum())
+        assert len(set(both)) == len(both) == len(rows) - zero and helped.ids.numel()
+        first = found.helpful.first(helped.ids.shape[1])
+        assert torch.equal(helped.q[0], first.q[query])
+    page = found._repr_html_()
+    shown = min(5, len(found.helpful.ids))  # queries, each with two headings
+    assert page.count("<tr") <= shown * (len(rows) + 2)
+    with pytest.raises(ScoreError, match="queries, from 0 on"):
+        found.of(len(found.helpful.ids))
