@@ -50,7 +50,7 @@ from turnover.training import (
 __all__ = ["Retrainings"]
 
 ROWS_PER_BLOCK = 512
-PROBED_LOSSES = 16
+PROBED_LOSSES, PROBED_BLOCKS, STEP = 16, 16, 0.01
 WARMING = 2  # batches of a training that is only timed
 AT_ONCE = 64  # more networks in a stack gain nothing on two cores
 PADDED = 2  # version of how stacked trainings are made of sets
@@ -333,22 +333,29 @@ class Retrainings:
 
     @cached_property
     def _common(self) -> str:
-        """What all trainings share: data, architecture, loss, recipe, and how they are trained."""
-        model = self.build(self.seeds[0])
-        few = self.train.select(slice(0, PROBED_LOSSES))
-        return _store.fingerprint(
-            [
-                describe_recipe(self.recipe),
-                self.recipe.seed,
-                self.at_once,
-                PADDED,
-                self.numbers,
-                str(model),
-            ],
-            losses_of(model, self.loss, few),
-            *(tensor.detach() for tensor in (*model.parameters(), *model.buffers())),
+        """What all trainings share: data, architecture, loss, recipe, and how they are trained.
+
+        Losses are known by what they say of rows all over the data, before training and after a
+        step, since many agree on an output of zeros.
+        """
+        model, recipe = self.build(self.seeds[0]), [describe_recipe(self.recipe), self.recipe.seed]
+        parts = [
+            _store.fingerprint([*recipe, self.at_once, PADDED, self.numbers, str(model)]),
+            *(_store.fingerprint(t.detach()) for t in (*model.parameters(), *model.buffers())),
             *(_contents(rows) for rows in (self.train, self.asked)),
-        )
+            _store.fingerprint(*self._losses_of_some(model)),
+        ]
+        with torch.no_grad():
+            for own in (p for p in model.parameters() if p.requires_grad):  # others may be shared
+                step = torch.linspace(-STEP, STEP, own.numel(), device=own.device)
+                own.add_(step.view_as(own).to(own.dtype))
+        return _store.fingerprint(parts, *self._losses_of_some(model), self._answers(model))
+
+    def _losses_of_some(self, model: nn.Module) -> list[Tensor]:
+        """Losses of rows all over the data, in blocks that no memory changes."""
+        count = min(len(self.train), PROBED_LOSSES * PROBED_BLOCKS)
+        rows = torch.linspace(0, len(self.train) - 1, count).long().split(PROBED_LOSSES)
+        return [losses_of(model, self.loss, self.train.select(block)) for block in rows]
 
 
 def _classes(said: Tensor) -> Tensor:
