@@ -20,7 +20,7 @@ from turnover.estimators._ensemble import (
     average as average,
     standard_errors as standard_errors,
 )
-from turnover.estimators._estimator import Estimator, Fitted, PairwiseEstimator, as_rows
+from turnover.estimators._estimator import Estimator, Fitted as Fitted, PairwiseEstimator, as_rows
 from turnover.estimators._explain import explain
 from turnover.estimators._external import ExternalScores
 from turnover.estimators._ranks import top_by_ranks as top_by_ranks
@@ -59,7 +59,6 @@ __all__ = [
     "Estimator",
     "ExternalScores",
     "FirstOrder",
-    "Fitted",
     "GateKernel",
     "GradientKernel",
     "LinkWarning",

@@ -16,7 +16,10 @@ from turnover.reports.renderers._findings import (
     render_audit as render_audit,
     render_cleanse as render_cleanse,
 )
-from turnover.reports.renderers._gallery import images_of as images_of, write_gallery
+from turnover.reports.renderers._gallery import (
+    images_of as images_of,
+    write_gallery as write_gallery,
+)
 from turnover.reports.renderers._html import environment as environment, render_html
 from turnover.reports.renderers._images import encoded as encoded
 from turnover.reports.renderers._language import (
@@ -24,7 +27,7 @@ from turnover.reports.renderers._language import (
     render_language_audit as render_language_audit,
     render_language_proof as render_language_proof,
 )
-from turnover.reports.renderers._terminal import render_terminal
+from turnover.reports.renderers._terminal import render_terminal as render_terminal
 from turnover.reports.sentences._build import build_report, summary as summary
 from turnover.reports.sentences._findings import memory_sentence_of as memory_sentence_of
 from turnover.reports.sentences._words import shorten as shorten
@@ -32,8 +35,6 @@ from turnover.reports.sentences._words import shorten as shorten
 __all__ = [
     "build_report",
     "render_html",
-    "render_terminal",
-    "write_gallery",
 ]
 
 __getattr__ = _renamed.old_name(__name__)

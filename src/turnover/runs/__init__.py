@@ -25,7 +25,7 @@ from turnover.runs._check import (
 )
 from turnover.runs._classifier import (
     ClassifierRun as ClassifierRun,
-    ExternalData,
+    ExternalData as ExternalData,
     Query as Query,
     Side as Side,
     row_losses as row_losses,
@@ -39,8 +39,8 @@ from turnover.runs._cleaned import (
 )
 from turnover.runs._cleanse import (
     ARMS as ARMS,
-    CleansingConfig,
-    cleanse_run,
+    CleansingConfig as CleansingConfig,
+    cleanse_run as cleanse_run,
     cleansing_csv as cleansing_csv,
     split as split,
 )
@@ -98,13 +98,10 @@ from turnover.runs._verify import (
 )
 
 __all__ = [
-    "CleansingConfig",
     "Decisions",
-    "ExternalData",
     "Run",
     "answer",
     "audit_run",
-    "cleanse_run",
     "open_run",
     "prove_run",
     "write_cleaned",

@@ -5,8 +5,8 @@ and nothing of them is written.
 """
 
 from turnover import _renamed
-from turnover.runs.selection._files import SelectedRows as SelectedRows, select_rows
+from turnover.runs.selection._files import SelectedRows as SelectedRows, select_rows as select_rows
 
-__all__ = ["select_rows"]
+__all__: list[str] = []
 
 __getattr__ = _renamed.old_name(__name__)

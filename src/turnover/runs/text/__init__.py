@@ -6,7 +6,7 @@ unseen half; with ``--adapters``, masked adapters in the transformer itself.
 """
 
 from turnover import _renamed
-from turnover._configs import IndexConfig, TextConfig
+from turnover._configs import IndexConfig as IndexConfig, TextConfig
 from turnover.runs.text._classifier import LOADER as LOADER
 from turnover.runs.text._encoders import (
     ENCODERS as ENCODERS,
@@ -15,13 +15,13 @@ from turnover.runs.text._encoders import (
     Transformer as Transformer,
     encoder_of as encoder_of,
 )
-from turnover.runs.text._index import index_steps as index_steps, index_texts
+from turnover.runs.text._index import index_steps as index_steps, index_texts as index_texts
 from turnover.runs.text._planned import (
     plan_index_texts as plan_index_texts,
     plan_texts as plan_texts,
 )
 from turnover.runs.text._run import run_texts, steps_of as steps_of
 
-__all__ = ["IndexConfig", "TextConfig", "index_texts", "run_texts"]
+__all__ = ["TextConfig", "run_texts"]
 
 __getattr__ = _renamed.old_name(__name__)
