@@ -1,5 +1,7 @@
 """The pages of a run of a language model: what they show, and what they say to wrong input."""
 
+import csv
+import io
 import json
 import random
 import re
@@ -339,9 +341,13 @@ def test_decisions_are_on_the_disk_and_the_cleaned_file_follows_them(talk):
     assert "remove" in talk.client.get("/export/decisions.csv").text
 
 
-def test_a_text_that_a_csv_file_would_change_is_not_written_into_one(talk):
+def test_a_csv_file_holds_the_words_of_examples_as_they_are(talk):
+    """A training reads the file: an apostrophe before a formula would be learned."""
     answer = talk.client.get("/export/clean.csv")
-    assert answer.status_code == 400 and "which spreadsheets take for a formula" in answer.text
+    rows = list(csv.DictReader(io.StringIO(answer.content.decode(), newline="")))
+    found = [(row["instruction"], row["output"]) for row in rows]
+    assert found == [(t.prompt, t.response) for t in talk.explorer.talks]
+    assert any(text.startswith("=") for pair in found for text in pair)
 
 
 @pytest.mark.parametrize(

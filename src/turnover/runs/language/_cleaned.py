@@ -1,11 +1,10 @@
 """The training examples of a run after decisions, as a file that a training reads again."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from turnover._plain import cell
 from turnover.errors import DataError, RunError
 from turnover.runs._cleaned import Decided, refuse_suffix, write_table
 from turnover.runs._folder import Run
@@ -24,8 +23,7 @@ def write_cleaned_talks(run: Run, decided: Decided, path: Path) -> int:
     suffix: ``.jsonl``, ``.parquet`` or ``.csv``.
 
     Raises:
-        DataError: for another suffix, when nothing would be left, and for texts that a CSV file
-            cannot hold as they are.
+        DataError: for another suffix, and when nothing would be left.
         RunError: when the run is damaged, or the file cannot be written.
         MissingExtra: for Parquet without DuckDB and pandas.
     """
@@ -52,10 +50,7 @@ def write_held_out_talks(run: Run, path: Path) -> int:
 
 def _write(run: Run, talks: Sequence[Talk], path: Path) -> None:
     refuse_suffix(path)
-    found = _rows(run, talks)
-    if path.suffix == ".csv":
-        _refuse_changed(found, path)
-    write_table(found, path)
+    write_table(_rows(run, talks), path, as_data=True)
 
 
 def _rows(run: Run, talks: Sequence[Talk]) -> list[dict[str, Any]]:
@@ -77,17 +72,6 @@ def _rows(run: Run, talks: Sequence[Talk]) -> list[dict[str, Any]]:
         return [row(talk) for talk in talks]
     except (KeyError, TypeError, AttributeError) as error:
         raise RunError(f"{run.folder / 'manifest.json'} is damaged: {error!r}.") from error
-
-
-def _refuse_changed(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Refuse what a CSV file changes: a model would learn the apostrophe before a formula."""
-    changed = [row for row in rows if any(cell(value) != value for value in row.values())]
-    if changed:
-        raise DataError(
-            f"{len(changed):,} of {len(rows):,} examples hold a text that begins with one of "
-            "= + - @, which spreadsheets take for a formula, or a control character. "
-            f"{path.name} would hold them changed. Write them as .jsonl or .parquet."
-        )
 
 
 def write_talk_decisions(run: Run, decided: Decided, path: Path) -> int:
