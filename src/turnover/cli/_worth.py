@@ -33,7 +33,8 @@ def say_worth(manifest: Mapping[str, Any], folder: Path) -> None:
     out = console()
     out.print(
         f"The model was there already, and one network cannot say how good its scores are: they "
-        f"have no agreement. Their damping is {damping:g}, {chosen}. Pairs of networks that are "
+        f"have no agreement. Their damping is {damping:g}, {chosen}. Their order says more than "
+        "their nats, which are of first order and often too large. Pairs of networks that are "
         "trained anew tell the agreement and choose the damping. BASE is the model before it was "
         "fine-tuned:"
     )

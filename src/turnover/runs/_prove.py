@@ -1,6 +1,5 @@
 """Which rows of a run made it say that? The same proof for every kind of run."""
 
-import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import replace
@@ -9,16 +8,15 @@ from statistics import median
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from turnover.data import DataWarning, Rows
+from turnover.data import Rows
 from turnover.errors import DataError, RunError
 from turnover.estimators import Fitted
 from turnover.proof import Proof, Retrainings, prove, prove_all, similarity_to
 from turnover.runs._classifier import ClassifierRun, Query
 from turnover.runs._prove_number import goal_of, goal_shown, in_units
-from turnover.runs._recipe import refuse_unknown_recipe
+from turnover.runs._recipe import check_recipe, refuse_unknown_recipe, warn_of
 from turnover.runs.results import ProofSummary, RecipeCheck
 from turnover.training import outputs, probabilities
 
@@ -71,6 +69,8 @@ def prove_run(
     """
     if classifier.run.arguments.get("checkpoint"):
         refuse_unknown_recipe(classifier.run)
+    if (checked := _recipe_checked(classifier, executor)) is not None:
+        warn_of(checked)
     if against is None:
         against = [name for name in CONTROLS if classifier.scale is None or name != "same-label"]
     if unknown := sorted(set(against) - set(CONTROLS)):
@@ -108,27 +108,18 @@ def prove_run(
     )
     names = dict(enumerate(classifier.classes))
     proof = replace(proof, names=names, row_word=classifier.row_word)
-    checked = _recipe_checked(classifier, query, proof)
-    if checked is not None and not checked.near:
-        warnings.warn(checked.told, DataWarning, stacklevel=2)
     return proof if classifier.scale is None else in_units(proof, classifier.scale)
 
 
-def _recipe_checked(classifier: ClassifierRun, query: Query, proof: Proof) -> RecipeCheck | None:
-    """Of an index: do trainings on all rows lose what the model loses that was there?"""
+def _recipe_checked(
+    classifier: ClassifierRun, executor: Executor | str | None = None
+) -> RecipeCheck | None:
+    """Of an index: does the recipe make such models as the one that was there?"""
     if not classifier.run.arguments.get("checkpoint"):
         return None
-    of_test = "query" in query.shown
-    asked = classifier.test if of_test else query.rows
-    question: Any = proof.question
-    labels = asked.batch["label"] if of_test else torch.tensor([question.said])
-    own = torch.log_softmax(outputs(classifier.model, classifier.logits, asked), dim=1)
-    farm = _farm(classifier.to_send(), asked, proof.trainings, classifier.run.folder / FOLDER)
-    answers = farm.without(torch.empty(0, dtype=torch.int64))
-    losses = [F.nll_loss(p.cpu(), labels, reduction="none") for p in (own, *answers)]
-    what = f"the test {classifier.row_word}s" if of_test else f"this {classifier.row_word}"
-    there, *again = (float(each.mean()) for each in losses)
-    return RecipeCheck.of(there, torch.tensor(again), what)
+    sent = classifier.to_send()
+    how = (classifier.run, classifier.model, classifier.train, sent.loss, sent.build)
+    return check_recipe(*how, executor)
 
 
 def _farm(classifier: ClassifierRun, asked: Rows, trainings: int, folder: Path) -> Retrainings:
@@ -232,7 +223,7 @@ def proof_json(classifier: ClassifierRun, query: Query, proof: Proof) -> dict[st
         RunError: when it cannot be written.
     """
     rows = classifier.train.rows_of(torch.tensor(proof.rows, dtype=torch.int64))
-    checked = _recipe_checked(classifier, query, proof)
+    checked = _recipe_checked(classifier)
     found = {
         **query.shown,
         **proof.to_dict(),

@@ -1,36 +1,46 @@
 """How a model that was there already is trained again: by the recipe that its owner tells.
 
 Nothing in an index says how its model was trained. The recipe stays in the run folder, as
-``recipe.json``. A ``RecipeCheck`` compares what trainings by it lose with what the model loses.
+``recipe.json``. Two trainings by it on all rows are compared with the model that was there.
 """
 
 import json
 import os
+import warnings
+from collections.abc import Callable
+from concurrent.futures import Executor
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from turnover._configs import RecipeConfig
+from turnover._rows import Batch, Loss
+from turnover.data import DataWarning, Rows
 from turnover.errors import ConfigError, DataError, RunError
+from turnover.executors import opened
+from turnover.proof import Retrainings
 from turnover.runs._folder import Run
 from turnover.runs._job import cosine
-from turnover.training import Recipe
+from turnover.runs.results import RecipeCheck
+from turnover.training import Recipe, losses_of
 
 __all__ = [
+    "CHECKED",
+    "check_recipe",
     "keep_recipe",
     "recipe_kept",
     "recipe_to_train_by",
     "refuse_unknown_recipe",
+    "warn_of",
 ]
 
 FILE, STATE = "recipe.json", "trainer_state.json"
-SHARE, ERRORS = (
-    0.1,
-    3.0,
-)  # what a loss may differ by: chance in training, and what matters to no one
+FOLDER = "proofs"
+CHECKED, ROWS = 2, 256  # trainings that check a recipe, and rows that they are asked about
 
 
 def keep_recipe(folder: str | Path, recipe: RecipeConfig) -> None:
@@ -110,3 +120,47 @@ def _told_by_trainer(run: Run) -> str:
         return ""
     rate = f", and a learning rate of {max(rates):.3g} or more" if rates else ""
     return f" Its {STATE} says {epochs:g} epochs of {size} rows a step{rate}."
+
+
+def check_recipe(
+    run: Run,
+    model: nn.Module,
+    train: Rows,
+    loss: Loss,
+    build: Callable[[int], nn.Module],
+    executor: Executor | str | None = None,
+) -> RecipeCheck:
+    """Do models that are trained by the recipe of an index learn what its model has learned?
+
+    Losses on training rows say so: those on other rows may be alike before and after.
+
+    Args:
+        run: the index, which keeps the trainings.
+        model: the model that was there.
+        train: all training rows.
+        loss: (model, batch) → per-example losses ``[rows]`` in nats.
+        build: from a seed to the model before it was fine-tuned.
+        executor: trains elsewhere.
+
+    Raises:
+        DataError, LossError, RunError, ConfigError: as :class:`turnover.proof.Retrainings`.
+    """
+    some = train.select(torch.linspace(0, len(train) - 1, min(ROWS, len(train))).long())
+    recipe, column = recipe_to_train_by(run), partial(_column, loss)
+    how = (build, loss, column, recipe, train, some, range(CHECKED), run.folder / FOLDER)
+    with opened(executor) as engine:
+        farm = Retrainings(*how, stacked=False, numbers=True, executor=engine)
+        again = farm.without(torch.empty(0, dtype=torch.int64))
+    before, there = (float(losses_of(one, loss, some).mean()) for one in (build(0), model))
+    return RecipeCheck.of(before, there, float(again.double().mean()), CHECKED)
+
+
+def _column(loss: Loss, model: nn.Module, batch: Batch) -> Tensor:
+    return loss(model, batch)[:, None]
+
+
+def warn_of(checked: RecipeCheck) -> RecipeCheck:
+    """The same, with a warning where the recipe makes other models."""
+    if not checked.near:
+        warnings.warn(checked.told, DataWarning, stacklevel=3)
+    return checked

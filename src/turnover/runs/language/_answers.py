@@ -1,7 +1,6 @@
 """What stands behind a response, and what re-training says."""
 
 import re
-import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
@@ -12,12 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from turnover._rows import Batch
-from turnover.data import DataWarning, Rows
+from turnover.data import Rows
 from turnover.errors import DataError
 from turnover.estimators import Fitted, PairAgreement, TopInstances, explain
 from turnover.executors import opened
 from turnover.proof import Retrainings
-from turnover.runs._recipe import refuse_unknown_recipe
+from turnover.runs._recipe import check_recipe, refuse_unknown_recipe, warn_of
 from turnover.runs.language._data import Talk
 from turnover.runs.language._opened import LanguageQuery, LanguageRun, untrained_language
 from turnover.runs.language._results import (
@@ -27,7 +26,6 @@ from turnover.runs.language._results import (
     Trial,
 )
 from turnover.runs.language._tokens import language_loss
-from turnover.runs.results import RecipeCheck
 from turnover.training import losses_of
 
 __all__ = [
@@ -171,6 +169,11 @@ def prove_response(
         raise DataError("No example helped this response, so that there are none to take out.")
     named = classifier.train.rows_of(torch.tensor([row.id for row in ours]))
     sets = [torch.empty(0, dtype=torch.int64), named, _others(named, count)]
+    checked = None
+    if classifier.as_it_is:
+        build = partial(untrained_language, classifier.run)
+        how = (classifier.run, classifier.model, classifier.train, language_loss, build)
+        checked = warn_of(check_recipe(*how, executor))
     done = 0
 
     def tick(finished: int) -> None:
@@ -182,11 +185,6 @@ def prove_response(
     with opened(executor) as engine:
         farm = trainings_of(classifier, query.rows, trainings, engine)
         losses = [part[:, 0, 0].double() for part in farm.without_each(sets, tick)]
-    checked = None
-    if classifier.as_it_is:
-        checked = RecipeCheck.of(found.loss, losses[0], "this response")
-        if not checked.near:
-            warnings.warn(checked.told, DataWarning, stacklevel=2)
     trials = [_trial(len(rows), part, losses[0]) for rows, part in zip(sets, losses, strict=True)]
     return LanguageProof(
         prompt=found.prompt,

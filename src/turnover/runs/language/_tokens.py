@@ -12,6 +12,7 @@ from turnover.errors import DataError
 from turnover.hf import IGNORED, token_losses
 from turnover.runs.language._data import Talk
 from turnover.runs.text._adapted import trim
+from turnover.runs.text._checkpoint import adapter_of, base_of
 from turnover.runs.text._encoders import pretrained
 
 __all__ = ["Encoded", "TalkTokenizer", "language_loss", "rows_of"]
@@ -62,7 +63,8 @@ class TalkTokenizer:
 
     def __init__(self, source: str, max_length: int) -> None:
         self.inner: Any = pretrained("AutoTokenizer", source)
-        config = pretrained("AutoConfig", source)
+        adapter = adapter_of(source)  # which has a tokenizer, and no configuration of a model
+        config = pretrained("AutoConfig", source if adapter is None else base_of(adapter))
         longest = getattr(config, "max_position_embeddings", None) or max_length
         self.length = min(max_length, int(self.inner.model_max_length), int(longest))
         if self.inner.eos_token_id is None:

@@ -214,11 +214,24 @@ def with_adapter(
         raise MissingExtra("peft", "hf", f"model={source!r}") from None
     try:
         with old_names(), quiet():
-            return getattr(peft, kind).from_pretrained(
+            found = getattr(peft, kind).from_pretrained(
                 source, is_trainable=True, use_safetensors=True, **options()
             )
+        _settle_heads(found)
+        return found
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         raise DataError(f"Cannot load the adapter in {source}: {error}") from error
+
+
+def _settle_heads(model: nn.Module) -> None:
+    """Give heads that PEFT keeps beside the trained ones, for nobody, the weights of these.
+
+    Where the base has no head they are random numbers, others each time that it is loaded.
+    """
+    for module in model.modules():
+        kept, trained = (getattr(module, n, None) for n in ("original_module", "modules_to_save"))
+        if isinstance(kept, nn.Module) and isinstance(trained, nn.ModuleDict):
+            kept.load_state_dict(trained["default"].state_dict())
 
 
 def classes_in(source: str) -> dict[str, Any]:
