@@ -1,9 +1,11 @@
 """``turnover ask --messages``: chats with a system message or several turns."""
 
+import io
 import json
 
 import pytest
 import torch
+from rich.console import Console
 
 from tests.asserts import assert_refused
 from tests.integration.conftest import invoke, said
@@ -11,7 +13,9 @@ from tests.integration.test_json import SCHEMAS, jsonschema
 from tests.integration.test_language import TEMPLATE, facts, model_in, write
 from turnover.data import DataWarning
 from turnover.errors import DataError
-from turnover.runs.language import open_language
+from turnover.proof import Retrainings
+from turnover.reports import render_language_proof
+from turnover.runs.language import open_language, prove_response
 
 pytest.importorskip("transformers")
 pytest.importorskip("peft")
@@ -78,6 +82,28 @@ def test_a_file_and_a_response_beside_it_are_asked_about_in_the_same_way(run, tm
     assert part["tokens"] == 1 and part["loss"] < wanted["loss"]
 
 
+@pytest.mark.parametrize(
+    ("response", "span", "start"),
+    [
+        ("rather the town", "the", 7),
+        ("the town", "the", 0),
+        ("in townc, towncc", "townc", 3),
+        ("is towncc here", "townc", 3),
+        ("rather the town", " the ", 6),
+    ],
+)
+def test_a_span_is_whole_words_before_parts_of_others(run, response, span, start):
+    assert open_language(run).typed("x", response, span).span == (start, start + len(span))
+
+
+def test_a_span_that_stands_several_times_is_told(run):
+    opened = open_language(run)
+    with pytest.warns(DataWarning, match="'the' stand 2 times in the response; the first is"):
+        assert opened.typed("x", "rather the or the other", "the").span == (7, 10)
+    with pytest.raises(DataError, match="'the' only inside other words, 2 times"):
+        opened.typed("x", "rather other towns", "the")
+
+
 def test_the_models_own_response_follows_the_last_turn_of_the_user(run):
     with pytest.warns(DataWarning, match="cut after 12 tokens"):
         found = said(invoke("ask", run, "--messages", json.dumps(MORE), "--json"))
@@ -138,3 +164,40 @@ def test_a_proof_is_asked_for_by_a_chat_too(run):
         found["prompt"]
         == said(invoke("ask", run, "--messages", json.dumps(CHAT), "--json"))["prompt"]
     )
+
+
+@pytest.mark.parametrize(
+    ("ours", "says"),
+    [
+        ((1.0, 1.5), "nothing is proved"),
+        ((1.0, 1.01), "more than the chance of seeds"),
+        ((-1.0, -1.01), "random examples are missed more: nothing is proved"),
+        ((0.1, 0.5, 0.9, 0.3), "nothing is proved"),
+        ((0.4, 0.5, 0.9, 0.3), "more than the chance of seeds"),
+    ],
+)
+def test_a_proof_compares_pairs_of_equal_seeds_by_students_t(run, monkeypatch, ours, says):
+    """Two standard errors are little of few trainings."""
+    stats = pytest.importorskip("scipy.stats")
+    base = torch.arange(1.0, 1 + len(ours)) ** 2
+    losses = [base, base + torch.tensor(ours), base]
+    answers = [part[:, None, None] for part in losses]
+    monkeypatch.setattr(Retrainings, "without_each", lambda *_: answers)
+    opened = open_language(run)
+    found = prove_response(opened, opened.typed(CHAT), most=2, trainings=len(ours))
+    wanted = stats.ttest_rel(losses[1].double(), losses[2].double())
+    assert found.p == pytest.approx(wanted.pvalue, rel=1e-4)
+    assert found.difference == pytest.approx(sum(ours) / len(ours), rel=1e-5)
+    assert says in found.verdict and "in pairs of equal seeds" in found.verdict
+    assert f"p = {found.p:.2g} " in found.verdict
+    console = Console(width=80, record=True, file=io.StringIO())
+    render_language_proof(found, console)
+    row = next(line for line in console.export_text().splitlines() if "paired difference" in line)
+    assert row.split()[-2:] == [f"{found.difference:+.3f}", f"{found.difference_stderr:.2g}"]
+
+
+def test_one_training_proves_nothing(run):
+    how = ("--rows", 2, "--trainings", 1, "--quiet", "--json")
+    found = said(invoke("prove", run, "--messages", json.dumps(CHAT), *how))
+    assert found["p"] is found["difference_stderr"] is None
+    assert "One training says nothing of chance" in found["verdict"]

@@ -116,6 +116,8 @@ def render_language_proof(found: "LanguageProof", console: "Console") -> None:
     ):
         error = "" if trial.stderr is None else nats(trial.stderr)
         table.add_row(name, str(trial.without), nats(trial.loss), signed(trial.change, 3), error)
+    error = "" if found.difference_stderr is None else nats(found.difference_stderr)
+    table.add_row("paired difference", "", "", signed(found.difference, 3), error)
     console.print(table)
     console.print()
     _say(console, f"Scores predicted {signed(found.predicted, 3)} nats. {found.verdict}", "bold")

@@ -26,6 +26,7 @@ from turnover.runs.language._results import (
     Trial,
 )
 from turnover.runs.language._tokens import language_loss
+from turnover.stats import student, t_of
 from turnover.training import losses_of
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
 ]
 
 COMMON = 0.05
+LEVEL = 0.05  # two-sided
 WORD = re.compile(r"\w\w+")
 FOLDER = "proofs"
 
@@ -143,7 +145,7 @@ def prove_response(
     progress: Callable[[int, int], None] | None = None,
     executor: Executor | str | None = None,
 ) -> LanguageProof:
-    """Train again without the examples that helped a response most, and without random ones.
+    """Train again without the examples that helped a response most, and without a random set.
 
     Single adapters are trained by the run's recipe, from scratch. Finished trainings stay in the
     run folder.
@@ -186,6 +188,7 @@ def prove_response(
         farm = trainings_of(classifier, query.rows, trainings, engine)
         losses = [part[:, 0, 0].double() for part in farm.without_each(sets, tick)]
     trials = [_trial(len(rows), part, losses[0]) for rows, part in zip(sets, losses, strict=True)]
+    paired = _paired(losses[1] - losses[2])
     return LanguageProof(
         prompt=found.prompt,
         response=found.response,
@@ -196,7 +199,10 @@ def prove_response(
         ours=trials[1],
         random=trials[2],
         predicted=sum(row.score for row in ours),
-        verdict=_verdict(trials[1], trials[2], losses[1] - losses[2]),
+        difference=paired[0],
+        difference_stderr=paired[1],
+        p=paired[2],
+        verdict=_verdict(trials[1], trials[2], *paired),
         removed=tuple(ours),
         recipe=checked,
     )
@@ -264,15 +270,30 @@ def _trial(without: int, losses: Tensor, every: Tensor) -> Trial:
     return Trial(without, float(losses.mean()), float(change.mean()), stderr)
 
 
-def _verdict(ours: Trial, chance: Trial, difference: Tensor) -> str:
+def _paired(difference: Tensor) -> tuple[float, float | None, float | None]:
+    """Mean, standard error and two-sided p by Student's t, of differences by seed."""
+    mean, freedom = float(difference.mean()), len(difference) - 1
+    if not freedom:
+        return mean, None, None
+    stderr = difference.std() / len(difference) ** 0.5
+    return mean, float(stderr), float(student(t_of(difference.mean(), stderr), freedom))
+
+
+def _verdict(
+    ours: Trial, chance: Trial, difference: float, stderr: float | None, p: float | None
+) -> str:
     said = (
         f"Without these {ours.without} examples the response loses {ours.change:+.3f} nats, and "
-        f"{chance.change:+.3f} without as many random ones."
+        f"{chance.change:+.3f} without one random set of as many."
     )
-    if len(difference) < 2:
+    if stderr is None or p is None:
         return f"{said} One training says nothing of chance: ask for more."
-    error = float(difference.std() / len(difference) ** 0.5)
-    sure = float(difference.mean()) > 2 * error
-    if sure:
-        return f"{said} The difference is more than two standard errors ({error:.3f})."
-    return f"{said} The difference is within two standard errors ({error:.3f}): nothing is proved."
+    said += (
+        f" Trainings are compared in pairs of equal seeds: the difference is {difference:+.3f} ± "
+        f"{stderr:.3f} nats, p = {p:.2g} by Student's t."
+    )
+    if p > LEVEL:
+        return f"{said} That may be chance: nothing is proved. More trainings tell more."
+    if difference < 0:
+        return f"{said} The random examples are missed more: nothing is proved."
+    return f"{said} That is more than the chance of seeds."

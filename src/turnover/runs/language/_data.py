@@ -1,6 +1,8 @@
 """Examples of a language model: what was said before, and the response that is to be learned."""
 
 import json
+import re
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -9,10 +11,28 @@ from typing import Any, final
 import torch
 
 from turnover import _store
-from turnover.data import BadRow, NoUsableRows, OnBadRows, Table, id_of, listing, read_table
+from turnover.data import (
+    BadRow,
+    DataWarning,
+    NoUsableRows,
+    OnBadRows,
+    Table,
+    id_of,
+    listing,
+    read_table,
+)
 from turnover.errors import DataError
 
-__all__ = ["RESPONDS", "Columns", "Talk", "Talks", "asked_turns", "read_talks", "talks_of"]
+__all__ = [
+    "RESPONDS",
+    "Columns",
+    "Talk",
+    "Talks",
+    "asked_turns",
+    "place_of",
+    "read_talks",
+    "talks_of",
+]
 
 ASKS, RESPONDS = "user", "assistant"
 
@@ -245,3 +265,40 @@ def _turns(value: Any) -> tuple[tuple[str, str], ...] | None:
             return None
         found.append((message["role"], message["content"]))
     return tuple(found)
+
+
+def place_of(response: str, span: str) -> tuple[int, int]:
+    """Where words stand in a response: whole words first, parts of other words where there is one.
+
+    Args:
+        response: what they are looked for in.
+        span: the words.
+
+    Returns:
+        Begin and end; the first where they stand several times as whole words, with a warning.
+
+    Raises:
+        DataError: for words that are not there, or only inside several others.
+    """
+    before = r"(?<!\w)" if re.match(r"\w", span) else ""
+    behind = r"(?!\w)" if re.match(r"\w", span[-1:]) else ""
+    within, whole = (
+        [found.start() for found in re.finditer(pattern, response)]
+        for pattern in (f"(?={re.escape(span)})", f"{before}(?={re.escape(span)}{behind})")
+    )
+    if not within or not span.strip():
+        raise DataError(f"The response does not hold the words {span!r}. It is: {response!r}.")
+    if not whole and len(within) > 1:
+        raise DataError(
+            f"The response holds {span!r} only inside other words, {len(within)} times, so that it "
+            f"is unclear which is meant. Give more of the text around it. It is: {response!r}."
+        )
+    if len(whole) > 1:
+        warnings.warn(
+            f"The words {span!r} stand {len(whole)} times in the response; the first is asked "
+            "about. To ask about another, give more of the text around it.",
+            DataWarning,
+            stacklevel=2,
+        )
+    start = (whole or within)[0]
+    return start, start + len(span)

@@ -21,7 +21,7 @@ from turnover.runs._job import cosine
 from turnover.runs._recipe import recipe_to_train_by
 from turnover.runs._registry import RunLoader, unfinished
 from turnover.runs.language._checkpoint import load_causal
-from turnover.runs.language._data import Talk, asked_turns
+from turnover.runs.language._data import Talk, asked_turns, place_of
 from turnover.runs.language._tokens import Encoded, TalkTokenizer, language_loss, rows_of
 from turnover.runs.text._checkpoint import same_weights, tokenizer_of
 from turnover.runs.text._classifier import is_checkpoint
@@ -177,11 +177,13 @@ class LanguageRun:
             prompt: a text, or a chat: a list of ``{"role": …, "content": …}``, whose last message
                 is the response where the assistant says it.
             response: what is asked about.
-            span: words of the response that are asked about; None for all.
+            span: words of the response that are asked about, at the first place where they stand
+                as whole words; None for all. A warning says where there are several.
 
         Raises:
-            DataError: for an empty prompt or response, a span that is not in the response, and
-                messages without a turn of the user or to a model of plain texts.
+            DataError: for an empty prompt or response, a span that is not in the response or
+                stands inside several of its words, and messages without a turn of the user or to
+                a model of plain texts.
         """
         plain, ended = "text" in (self.run.manifest.get("columns") or {}), True
         if not isinstance(prompt, str):
@@ -208,7 +210,7 @@ class LanguageRun:
                 )
         if plain and isinstance(prompt, str):
             talk = Talk((), _joined(prompt, said), "")
-            place = _place(said, span or said)
+            place = place_of(said, span or said)
             begin = len(talk.response) - len(said)
             span_of = (begin + place[0], begin + place[1])
             return self._asked(talk, span_of, generated=response is None, cut=not ended)
@@ -259,7 +261,7 @@ class LanguageRun:
         if not talk.response.strip():
             raise DataError("The response to ask about is empty.")
         if span is not None:
-            place = _place(talk.response, span) if isinstance(span, str) else span
+            place = place_of(talk.response, span) if isinstance(span, str) else span
             _only(labels[0], encoded, place)
         count = (labels[:, 1:] != -100).sum(1)
         batch = {**rows.batch, "labels": labels, "weight": count.float()}
@@ -285,13 +287,6 @@ def _joined(prompt: str, response: str) -> str:
     """A text that goes on; a space parts two words."""
     apart = prompt[-1:].isspace() or not response[:1].isalnum()
     return f"{prompt}{response}" if apart else f"{prompt} {response}"
-
-
-def _place(response: str, span: str) -> tuple[int, int]:
-    start = response.find(span)
-    if start < 0 or not span.strip():
-        raise DataError(f"The response does not hold the words {span!r}. It is: {response!r}.")
-    return start, start + len(span)
 
 
 def _only(labels: Tensor, encoded: Encoded, place: tuple[int, int]) -> None:

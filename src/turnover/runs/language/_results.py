@@ -164,8 +164,12 @@ class LanguageProof(Section):
         trainings: seeds of each set.
         every: trainings on all examples.
         ours: without the examples that scores name.
-        random: without as many random ones.
+        random: without one random set of as many.
         predicted: sum of the scores of these examples, in nats.
+        difference: loss without these minus loss without the random ones, in nats: the mean over
+            pairs of trainings with equal seeds.
+        difference_stderr: its standard error; None of a single training.
+        p: two-sided, by Student's t over these pairs; None of a single training.
         verdict: what was found.
         removed: these examples.
         recipe: of an index: what models trained by its recipe lose beside the one that was there.
@@ -180,6 +184,9 @@ class LanguageProof(Section):
     ours: Trial
     random: Trial
     predicted: float
+    difference: float
+    difference_stderr: float | None
+    p: float | None
     verdict: str
     removed: tuple[ScoredTalk, ...]
     recipe: RecipeCheck | None = None
