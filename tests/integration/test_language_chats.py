@@ -159,6 +159,7 @@ def test_a_classifier_has_no_chats(tmp_path, monkeypatch):
 def test_a_proof_is_asked_for_by_a_chat_too(run):
     how = ("--rows", 2, "--trainings", 2, "--quiet", "--json")
     found = said(invoke("prove", run, "--messages", json.dumps(CHAT), *how))
+    jsonschema.validate(found, SCHEMAS["prove"])
     assert found["response"] == SAYS["content"] and found["trainings"] == 2
     assert (
         found["prompt"]
@@ -201,3 +202,7 @@ def test_one_training_proves_nothing(run):
     found = said(invoke("prove", run, "--messages", json.dumps(CHAT), *how))
     assert found["p"] is found["difference_stderr"] is None
     assert "One training says nothing of chance" in found["verdict"]
+
+
+def test_an_audit_prints_what_its_schema_says(run):
+    jsonschema.validate(said(invoke("audit", run, "--json")), SCHEMAS["audit"])
