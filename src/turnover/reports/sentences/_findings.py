@@ -136,7 +136,7 @@ def memory_sentence_of(
         return (
             f"Loss of a training {row_word} in the model that learned it: {seen} nats; without "
             f"that {row_word}, to first order: {unseen}. The difference is an estimate of what is "
-            "memorised."
+            "memorised: its order says more than its nats, which are often too large."
         )
     return (
         f"Loss of a training {row_word} in the half that learned it: {seen} nats, "
