@@ -224,6 +224,8 @@ class IndexConfig:
         max_length: pieces of a text that are read.
         damping: λ of the kernel, which no ensemble chooses here.
         least_read: the least share of trainable parameters that the losses may depend on.
+        classes: names of the model's classes in its order, with commas between them; None for those
+            in its configuration, which an adapter of PEFT on a base without classes lacks.
     """
 
     model: str = setting(help="Folder or hub name of a classifier, language model, or LoRA on one.")
@@ -231,6 +233,9 @@ class IndexConfig:
     damping: float = setting(0.3, "Damping of the kernel.", least=1e-6)
     least_read: float = setting(
         0.5, "Least share of trainable parameters that the losses may depend on.", least=0, most=1
+    )
+    classes: str | None = setting(
+        None, "Names of the model's classes in its order: A,B,...", shown="those that it has"
     )
 
     def __post_init__(self) -> None:

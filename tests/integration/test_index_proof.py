@@ -187,8 +187,7 @@ def test_an_adapter_names_its_base_and_its_configuration(data, tiny, tmp_path, h
     """The head of a base that has none is random each time, and no part of the model's own."""
     saved_classifier(tiny, tmp_path / "base", LABELS)
     if head == "new":
-        named = {"num_labels": 2, "id2label": dict(enumerate(LABELS))}
-        transformers.AutoModel.from_pretrained(tiny, **named).save_pretrained(tmp_path / "base")
+        transformers.AutoModel.from_pretrained(tiny).save_pretrained(tmp_path / "base")
     base = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "base")
     lora = peft.LoraConfig(task_type="SEQ_CLS", r=3, target_modules=["query"])
     with warnings.catch_warnings():
@@ -196,7 +195,13 @@ def test_an_adapter_names_its_base_and_its_configuration(data, tiny, tmp_path, h
         adapted = peft.get_peft_model(base, lora)
     fine_tuned(adapted, transformers.AutoTokenizer.from_pretrained(tiny), data[0], tmp_path / "m")
     how = ("--model", tmp_path / "m", "--data", data[0], "--eval", data[1], *COLUMNS)
-    assert invoke("index", *how, "--out", tmp_path / "run", "--quiet").exit_code == 0
+    if head == "new":
+        assert_refused(invoke("index", *how), 2, "Name the model's classes in its order: --classes")
+        result = invoke("index", *how, "--classes", "bad", "--out", tmp_path / "run")
+        assert_refused(result, 2, "must name the 2 classes of the model")
+        how += ("--classes", "bad, good")
+    result = invoke("index", *how, "--out", tmp_path / "run", "--quiet")
+    assert result.exit_code == 0, (result.stderr, result.exception)
     found = proof(tmp_path / "run", "--query", 11, *RECIPE)
     assert found["recipe"]["near"]
     again = open_run(tmp_path / "run").build(0)

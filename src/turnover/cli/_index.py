@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from turnover._configs import IndexConfig
+from turnover.cli._language import refuse_options
 from turnover.cli._options import LANGUAGE, DryRun, Engine
 from turnover.cli._settings import typed_settings, with_settings
 from turnover.errors import DataError
@@ -146,6 +147,7 @@ def _index_talks(
 
     talks = read_talks(data, Columns(**columns), **read)
     _warn(talks)
+    refuse_options(context, ("classes",), "a language model")
     plan = LanguageIndexConfig(**how)
     if folder is None:
         return plan_language_index(talks, plan, executor)

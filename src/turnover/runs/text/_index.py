@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from turnover._configs import IndexConfig, arguments_of
 from turnover.data import Labelled
@@ -27,7 +28,7 @@ from turnover.runs.text._features import encoded_rows, parts_of
 from turnover.runs.text._names import save_words
 from turnover.runs.text._run import save_pieces
 
-__all__ = ["index_steps", "index_texts", "moved", "places_of"]
+__all__ = ["checkpoint_of", "index_steps", "index_texts", "moved", "places_of"]
 
 Progress = Callable[[str, int], None]
 BESIDES = 2
@@ -64,7 +65,7 @@ def index_texts(
     """
     began = time.perf_counter()
     progress(f"Loading {plan.model}", 0)
-    model, names = load_checkpoint(plan.model)
+    model, names = checkpoint_of(plan)
     places = places_of(texts.train.classes.names, names)
     run = Run.create(folder, _manifest(texts, plan, command, names, places))
     if run.complete:
@@ -88,6 +89,24 @@ def index_texts(
     return run.finish(masks={}, data=data, base=weights_of(model))
 
 
+def checkpoint_of(plan: IndexConfig) -> tuple[nn.Module, tuple[str, ...]]:
+    """The model that is indexed, and the names of its classes.
+
+    Raises:
+        DataError, MissingExtra: as :func:`load_checkpoint`, and for other numbers of names.
+    """
+    model, names = load_checkpoint(plan.model)
+    if plan.classes is None:
+        return model, names
+    told = tuple(name.strip() for name in plan.classes.split(","))
+    if len(told) != len(names) or len(set(told)) < len(told) or not all(told):
+        raise DataError(
+            f"classes={plan.classes!r} must name the {len(names)} classes of the model in its "
+            "order, each once, with commas between them."
+        )
+    return model, told
+
+
 def places_of(data: Sequence[str], model: Sequence[str]) -> list[int]:
     """The model's number of each class of the data: by name, or by number where names say nothing.
 
@@ -103,7 +122,8 @@ def places_of(data: Sequence[str], model: Sequence[str]) -> list[int]:
     raise DataError(
         f"The labels of the data are {', '.join(data)}, and the classes of the model are "
         f"{', '.join(model)}. Which is which cannot be told, and a wrong guess would turn every "
-        "score. Write the labels as the model calls them, or as its numbers from 0."
+        "score. Name the model's classes in its order: classes='A,B'. Or write the labels as it "
+        "calls them, or as its numbers from 0."
     )
 
 

@@ -16,11 +16,11 @@ from turnover.data.texts import Texts
 from turnover.estimators import GradientKernel
 from turnover.runs import Plan, Run, plan_index, plan_training
 from turnover.runs.text._adapted import Tokens, trim
-from turnover.runs.text._checkpoint import load_checkpoint, tokenizer_of
+from turnover.runs.text._checkpoint import tokenizer_of
 from turnover.runs.text._classifier import build, encoder_for, encoding, loss, recipe_of
 from turnover.runs.text._encoders import Encoder
 from turnover.runs.text._features import encoded_rows
-from turnover.runs.text._index import moved, places_of
+from turnover.runs.text._index import checkpoint_of, moved, places_of
 from turnover.runs.text._run import manifest_of
 
 __all__ = ["plan_index_texts", "plan_texts"]
@@ -76,7 +76,7 @@ def plan_index_texts(
     Raises:
         DataError, MissingExtra: as :func:`index_texts`.
     """
-    model, names = load_checkpoint(plan.model)
+    model, names = checkpoint_of(plan)
     train = moved(texts.train, places_of(texts.train.classes.names, names))
     tokens = Tokens(tokenizer_of(plan.model), plan.max_length)
     start = time.perf_counter()
