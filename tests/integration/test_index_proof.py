@@ -108,6 +108,7 @@ def proof(run, *how, code=0):
     return found
 
 
+@pytest.mark.slow
 def test_a_proof_trains_the_base_again_without_the_wrong_rows(copy, tiny):  # noqa: F811
     found = proof(copy, "--query", 11, *RECIPE, "--base", tiny)
     assert (found["predicted"], found["label"]) == ("bad", "good")
