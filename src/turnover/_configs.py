@@ -25,7 +25,7 @@ __all__ = [
 Method = Literal["split-ensemble", "masks"]
 Schedule = Literal["linear", "cosine", "constant"]
 
-LATER = ("control", "least_read")  # choices that manifests lack where they are as usual
+LATER = ("control", "least_read", "classes")  # choices that manifests lack where they are as usual
 # Of texts
 TEXT_PAIRS = (
     4  # of one to eight, the best scores for their time: benchmarks/results/leaderboard.json

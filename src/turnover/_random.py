@@ -9,7 +9,7 @@ def manual_seed(seed: int) -> None:
     """Seed torch's random numbers on every device.
 
     Until an accelerator is in use, :func:`torch.manual_seed` notes the whole call stack for it,
-    which takes a hundred times as long as the seed. Without one there is nothing to note.
+    which takes far longer than the seed. Without one there is nothing to note.
     """
     if torch.accelerator.is_available():
         torch.manual_seed(seed)

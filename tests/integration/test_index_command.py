@@ -83,6 +83,11 @@ def test_labels_are_matched_by_name(indexed, data):
     assert found == wanted
 
 
+def test_an_index_from_before_a_choice_was_there_goes_on(indexed):
+    """Arguments are compared when a command is repeated, so that usual choices are not in them."""
+    assert not {"classes", "least_read"} & set(open_run(indexed[0]).run.arguments)
+
+
 def test_answers_are_those_of_the_kernel_of_the_model(indexed):
     run, *_ = indexed
     classifier = open_run(run)

@@ -290,7 +290,9 @@ def test_the_cleaned_file_is_read_again_without_the_removed_examples(trained, tm
 
 def test_questions_for_other_runs_are_refused(trained):
     run, *_ = trained
-    assert_refused(invoke("ask", run, "--text", "a"), 2, "Ask it with --query or --prompt")
+    assert_refused(
+        invoke("ask", run, "--text", "a"), 2, "Ask it with --query, --prompt or --messages"
+    )
     assert_refused(invoke("ask", run, "--prompt", " "), 2, "prompt to ask about is empty")
     assert_refused(
         invoke("ask", run, "--prompt", "a", "--response", "b", "--span", "c"), 2, "does not hold"

@@ -123,7 +123,7 @@ def one_question(
         several = f", not {len(found)} of them" if found else ""
         raise typer.BadParameter(
             f"Give one of --query, --text and --image, once{several}. A language model is asked "
-            "by --query or --prompt."
+            "by --query, --prompt or --messages."
         )
     return dict(found)
 
@@ -138,7 +138,9 @@ def of_language(run: Path, question: Mapping[str, Any]) -> bool:
     if words and not found:
         raise DataError(f"{run} is no run of a language model, and --{words[0]} is for these.")
     if found and not ({"query", "prompt", "messages"} & set(question)):
-        raise DataError(f"{run} is a run of a language model. Ask it with --query or --prompt.")
+        raise DataError(
+            f"{run} is a run of a language model. Ask it with --query, --prompt or --messages."
+        )
     return found
 
 

@@ -3,14 +3,12 @@
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import replace
-from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from turnover.data import Rows
 from turnover.errors import DataError, RunError
 from turnover.estimators import Fitted
 from turnover.proof import Proof, Retrainings, prove, prove_all, similarity_to
@@ -67,8 +65,6 @@ def prove_run(
     Raises:
         DataError, ScoreError, LossError, RunError: as :func:`turnover.prove`.
     """
-    if classifier.run.arguments.get("checkpoint"):
-        refuse_unknown_recipe(classifier.run)
     if (checked := _recipe_checked(classifier, executor)) is not None:
         warn_of(checked)
     if against is None:
@@ -117,14 +113,10 @@ def _recipe_checked(
     """Of an index: does the recipe make such models as the one that was there?"""
     if not classifier.run.arguments.get("checkpoint"):
         return None
+    refuse_unknown_recipe(classifier.run)
     sent = classifier.to_send()
     how = (classifier.run, classifier.model, classifier.train, sent.loss, sent.build)
     return check_recipe(*how, executor)
-
-
-def _farm(classifier: ClassifierRun, asked: Rows, trainings: int, folder: Path) -> Retrainings:
-    networks = (classifier.build, classifier.loss, classifier.logits, classifier.recipe)
-    return Retrainings(*networks, classifier.train, asked, range(trainings), folder)
 
 
 def _goal(classifier: ClassifierRun, query: Query, to: str | None) -> dict[str, Any]:
@@ -158,7 +150,8 @@ def prove_mistakes(
         DataError, ScoreError, LossError, RunError: as :func:`turnover.prove`.
     """
     folder, test = classifier.run.folder / FOLDER, classifier.test
-    farm = _farm(classifier, test, trainings, folder)
+    networks = (classifier.build, classifier.loss, classifier.logits, classifier.recipe)
+    farm = Retrainings(*networks, classifier.train, test, range(trainings), folder)
     rows, said = _surest(farm.without(torch.empty(0, dtype=torch.int64)), test.batch["label"])
     if not len(rows[:mistakes]):
         return []
